@@ -1,0 +1,40 @@
+"""One exception for each exit code (sysexits.h where a number exists).
+
+A message names the file, the field, what was found, what was expected and what to do.
+"""
+
+
+class BandwiseError(Exception):
+    """Anything a stage reports to its user; `exit_code` is what the process returns."""
+
+    exit_code = 1
+
+
+class ParamsError(BandwiseError):
+    """params.yaml or the command line asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class DataError(BandwiseError):
+    """An input file is not what it should be."""
+
+    exit_code = 65
+
+
+class DependencyError(BandwiseError):
+    """An optional package is asked for and absent; the message holds the install line."""
+
+    exit_code = 69
+
+
+class StorageError(BandwiseError):
+    """A file cannot be read or written: disk full, no permission, a file where a folder should be."""
+
+    exit_code = 74
+
+
+class Interrupted(BandwiseError):
+    """Stopped by a signal after saving; the same command continues where it stopped."""
+
+    exit_code = 75

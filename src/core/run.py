@@ -1,0 +1,105 @@
+"""What every stage does first and last: command line, params, seed, threads, status, exit code."""
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from src.core import params as params_file
+from src.core.errors import BandwiseError, StorageError
+
+PR_SET_PDEATHSIG = 1
+
+
+def stage(
+    main: Callable[..., None],
+    params: type[BaseModel],
+    *,
+    name: str,
+    doc: str,
+    inputs: dict[str, str],
+    outputs: dict[str, str],
+    argv: list[str] | None = None,
+) -> None:
+    """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
+
+    `inputs` and `outputs` map option names to help texts; `main` receives them as two
+    namespaces of `Path`. `logs/<name>/run_status.json` gets the exit code, because DVC
+    turns every failure into 255.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in (inputs | outputs).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
+    arguments = vars(parser.parse_args(argv))
+    _die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+    def body() -> None:
+        main(
+            params_file.read(arguments["params"], params),
+            argparse.Namespace(**{option: arguments[option] for option in inputs}),
+            argparse.Namespace(**{option: arguments[option] for option in outputs}),
+            arguments["dry_run"],
+        )
+
+    started = time.time()
+    code, message = outcome(body, name)
+    if not arguments["dry_run"]:
+        _write_status(name, code, message, started)
+    sys.exit(code)
+
+
+def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
+    """Run `body`; its exit code, and the message that a known error printed to stderr."""
+    try:
+        body()
+        return 0, ""
+    except BandwiseError as error:
+        code, message = error.exit_code, str(error)
+    except OSError as error:
+        code, message = StorageError.exit_code, f"{error.filename or name}: {error.strerror or error}"
+    print(f"{name}: {message}", file=sys.stderr)
+    return code, message
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads in BLAS and torch. Sums depend on it, so it is a param and not the machine's core count."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _write_status(name: str, code: int, message: str, started: float) -> None:
+    status = {
+        "exit_code": code,
+        "message": message,
+        "seconds": round(time.time() - started, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "argv": sys.argv,
+    }
+    folder = Path("logs", name.removeprefix("population."))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        print(f"{folder}: cannot write run_status.json: {error.strerror}", file=sys.stderr)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM when DVC dies, or its stages would go on as orphans."""
+    if sys.platform == "linux" and os.getppid() != 1:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

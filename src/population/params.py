@@ -1,0 +1,158 @@
+"""The sections of the flagship's params.yaml. What each key is for stands in params.yaml beside it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from src.core.params import Section
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Data(Section):
+    root: Text
+    labels: Text
+    aliases: Text
+    quantisation: Literal["tags", "alphaearth", "linear", "none"]
+    scale: Annotated[float, Field(gt=0)] | None
+    nan_is_nodata: bool
+    size: Positive | None
+    match_year: Literal["exact", "nearest"]
+    max_unmatched: Count
+
+    @model_validator(mode="after")
+    def _scale_goes_with_linear(self) -> "Data":
+        if (self.quantisation == "linear") != (self.scale is not None):
+            raise ValueError("scale is needed with quantisation: linear and with nothing else")
+        return self
+
+
+class Split(Section):
+    method: Literal["blocks", "place"]
+    seed: Count
+    folds: Annotated[int, Field(ge=2)]
+    fold: Count
+    block_degrees: Annotated[float, Field(gt=0, le=90)]
+    buffer_km: Weight
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> "Split":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds}: expected 0 to {self.folds - 1}")
+        return self
+
+
+class Tiny(Section):
+    patch_size: Positive
+    vision_depth: Positive
+    vision_width: Positive
+    vision_heads: Positive
+    text_depth: Positive
+    text_width: Positive
+    text_heads: Positive
+
+
+class Model(Section):
+    backbone: Text
+    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+    bands: Positive
+    input: Literal["bands", "pca3"]
+    tiny: Tiny
+
+
+class Decoder(Section):
+    depth: Positive
+    width: Positive
+    heads: Positive
+
+
+class Pretrain(Section):
+    encoder: Literal["full", "patch_embed"]
+    tiles: Literal["train", "all"]
+    epochs: Count
+    samples_per_file: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: Weight
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    mask_ratio: Fraction
+    norm_pix_loss: bool
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    decoder: Decoder
+    save_steps: Positive
+
+
+class Sft(Section):
+    language: Literal["zh", "en"]
+    template: Text | None
+    covariates: list[Text]
+    head: Literal["mlp", "anchored"]
+    head_width: Positive
+    head_dropout: Annotated[float, Field(ge=0, lt=1)]
+    ce_weight: Weight
+    mse_weight: Weight
+    epochs: Positive
+    freeze_encoder_epochs: Count
+    batch_size: Positive
+    lr: Rate
+    encoder_lr: Rate
+    weight_decay: Weight
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    patience: Positive
+    augment: bool
+    lora_rank: Positive
+    lora_alpha: Positive
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    save_steps: Positive
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "Sft":
+        if self.ce_weight == 0 and self.mse_weight == 0:
+            raise ValueError("ce_weight and mse_weight are both 0: nothing would train")
+        return self
+
+
+class Prefs(Section):
+    num_samples: Annotated[int, Field(ge=2)]
+    temperature: Annotated[float, Field(gt=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    min_margin: Weight
+    batch_size: Positive
+
+
+class Dpo(Section):
+    beta: Annotated[float, Field(gt=0)]
+    loss: Literal["sigmoid", "hinge"]
+    epochs: Positive
+    batch_size: Positive
+    lr: Rate
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    patience: Positive
+    save_steps: Positive
+
+
+class Evaluate(Section):
+    resamples: Positive
+    text_samples: Positive
+    grid_points: Annotated[int, Field(ge=2)]
+    batch_size: Positive
+
+
+class Params(Section):
+    seed: Count
+    threads: Positive
+    report_to: Literal["none", "tensorboard", "wandb"]
+    checkpoint_root: Text
+    data: Data
+    split: Split
+    model: Model
+    pretrain: Pretrain
+    sft: Sft
+    prefs: Prefs
+    dpo: Dpo
+    evaluate: Evaluate
