@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel
+from threadpoolctl import threadpool_limits
 
 from src.core import params as params_file
 from src.core.errors import BandwiseError, StorageError
@@ -76,10 +77,13 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
 
 
 def set_threads(count: int) -> None:
-    """Use `count` threads in BLAS and torch. Sums depend on it, so it is a param and not the machine's core count."""
-    import torch
+    """Use `count` threads in BLAS, OpenMP and torch.
 
-    torch.set_num_threads(count)
+    The order of a sum depends on it, so it is a param and not the machine's core count.
+    """
+    threadpool_limits(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 def _write_status(name: str, code: int, message: str, started: float) -> None:

@@ -1,0 +1,64 @@
+"""Views of a tile: flips, rotations and resized crops, each a function of (seed, epoch, index) alone.
+
+Workers, resuming and batch layout therefore change nothing.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+VIEW, MASK, ORIENT = 1, 2, 3  # streams of random numbers that must not repeat one another
+
+
+def generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:
+    """Random numbers of one sample in one epoch, for one purpose."""
+    return np.random.default_rng([seed, epoch, index, stream])
+
+
+def orient(images: torch.Tensor, orientation: torch.Tensor) -> torch.Tensor:
+    """Turn each of (B, ..., H, W), H = W, by orientation % 4 quarter turns, mirrored first where it is >= 4."""
+    return torch.stack([_orient_one(image, int(k)) for image, k in zip(images, orientation, strict=True)])
+
+
+def _orient_one(image: torch.Tensor, orientation: int) -> torch.Tensor:
+    if orientation >= 4:
+        image = image.flip(-1)
+    return torch.rot90(image, orientation % 4, (-2, -1))
+
+
+def draw_box(rng: np.random.Generator, side: int, scales: list[float]) -> tuple[int, int, int]:
+    """(top, left, side) of a square crop whose side is a drawn scale of `side`."""
+    crop = max(1, round(side * scales[rng.integers(len(scales))]))
+    top, left = rng.integers(side - crop + 1, size=2)
+    return int(top), int(left), crop
+
+
+def resized_crop(
+    values: torch.Tensor, valid: torch.Tensor, boxes: torch.Tensor, *, unit_norm: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crop each dequantised tile to its box and resize it back to its side, bilinearly.
+
+    Args:
+        values: (B, C, S, S) float, dequantised.
+        valid: (B, S, S) bool. A new pixel is valid when no invalid one takes part in it.
+        boxes: (B, 3) long: top, left, side.
+        unit_norm: renormalise each pixel's vector to length 1 (AlphaEarth embeddings live on the sphere).
+    """
+    side = values.shape[-1]
+    crops, masks = [], []
+    for value, mask, (top, left, crop) in zip(values, valid, boxes.tolist(), strict=True):
+        if crop == side:
+            crops.append(value)
+            masks.append(mask)
+            continue
+        window = (slice(top, top + crop), slice(left, left + crop))
+        piece = value[(slice(None), *window)].masked_fill(~mask[window], 0.0)
+        resized = functional.interpolate(piece[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+        share = functional.interpolate(
+            mask[window][None, None].to(value.dtype), size=(side, side), mode="bilinear", align_corners=False
+        )
+        if unit_norm:
+            resized = functional.normalize(resized, dim=0)
+        crops.append(resized)
+        masks.append(share[0, 0] > 0.999)
+    return torch.stack(crops), torch.stack(masks)

@@ -1,0 +1,101 @@
+"""Prompt + image tokens -> token ids in Qwen's chat format, and a small tokenizer for tiny models.
+
+The chat format is written here and not taken from a template because text that comes from data must
+stay text: it is encoded apart from the markers, with control tokens split into characters.
+"""
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+IM_START, IM_END, VISION_START, VISION_END = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+)
+IMAGE_PAD, VIDEO_PAD, END = "<|image_pad|>", "<|video_pad|>", "<|endoftext|>"
+SPECIAL_TOKENS = [END, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
+
+
+def tiny_tokenizer(corpus: list[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on `corpus`, with Qwen's markers and, as in Qwen, one token per digit."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[0-9]|[^0-9\p{L}\p{Han}]|[\p{L}\p{Han}]+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=IM_END, pad_token=END)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` in which no control token survives as one."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: int) -> list[int]:
+    """One user turn, the image before the text, up to where the assistant's answer begins."""
+
+    def markers(string: str) -> list[int]:
+        return tokenizer(string, add_special_tokens=False)["input_ids"]
+
+    image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+    return [
+        *markers(f"{IM_START}user\n{VISION_START}"),
+        *[image] * image_tokens,
+        *markers(VISION_END),
+        *encode_text(tokenizer, text),
+        *markers(f"{IM_END}\n{IM_START}assistant\n"),
+    ]
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The assistant's answer and the end of its turn."""
+    return [*encode_text(tokenizer, text), tokenizer.convert_tokens_to_ids(IM_END)]
+
+
+def pad_batch(
+    prompts: list[list[int]], answers: list[list[int]] | None, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
+    """Ids -> a batch for a Qwen-VL model.
+
+    With answers rows are padded on the right, without (for generation) on the left.
+
+    Returns:
+        `input_ids`, `attention_mask`, `mm_token_type_ids` (1 on image tokens; without it Qwen2.5-VL
+        silently falls back to one-dimensional positions), `prompt_mask` (1 on prompt tokens) and,
+        with answers, `labels` (-100 outside answers), each (B, L) long.
+    """
+    rows = [prompt + (answers[i] if answers else []) for i, prompt in enumerate(prompts)]
+    length = max(map(len, rows))
+    image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+    shape = (len(rows), length)
+    ids = np.full(shape, tokenizer.pad_token_id)
+    attention, prompt_mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    labels = np.full(shape, -100)
+    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        start = 0 if answers else length - len(row)
+        ids[i, start : start + len(row)] = row
+        attention[i, start : start + len(row)] = 1
+        prompt_mask[i, start : start + len(prompt)] = 1
+        labels[i, start + len(prompt) : start + len(row)] = row[len(prompt) :]
+    batch = {
+        "input_ids": ids,
+        "attention_mask": attention,
+        "mm_token_type_ids": (ids == image).astype(np.int64),
+        "prompt_mask": prompt_mask,
+    }
+    if answers:
+        batch["labels"] = labels
+    return {name: torch.from_numpy(value) for name, value in batch.items()}

@@ -1,0 +1,75 @@
+"""What trains: the groups of parameters, printed before training and held to it during."""
+
+import logging
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from src.core.errors import BandwiseError
+
+logger = logging.getLogger(__name__)
+
+
+class ParameterGroups(TrainerCallback):
+    """`groups` maps a name to (parameters, learning rate, first epoch in which they train).
+
+    A group without gradient in its second step stops the run (in the first, a zero-initialised layer
+    above may still hold everything back). At the end each group must have moved.
+    """
+
+    def __init__(self, groups: dict[str, tuple[list[nn.Parameter], float, int]]):
+        self.groups = {name: group for name, group in groups.items() if group[0]}
+        self.start: dict[str, list[tuple[float, float]]] = {}
+        self.steps = dict.fromkeys(self.groups, 0)
+
+    def describe(self) -> str:
+        lines = ["trainable groups:"]
+        for name, (parameters, rate, first) in self.groups.items():
+            count = sum(p.numel() for p in parameters)
+            later = f", from epoch {first + 1}" if first else ""
+            lines.append(f"  {name:<16} {count:>12,} parameters  lr {rate:g}{later}")
+        return "\n".join(lines)
+
+    def optimizer(self, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
+        """AdamW with each group's rate; biases, norms and single vectors are not decayed."""
+        parts = []
+        for parameters, rate, _ in self.groups.values():
+            decayed = [p for p in parameters if p.ndim > 1]
+            rest = [p for p in parameters if p.ndim <= 1]
+            parts += [
+                {"params": chosen, "lr": rate, "weight_decay": decay}
+                for chosen, decay in ((decayed, weight_decay), (rest, 0.0))
+                if chosen
+            ]
+        return torch.optim.AdamW(parts, betas=betas)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = {name: _fingerprints(group[0]) for name, group in self.groups.items()}
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        # From the step count, not state.epoch: it holds after a resume in the middle of an epoch too.
+        epoch = state.global_step * args.num_train_epochs // max(state.max_steps, 1)
+        for parameters, _, first in self.groups.values():
+            for p in parameters:
+                p.requires_grad_(epoch >= first)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        for name, (parameters, _, _) in self.groups.items():
+            if not parameters[0].requires_grad or self.steps[name] >= 2:
+                continue
+            self.steps[name] += 1
+            moving = any(p.grad is not None and bool(p.grad.any()) for p in parameters)
+            if self.steps[name] == 2 and not moving:
+                raise BandwiseError(f"group {name!r} is meant to train and gets no gradient; check what the loss reads")
+
+    def assert_moved(self) -> None:
+        """Raise unless every group that had its turn differs from where it started."""
+        for name, (parameters, _, _) in self.groups.items():
+            if self.steps[name] and _fingerprints(parameters) == self.start[name]:
+                raise BandwiseError(f"group {name!r} was meant to train and did not move; is its learning rate 0?")
+
+
+def _fingerprints(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
+    """Sum and norm of each: enough to see movement without a second copy of a large model."""
+    return [(p.detach().double().sum().item(), p.detach().double().norm().item()) for p in parameters]

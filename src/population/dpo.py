@@ -1,0 +1,195 @@
+"""Direct preference optimisation of the words (Rafailov et al. 2023) with trl's trainer.
+
+    python -m src.population.dpo --tiles data/population/tiles --split data/population/split \
+        --prefs data/population/prefs --model models/population/sft \
+        --out models/population/dpo --plots plots/population/dpo
+
+The head's weights stay those of the SFT model, so that evaluate can say how far it drifted with the
+language model under it. Writes a model folder, curves and `pairs.json` (reward accuracy on validation).
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from datasets import disable_progress_bars as disable_datasets_bars
+from transformers import EarlyStoppingCallback, set_seed
+from trl import DPOConfig, DPOTrainer
+
+from src.core import chat, checkpoints, files, metrics, run
+from src.core.errors import DataError
+from src.core.live import LiveLog
+from src.core.store import Store
+from src.core.trainable import ParameterGroups
+from src.core.training import arguments
+from src.population import model as model_folder
+from src.population.heads import GrowthModel
+from src.population.inputs import read_split
+from src.population.model import lora_config
+from src.population.params import Params
+from src.population.samples import Prompter
+
+logger = logging.getLogger(__name__)
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+RESAMPLES = 2000
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    set_seed(params.seed)
+    disable_datasets_bars()
+    store = Store.open(inputs.tiles)
+    split = read_split(inputs.split, store)
+    model, tokenizer, settings = model_folder.load(inputs.model)
+    samples = split.samples.set_index("sample", drop=False)
+    pairs = {role: read_pairs(inputs.prefs / f"{role}.jsonl", samples) for role in ("train", "validation")}
+    logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
+    if dry_run:
+        return
+
+    scratch = checkpoints.folder(
+        params.checkpoint_root,
+        "dpo",
+        {"seed": params.seed, "threads": params.threads, "dpo": params.dpo.model_dump()},
+        [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
+    )
+    args = DPOConfig(
+        **arguments(
+            scratch,
+            seed=params.seed,
+            epochs=params.dpo.epochs,
+            batch_size=params.dpo.batch_size,
+            report_to=params.report_to,
+            best="eval_loss",
+            learning_rate=params.dpo.lr,
+            lr_scheduler_type="cosine",
+            warmup_steps=params.dpo.warmup_ratio,
+            beta=params.dpo.beta,
+            loss_type=[params.dpo.loss],
+            precompute_ref_log_probs=True,
+            max_length=None,  # truncation could drop image tokens
+            gradient_checkpointing=torch.cuda.is_available(),
+        )
+    )
+    collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
+    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+        trainer = DPOTrainer(
+            model=model.vlm,
+            args=args,
+            train_dataset=Dataset.from_pandas(pairs["train"], preserve_index=False),
+            eval_dataset=Dataset.from_pandas(pairs["validation"], preserve_index=False),
+            data_collator=collator,
+            processing_class=tokenizer,
+            peft_config=lora_config(params.sft) if params.model.backbone != "tiny" else None,
+            callbacks=[LiveLog(plots), EarlyStoppingCallback(params.dpo.patience)],
+        )
+        trained = [p for p in trainer.model.parameters() if p.requires_grad]
+        groups = ParameterGroups({"words": (trained, params.dpo.lr, 0)})
+        trainer.add_callback(groups)
+        logger.info(groups.describe())
+        checkpoints.train(trainer, scratch, params.dpo.save_steps)
+        groups.assert_moved()
+        files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples, params.seed))
+        model.vlm = trainer.model
+        model_folder.save(folder, model, tokenizer, settings)
+    checkpoints.remove(scratch)
+
+
+class PairCollator:
+    """Pairs -> a DPOTrainer batch: all chosen rows first, then all rejected, each with its own pixels.
+
+    Prompts and answers are encoded as sft encoded them, not as trl does, which would let control tokens
+    in covariates through.
+    """
+
+    def __init__(self, model: GrowthModel, prompter: Prompter, store: Store, samples: pd.DataFrame):
+        self.model, self.prompter, self.store, self.samples = model, prompter, store, samples
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        rows = self.samples.loc[[example["sample"] for example in examples]]
+        asked = self.prompter.prompts(rows) * 2
+        said = [example[side] for side in ("chosen_text", "rejected_text") for example in examples]
+        answers = [chat.encode_answer(self.prompter.tokenizer, text) for text in said]
+        batch = chat.pad_batch(asked, answers, self.prompter.tokenizer)
+        tiles = rows.tile.tolist()
+        device = self.model.front.mean.device
+        stored = (
+            torch.from_numpy(self.store.read(tiles)).to(device),
+            torch.from_numpy(self.store.valid(tiles)).to(device),
+        )
+        vision, _ = self.model.vision_inputs(*stored)
+        batch |= {name: torch.cat([value, value]) for name, value in vision.items()}
+        batch["completion_mask"] = (batch.pop("labels") != -100).long()
+        del batch["prompt_mask"]
+        for name in REFERENCE:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+
+
+def read_pairs(path: Path, samples: pd.DataFrame) -> pd.DataFrame:
+    """JSONL of the prefs stage -> sample, chosen_text, rejected_text, and the columns that trl wants to see.
+
+    Raises:
+        DataError: a line is not a pair, or names a sample that the split does not have.
+    """
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            pair = json.loads(line)
+            pairs.append({"sample": pair["sample"], "chosen_text": pair["chosen"], "rejected_text": pair["rejected"]})
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{path}: line {number} is not a pair ({error!r}); run the prefs stage again") from error
+        if pair["sample"] not in samples.index:
+            raise DataError(f"{path}: line {number} names sample {pair['sample']}, which the split does not have")
+    if not pairs:
+        raise DataError(f"{path}: no pair; raise prefs.num_samples or lower prefs.min_margin")
+    frame = pd.DataFrame(pairs)
+    return frame.assign(prompt="", chosen=frame.chosen_text, rejected=frame.rejected_text)
+
+
+@torch.no_grad()
+def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log-probability of each row's answer given its prompt and tile, (B,); token t is predicted at t - 1."""
+    inputs = {name: value for name, value in batch.items() if name not in ("completion_mask", *REFERENCE)}
+    core = vlm.get_base_model() if hasattr(vlm, "get_base_model") else vlm
+    hidden = core.model(**inputs, use_cache=False).last_hidden_state
+    log_probs = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+    taken = log_probs.gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
+    return (taken * batch["completion_mask"][:, 1:]).sum(1)
+
+
+def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> dict:
+    """Share of validation pairs whose chosen answer gained on the rejected one, with its interval over blocks."""
+    model = trainer.model.eval()
+    dataset, size = trainer.eval_dataset, trainer.args.eval_batch_size
+    gained = []
+    for start in range(0, len(dataset), size):
+        examples = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+        batch = {name: value.to(model.device) for name, value in trainer.data_collator(examples).items()}
+        chosen, rejected = answer_log_probs(model, batch).cpu().chunk(2)
+        reference = batch["ref_chosen_logps"].cpu() - batch["ref_rejected_logps"].cpu()
+        gained.append(chosen - rejected > reference)
+    hits = torch.cat(gained).double().numpy()
+    interval = metrics.mean_interval(hits, samples.loc[dataset["sample"]].block.to_numpy(), RESAMPLES, seed)
+    facts = {"train_pairs": len(trainer.train_dataset), "validation_pairs": len(hits)}
+    return metrics.rounded(facts | {f"reward_accuracy{part}": value for part, value in interval.items()})
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="population.dpo",
+        doc=__doc__,
+        inputs={
+            "tiles": "output of preprocess",
+            "split": "output of split",
+            "prefs": "output of prefs",
+            "model": "model folder of sft",
+        },
+        outputs={"out": "model folder to write", "plots": "folder for curves"},
+    )

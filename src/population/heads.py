@@ -1,0 +1,131 @@
+"""A Qwen-VL model with a regression head: pixels and prompt in, words and a growth rate out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.core.augment import orient
+from src.core.patches import BandFrontEnd, band_means, pixel_values
+
+
+@dataclass(frozen=True)
+class RidgeWeights:
+    """Ridge prediction of the label from dequantised band means: `means @ weight + intercept` (‰ per year)."""
+
+    weight: tuple[float, ...]
+    intercept: float
+
+
+class RegressionHead(nn.Module):
+    """Mean of the hidden states over prompt tokens -> label in standard deviations from the training mean.
+
+    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's
+    band means: training starts at the baseline and is asked to beat it.
+    """
+
+    def __init__(self, width: int, hidden: int, dropout: float, ridge: RidgeWeights | None, label_sd: float):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+        self.label_sd = label_sd
+        self.anchored = ridge is not None
+        if ridge is not None:
+            nn.init.zeros_(self.net[-1].weight)
+            nn.init.zeros_(self.net[-1].bias)
+            self.register_buffer("ridge_weight", torch.tensor(ridge.weight, dtype=torch.float64), persistent=False)
+            self.ridge_intercept = ridge.intercept
+
+    def forward(self, hidden, prompt_mask, means, label_mean: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L, width), (B, L), band means (B, C) -> prediction and the network's own part, each (B,), standardised.
+
+        Pools prompt tokens only: the answer's tokens hold the label.
+        """
+        weight = prompt_mask[..., None].to(hidden.dtype)
+        pooled = (hidden * weight).sum(1) / weight.sum(1)
+        network = self.net(pooled.to(self.net[1].weight.dtype)).squeeze(-1)
+        if not self.anchored:
+            return network, network
+        ridge = means.double() @ self.ridge_weight + self.ridge_intercept
+        return network + ((ridge - label_mean) / self.label_sd).to(network.dtype), network
+
+
+class GrowthModel(nn.Module):
+    """`front` -> `vlm` -> words, and `head` on its last hidden states."""
+
+    def __init__(
+        self,
+        vlm: nn.Module,
+        front: BandFrontEnd,
+        head: RegressionHead,
+        label_mean: float,
+        weights: tuple = (1.0, 1.0),
+    ):
+        super().__init__()
+        self.vlm = vlm
+        self.front = front
+        self.head = head
+        self.label_mean = label_mean
+        self.ce_weight, self.mse_weight = weights
+
+    def vision_inputs(self, tiles, valid, orientation=None) -> tuple[dict, torch.Tensor]:
+        """Stored tiles (B, C, H, W), valid (B, H, W) -> vision arguments of the model, and band means (B, C)."""
+        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        images = self.front.images(values, valid)
+        if orientation is not None:
+            images = orient(images, orientation)
+        pixels, grid = pixel_values(images, self.vlm.config.vision_config)
+        dtype = next(self.vlm.parameters()).dtype
+        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, band_means(values, valid)
+
+    def forward(
+        self,
+        tiles,
+        valid,
+        input_ids,
+        attention_mask,
+        mm_token_type_ids,
+        prompt_mask,
+        labels=None,
+        target=None,
+        orientation=None,
+    ) -> dict[str, torch.Tensor]:
+        """Losses and predictions of a batch.
+
+        Args:
+            tiles, valid: as stored, (B, C, H, W) and (B, H, W).
+            labels: (B, L) answer ids, -100 elsewhere.
+            target: (B,) standardised labels.
+            orientation: (B,) 0-7, see `core.augment.orient`.
+
+        Returns:
+            `prediction` and `network` (B,) standardised; with labels `cross_entropy` (B,) per answer
+            token and `loss`.
+        """
+        vision, means = self.vision_inputs(tiles, valid, orientation)
+        core = self.vlm.get_base_model() if hasattr(self.vlm, "get_base_model") else self.vlm
+        hidden = core.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_token_type_ids=mm_token_type_ids,
+            use_cache=False,
+            **vision,
+        ).last_hidden_state  # (B, L, width)
+        prediction, network = self.head(hidden, prompt_mask, means, self.label_mean)
+        out = {"prediction": prediction, "network": network}
+        if labels is not None:
+            answered = labels[:, 1:] != -100
+            logits = core.lm_head(hidden[:, :-1][answered])  # position t predicts token t + 1
+            losses = functional.cross_entropy(logits.float(), labels[:, 1:][answered], reduction="none")
+            row = answered.nonzero()[:, 0]
+            per_row = torch.zeros(len(labels), device=losses.device).index_add(0, row, losses)
+            out["cross_entropy"] = per_row / answered.sum(1)
+            out["loss"] = self.ce_weight * losses.mean()
+            out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
+        return out

@@ -1,0 +1,200 @@
+"""Predictions of a model folder: head value, greedy words, sampled words, expectation over answers.
+
+Sampling is a function of (seed, sample, draw, token), whatever the batch: Gumbel noise keyed on them is
+added to the filtered logits and the largest taken, which draws from their softmax (Gumbel-max).
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers.generation.logits_process import TopPLogitsWarper
+
+from src.core import chat
+from src.core.store import Store
+from src.population import prompts
+from src.population.heads import GrowthModel
+from src.population.model import Settings, load
+from src.population.params import Evaluate
+from src.population.samples import Prompter
+
+logger = logging.getLogger(__name__)
+NEVER_ANSWERED = [token for token in chat.SPECIAL_TOKENS if token != chat.IM_END]
+
+
+class Reader:
+    """A model with its tokenizer and settings, reading rows of label tables through a store.
+
+    `rows` everywhere is a DataFrame with the columns tile (row of the store), sample and year, and the
+    covariates that the prompt names.
+    """
+
+    def __init__(
+        self, model: GrowthModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, store: Store, batch_size: int
+    ):
+        self.model, self.tokenizer, self.settings = model.eval(), tokenizer, settings
+        self.store, self.batch_size = store, batch_size
+        self.prompter = Prompter(tokenizer, settings, model.vlm.config.vision_config)
+
+    @property
+    def vlm(self) -> torch.nn.Module:
+        return self.model.vlm
+
+    def batches(self, rows: pd.DataFrame, what: str):
+        """Yield (rows, prompts padded on the left with tiles, all on the model's device)."""
+        device = next(self.model.parameters()).device
+        for start in tqdm(range(0, len(rows), self.batch_size), desc=what, unit="batch", leave=False):
+            part = rows.iloc[start : start + self.batch_size]
+            batch = chat.pad_batch(self.prompter.prompts(part), None, self.tokenizer)
+            batch["tiles"] = torch.from_numpy(self.store.read(part.tile.tolist()))
+            batch["valid"] = torch.from_numpy(self.store.valid(part.tile.tolist()))
+            yield part, {name: value.to(device) for name, value in batch.items()}
+
+    @torch.no_grad()
+    def head(self, rows: pd.DataFrame) -> np.ndarray:
+        """Growth rate of the regression head, (N,) ‰ per year."""
+        values = [self.model(**batch)["prediction"].float().cpu().numpy() for _, batch in self.batches(rows, "head")]
+        return np.concatenate(values).astype(np.float64) * self.settings.label.sd + self.settings.label.mean
+
+    def greedy(self, rows: pd.DataFrame) -> list[str]:
+        """The most probable answer, token by token."""
+        return self._generate(rows, "greedy answers", None)
+
+    def sampled(self, rows: pd.DataFrame, count: int, temperature: float, top_p: float, seed: int) -> list[list[str]]:
+        """`count` answers per row."""
+        repeated = rows.loc[rows.index.repeat(count)]
+        draws = np.tile(np.arange(count), len(rows))
+        keys = list(zip(repeated["sample"], draws, strict=True))
+        texts = self._generate(repeated, "sampled answers", (seed, keys, temperature, top_p))
+        return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+    @torch.no_grad()
+    def _generate(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
+        longest = max(len(ids) for ids in self.prompter.answers([-9999.99, 9999.99]))
+        suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
+        texts, done = [], 0
+        for part, batch in self.batches(rows, what):
+            vision, _ = self.model.vision_inputs(batch["tiles"], batch["valid"])
+            processors = LogitsProcessorList()
+            if sampling:
+                seed, keys, temperature, top_p = sampling
+                processors.append(KeyedSampling(seed, keys[done : done + len(part)], temperature, top_p))
+            done += len(part)
+            ids = self.vlm.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                mm_token_type_ids=batch["mm_token_type_ids"],
+                **vision,
+                max_new_tokens=longest,
+                do_sample=False,
+                suppress_tokens=suppressed,
+                logits_processor=processors,
+            )
+            answers = ids[:, batch["input_ids"].shape[1] :]
+            texts += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return texts
+
+    @torch.no_grad()
+    def expectation(self, rows: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
+        """Mean of `grid` (‰ per year) weighted by the probability of each value's answer, (N,).
+
+        The prompt is read once and its keys and values shared by all candidate answers.
+        """
+        core = self.vlm.get_base_model() if hasattr(self.vlm, "get_base_model") else self.vlm
+        candidates = self.prompter.answers(grid)
+        length = max(map(len, candidates))
+        pad = self.tokenizer.pad_token_id
+        device = next(self.model.parameters()).device
+        tokens = torch.tensor([ids + [pad] * (length - len(ids)) for ids in candidates], device=device)  # (G, A)
+        present = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in candidates], device=device)
+        results = []
+        for part, batch in self.batches(rows, "expectation"):
+            vision, _ = self.model.vision_inputs(batch["tiles"], batch["valid"])
+            read = core.model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                mm_token_type_ids=batch["mm_token_type_ids"],
+                use_cache=True,
+                **vision,
+            )
+            first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
+            count, choices = len(part), len(grid)
+            cache = read.past_key_values
+            cache.batch_repeat_interleave(choices)
+            ids = tokens.repeat(count, 1)  # (B * G, A)
+            seen = batch["attention_mask"].repeat_interleave(choices, 0)
+            mask = torch.cat([seen, present.repeat(count, 1)], dim=1)
+            start = seen.sum(1, keepdim=True) + core.model.rope_deltas.repeat_interleave(choices, 0)
+            positions = (start + torch.arange(length, device=device)).expand(3, -1, -1)
+            hidden = core.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
+            following = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+            later = following.gather(2, ids[:, 1:, None])[..., 0] * mask[:, -length + 1 :]
+            total = first.repeat_interleave(choices, 0).gather(1, ids[:, :1])[:, 0] + later.sum(1)
+            weight = total.view(count, choices).double().softmax(1).cpu().numpy()
+            results.append(weight @ grid)
+        return np.concatenate(results)
+
+
+class KeyedSampling(LogitsProcessor):
+    """Temperature, nucleus filter and Gumbel noise keyed on (seed, token, draw, sample) of each row."""
+
+    def __init__(self, seed: int, keys: list[tuple[int, int]], temperature: float, top_p: float):
+        self.seed, self.keys, self.temperature = seed, keys, temperature
+        self.nucleus = TopPLogitsWarper(top_p)
+        self.token = 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        scores = self.nucleus(input_ids, scores.float() / self.temperature)
+        noise = np.stack(
+            [
+                np.random.default_rng([self.seed, self.token, int(draw), int(sample)]).gumbel(size=scores.shape[1])
+                for sample, draw in self.keys
+            ]
+        )
+        self.token += 1
+        return scores + torch.from_numpy(noise).to(scores)
+
+
+def parsed(texts: list[str], language: str) -> np.ndarray:
+    """(N,) growth rates, NaN where an answer is not of the asked form."""
+    return np.array([np.nan if (value := prompts.parse(text, language)) is None else value for text in texts])
+
+
+def mean_of_parsed(samples: list[list[str]], language: str) -> np.ndarray:
+    """(N,) mean over the answers of each row that can be parsed, NaN where none can."""
+    values = np.array([parsed(texts, language) for texts in samples])
+    counts = np.isfinite(values).sum(1)
+    return np.where(counts > 0, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
+
+
+def group_predictions(
+    sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
+) -> pd.DataFrame:
+    """Every group of the metrics file for each row of `samples`, in its order.
+
+    Returns:
+        Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and
+        dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings).
+    """
+    columns: dict[str, object] = {}
+    for name, folder in (("text", sft), ("dpo", dpo)):
+        model, tokenizer, settings = load(folder)
+        if torch.cuda.is_available():
+            model.cuda()
+        reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
+        language = settings.language
+        columns["head" if name == "text" else "head_after_dpo"] = reader.head(samples)
+        answers = reader.greedy(samples)
+        columns[f"answer_{name}"] = answers
+        columns[name] = parsed(answers, language)
+        drawn = reader.sampled(samples, evaluate.text_samples, temperature=0.7, top_p=0.9, seed=seed)
+        columns[f"{name}_sampled"] = mean_of_parsed(drawn, language)
+        grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
+        columns[f"{name}_expectation"] = reader.expectation(samples, grid)
+    return pd.DataFrame(columns)

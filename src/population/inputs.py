@@ -1,0 +1,55 @@
+"""What training stages read beside the store: the split, its statistics and the PCA."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+
+from src.core import files
+from src.core.patches import BandFrontEnd, usable_side
+from src.core.store import Store
+from src.population.params import Model
+
+
+@dataclass(frozen=True)
+class Split:
+    """`tiles`: one row per tile with its role; `samples`: label rows with role and block; `facts`: split.json."""
+
+    tiles: pd.DataFrame
+    samples: pd.DataFrame
+    facts: dict
+    mean: torch.Tensor
+    sd: torch.Tensor
+
+    def rows(self, role: str) -> pd.DataFrame:
+        """Label rows of one role, in the store's order."""
+        return self.samples[self.samples.role == role].reset_index(drop=True)
+
+    def tile_rows(self, role: str) -> list[int]:
+        """Store rows of the tiles of one role."""
+        return sorted(self.tiles.tile[self.tiles.role == role])
+
+
+def read_split(folder: Path, store: Store) -> Split:
+    """The split stage's output beside the label rows of `store`."""
+    tiles = pd.read_parquet(folder / "split.parquet")
+    samples = store.samples.merge(tiles[["tile", "block", "role"]], on="tile", validate="many_to_one")
+    statistics = safetensors.torch.load_file(folder / "statistics.safetensors")
+    facts = files.read_json(folder / "split.json")
+    return Split(tiles, samples.sort_values("sample"), facts, statistics["mean"], statistics["sd"])
+
+
+def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (3, C) and bias (3,) of the projection of standardised bands."""
+    tensors = safetensors.torch.load_file(folder / "pca.safetensors")
+    return tensors["weight"], tensors["bias"]
+
+
+def front_end(store: Store, split: Split, pca_folder: Path, model: Model, vision_config=None) -> BandFrontEnd:
+    """Standardisation and projection for `store` as `model.input` asks; cropped to whole merge units."""
+    pca = read_pca(pca_folder) if model.input == "pca3" else None
+    patch, merge = (vision_config.patch_size, vision_config.spatial_merge_size) if vision_config else (1, 1)
+    side = usable_side(min(store.height, store.width), patch, merge)
+    return BandFrontEnd(store.quantisation, split.mean, split.sd, side, pca)

@@ -1,0 +1,131 @@
+"""A model folder: Hugging Face weights, head.safetensors and bandwise.json, which says how to read a tile.
+
+A folder needs nothing beside it: `save` writes everything that `load` and `predict` use.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from src.core import backbone, files
+from src.core.errors import BandwiseError, DataError
+from src.core.params import Section, validate
+from src.core.patches import BandFrontEnd
+from src.core.sensors import Quantisation
+from src.population.heads import GrowthModel, RegressionHead, RidgeWeights
+from src.population.params import Sft
+
+SETTINGS, HEAD = "bandwise.json", "head.safetensors"
+LABEL_UNIT = "per mille per year"
+# Attention and MLP of the language model; its name in the module tree keeps the vision blocks out.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class Ridge(Section):
+    weight: list[float]
+    intercept: float
+    alpha: float
+
+
+class Pca(Section):
+    weight: list[list[float]]
+    bias: list[float]
+
+
+class Head(Section):
+    kind: Literal["mlp", "anchored"]
+    width: int
+    dropout: float
+    ridge: Ridge | None
+
+
+class Label(Section):
+    mean: float
+    sd: float
+    low: float
+    high: float
+    unit: str
+
+
+class Settings(Section):
+    """bandwise.json: `low` and `high` of the label are the training range; `side` is the centre crop in px."""
+
+    bands: int
+    quantisation: dict
+    input: Literal["bands", "pca3"]
+    band_mean: list[float]
+    band_sd: list[float]
+    pca: Pca | None
+    side: int
+    label: Label
+    language: Literal["zh", "en"]
+    prompt: str
+    covariates: list[str]
+    head: Head
+    split_hash: str
+    pretrained_on: Literal["train", "all"]
+
+    def front_end(self) -> BandFrontEnd:
+        pca = (torch.tensor(self.pca.weight), torch.tensor(self.pca.bias)) if self.pca else None
+        mean, sd = torch.tensor(self.band_mean), torch.tensor(self.band_sd)
+        return BandFrontEnd(Quantisation.from_dict(self.quantisation), mean, sd, self.side, pca)
+
+
+def read_settings(folder: Path) -> Settings:
+    """bandwise.json of a model folder, validated."""
+    path = Path(folder) / SETTINGS
+    try:
+        return validate(files.read_json(path), Settings, where=str(path))
+    except BandwiseError as error:
+        raise DataError(f"{error}; expected a folder that the sft or dpo stage wrote") from error
+
+
+def assemble(vlm, settings: Settings, weights: tuple[float, float] = (1.0, 1.0)) -> GrowthModel:
+    """`vlm` with front end and a fresh head; `weights` are those of cross-entropy and squared error."""
+    head = settings.head
+    ridge = RidgeWeights(tuple(head.ridge.weight), head.ridge.intercept) if head.ridge else None
+    width = vlm.config.get_text_config().hidden_size
+    regression = RegressionHead(width, head.width, head.dropout, ridge, settings.label.sd)
+    return GrowthModel(vlm, settings.front_end(), regression, settings.label.mean, weights)
+
+
+def lora_config(sft: Sft) -> LoraConfig:
+    """LoRA on the language model, for pretrained backbones; base weights stay frozen."""
+    return LoraConfig(
+        r=sft.lora_rank,
+        lora_alpha=sft.lora_alpha,
+        lora_dropout=sft.lora_dropout,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save(folder: Path, model: GrowthModel, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> None:
+    """Write a model folder; LoRA weights are merged first."""
+    vlm = model.vlm.merge_and_unload() if hasattr(model.vlm, "merge_and_unload") else model.vlm
+    vlm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    safetensors.torch.save_file(model.head.state_dict(), folder / HEAD, metadata={"format": "pt"})
+    files.write_json(folder / SETTINGS, settings.model_dump())
+
+
+def load(folder: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
+    """Read a model folder for inference.
+
+    Raises:
+        DataError: a file is missing, or its contents do not fit one another.
+        StorageError: a file cannot be read.
+    """
+    settings = read_settings(folder)
+    front = settings.front_end()
+    model = assemble(backbone.load(folder, channels=front.channels), settings)
+    try:
+        model.head.load_state_dict(safetensors.torch.load_file(Path(folder) / HEAD))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"{folder}/{HEAD}: does not fit bandwise.json ({error}); train the stage again") from error
+    return model.eval(), AutoTokenizer.from_pretrained(folder), settings

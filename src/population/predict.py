@@ -1,0 +1,94 @@
+"""Growth rates of new tiles from a model folder and nothing else.
+
+    python -m src.population.predict --model models/population/sft --tiles data/raw/new --out predictions.csv
+
+Tiles are named as in training, `<province>/<city>/<year>_<city>.tif`; a folder or a .zip. Writes one row
+a tile: tile_id, province, city, year, head (‰ per year), text (the answer), text_value (empty where the
+answer is not of the asked form).
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from src.core import archive, files, run, tiles
+from src.core.errors import DataError
+from src.core.sensors import Quantisation
+from src.core.store import Store, Writer
+from src.population.inference import Reader, parsed
+from src.population.model import Settings, load
+
+
+def main(model: Path, root: Path, out: Path, covariates: Path | None = None, batch_size: int = 16) -> None:
+    """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
+    network, tokenizer, settings = load(model)
+    if torch.cuda.is_available():
+        network.cuda()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = read_tiles(root, Path(scratch), settings)
+        network.front.quantisation = store.quantisation  # another linear scale is another unit of the same values
+        rows = store.tiles.assign(sample=store.tiles.tile)
+        rows = with_covariates(rows, settings, covariates)
+        reader = Reader(network, tokenizer, settings, store, batch_size)
+        table = rows[["tile_id", "province", "city", "year"]].assign(head=reader.head(rows), text=reader.greedy(rows))
+    table["text_value"] = parsed(table.text.tolist(), settings.language)
+    with files.complete_file(out) as aside:
+        table.to_csv(aside, index=False, float_format="%.4f")
+
+
+def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
+    """The tiles below `root` as a store in `folder`, checked as preprocess checks them."""
+    trained = Quantisation.from_dict(settings.quantisation)
+    with archive.opened(root) as opened:
+        names = archive.find_tiles(opened, root)
+        headers = tiles.read_headers(names, settings.bands)
+        undeclared = all(header.quantisation is None for header in headers)
+        param = (trained.kind, trained.scale) if undeclared else ("tags", None)
+        quantisation = tiles.agreed_quantisation(headers, *param)
+        if quantisation.kind != trained.kind:
+            raise DataError(f"{root}: quantisation is {quantisation}, the model was trained on {trained}; convert them")
+        size = tiles.common_size(headers, None)
+        if size < settings.side:
+            raise DataError(
+                f"{root}: the smallest tile has {size} px, the model reads {settings.side}; use larger ones"
+            )
+        writer = Writer(folder, len(headers), (settings.bands, size, size), tiles.stored_dtype(headers))
+        index = tiles.table(names, headers, size)
+        index = index.assign(**tiles.read_pixels(headers, writer, size, nan_is_nodata=False))
+        writer.finish(index, pd.DataFrame(), quantisation)
+    return Store.open(folder)
+
+
+def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
+    """`rows` with the columns that the model's prompt names, from a CSV keyed by province, city and year."""
+    if not settings.covariates:
+        return rows
+    if path is None:
+        raise DataError(f"the model's prompt names {settings.covariates}; give a CSV of them with --covariates")
+    table = pd.read_csv(path, dtype={"province": str, "city": str}, keep_default_na=False)
+    missing = [name for name in ("province", "city", "year", *settings.covariates) if name not in table]
+    if missing:
+        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}; add it")
+    joined = rows.merge(table, on=["province", "city", "year"], how="left", validate="one_to_one")
+    empty = joined[joined[settings.covariates].isna().any(axis=1)]
+    if len(empty):
+        raise DataError(f"{path}: no row for {empty.tile_id.iloc[0]} ({len(empty)} such tiles); add them")
+    return joined
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m src.population.predict", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
+    parser.add_argument("--tiles", type=Path, required=True, help="folder or .zip of tiles")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
+    parser.add_argument("--covariates", type=Path, help="CSV with province, city, year and what the prompt names")
+    parser.add_argument("--batch-size", type=int, default=16)
+    given = parser.parse_args()
+    code, _ = run.outcome(
+        lambda: main(given.model, given.tiles, given.out, given.covariates, given.batch_size), "population.predict"
+    )
+    sys.exit(code)

@@ -1,0 +1,119 @@
+"""Preference pairs from the SFT model's own answers: nearest to the truth chosen, farthest rejected.
+
+    python -m src.population.prefs --tiles data/population/tiles --split data/population/split \
+        --model models/population/sft --out data/population/prefs
+
+Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `counts.json`.
+"""
+
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import set_seed
+
+from src.core import files, run
+from src.core.errors import DataError
+from src.core.store import Store
+from src.population import prompts
+from src.population.inference import Reader
+from src.population.inputs import read_split
+from src.population.model import load
+from src.population.params import Params, Prefs
+
+logger = logging.getLogger(__name__)
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    set_seed(params.seed)
+    store = Store.open(inputs.tiles)
+    split = read_split(inputs.split, store)
+    model, tokenizer, settings = load(inputs.model)
+    if torch.cuda.is_available():
+        model.cuda()
+    reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
+    roles = {role: split.rows(role) for role in ("train", "validation")}
+    logger.info("%s answers to sample", {role: len(rows) * params.prefs.num_samples for role, rows in roles.items()})
+    if dry_run:
+        return
+
+    with files.complete_folder(out.out) as folder:
+        counts = {}
+        for role, rows in roles.items():
+            answers = reader.sampled(
+                rows, params.prefs.num_samples, params.prefs.temperature, params.prefs.top_p, params.seed
+            )
+            pairs, counts[role] = make_pairs(rows, answers, params.prefs, settings.language)
+            lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
+            (folder / f"{role}.jsonl").write_text("".join(lines), encoding="utf-8")
+            logger.info("%s: %s", role, counts[role])
+        if not counts["train"]["pairs"]:
+            raise DataError(
+                f"{inputs.model}: no training pair survives ({counts['train']}); "
+                "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin"
+            )
+        files.write_json(folder / "counts.json", counts)
+
+
+def make_pairs(
+    rows: pd.DataFrame, answers: list[list[str]], prefs: Prefs, language: str
+) -> tuple[list[dict], dict[str, int]]:
+    """One pair at most per row, and how many rows and answers were dropped for which reason.
+
+    Args:
+        rows: label rows (sample, tile_id, growth_rate).
+        answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
+    """
+    pairs = []
+    counts = {
+        "rows": len(rows),
+        "pairs": 0,
+        "unparsable_answers": 0,
+        "too_few_answers": 0,
+        "ties": 0,
+        "small_margin": 0,
+    }
+    for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
+        values = [prompts.parse(text, language) for text in texts]
+        counts["unparsable_answers"] += values.count(None)
+        usable = [i for i, value in enumerate(values) if value is not None]
+        if len(usable) < 2:
+            counts["too_few_answers"] += 1
+            continue
+        errors = {i: abs(values[i] - row.growth_rate) for i in usable}
+        chosen, rejected = min(usable, key=errors.get), max(usable, key=errors.get)
+        margin = errors[rejected] - errors[chosen]
+        if margin == 0:
+            counts["ties"] += 1
+        elif margin < prefs.min_margin:
+            counts["small_margin"] += 1
+        else:
+            counts["pairs"] += 1
+            pairs.append(
+                {
+                    "sample": int(row.sample),
+                    "tile_id": row.tile_id,
+                    "truth": float(row.growth_rate),
+                    "chosen": texts[chosen],
+                    "rejected": texts[rejected],
+                    "chosen_value": values[chosen],
+                    "rejected_value": values[rejected],
+                    "chosen_error": float(np.round(errors[chosen], 6)),
+                    "rejected_error": float(np.round(errors[rejected], 6)),
+                }
+            )
+    return pairs, counts
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="population.prefs",
+        doc=__doc__,
+        inputs={"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
+        outputs={"out": "folder to write"},
+    )

@@ -1,0 +1,167 @@
+"""Check every tile from its header, match tiles with labels, write the memory-mapped store.
+
+    python -m src.population.preprocess --tiles data/sample/us_counties.zip \\
+        --labels data/sample/labels.xlsx --aliases data/sample/aliases.csv --out data/population/tiles
+
+Writes a store (see src/core/store.py) with `matching.json` in it: crop, flipped tiles, for every
+place the years of its tiles and labels, and all that found no partner. Independent of fold and
+seed: a large store is written once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.core import archive, files, raster, run, store, tiles
+from src.core.errors import DataError
+from src.core.sensors import Quantisation
+from src.population import labels, matching
+from src.population.matching import Matching
+from src.population.params import Params
+
+UNMATCHED = Path("logs/preprocess/unmatched.csv")
+
+
+def main(params, inputs, out, dry_run=False):
+    """Tiles and labels -> store. A dry run stops before the first pixel is decoded."""
+    rates = labels.read(inputs.labels)
+    aliases = labels.read_aliases(inputs.aliases)
+    with archive.opened(inputs.tiles) as folder:
+        names = archive.find_tiles(folder, inputs.tiles)
+        headers = tiles.read_headers(names, params.model.bands)
+        quantisation = tiles.agreed_quantisation(headers, params.data.quantisation, params.data.scale)
+        dtype = tiles.stored_dtype(headers)
+        tiles.check_pixel_sizes(headers)
+        tiles.check_band_names(headers)
+        size = tiles.common_size(headers, params.data.size)
+        shape = (params.model.bands, size, size)
+        store.tiles_per_shard(shape, dtype)
+        index = tiles.table(names, headers, size)
+        matched = matching.match(index, rates, aliases, params.data.match_year)
+        if count_unmatched(matched) > params.data.max_unmatched:
+            raise unmatched_error(matched, params.data.max_unmatched, dry_run)
+        facts = report(index, headers, matched, size, dtype, quantisation)
+        print(summary(facts, shape))
+        if dry_run:
+            return
+
+        with files.complete_folder(out.out) as aside:
+            writer = store.Writer(aside, len(headers), shape, dtype)
+            index = index.assign(**tiles.read_pixels(headers, writer, size, params.data.nan_is_nodata))
+            index["path"] = [name.relative for name in names]
+            files.write_json(aside / "matching.json", facts)
+            writer.finish(index, with_tile_ids(matched.samples, index), quantisation)
+    print(f"{out.out}: {index.valid_fraction.mean():.1%} of the pixels valid")
+
+
+def with_tile_ids(samples: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
+    """The store's `samples`: numbered, with the id of the tile each label found."""
+    ids = samples["tile"].map(index.set_index("tile")["tile_id"])
+    rest = samples.drop(columns=["sample", "tile", "tile_id"], errors="ignore").reset_index(drop=True)
+    first = {"sample": range(len(samples)), "tile": samples["tile"].to_numpy(), "tile_id": ids.to_numpy()}
+    return pd.concat([pd.DataFrame(first), rest], axis=1)
+
+
+def count_unmatched(matched: Matching) -> int:
+    """Tiles plus labels without partner."""
+    return len(matched.unmatched_tiles) + len(matched.unmatched_labels)
+
+
+def unmatched_error(matched: Matching, allowed: int, dry_run: bool) -> DataError:
+    """What to raise when too many are unmatched; lists them all in UNMATCHED, except in a dry run."""
+    kinds = {"tile": matched.unmatched_tiles, "label": matched.unmatched_labels}
+    table = pd.concat([frame.assign(kind=kind) for kind, frame in kinds.items()], ignore_index=True)
+    table = table.reindex(columns=["kind", "province", "city", "year", "row", "candidate"])
+    table = table.astype({"row": "Int64"}).fillna({"candidate": ""})
+    shown = [_describe(row) for frame in kinds for row in table[table.kind == frame].head(5).to_dict("records")]
+    listed = "run without --dry-run to list them all"
+    if not dry_run:
+        with files.complete_file(UNMATCHED) as aside:
+            table.to_csv(aside, index=False)
+        listed = f"all are in {UNMATCHED}"
+    counts = " and ".join(f"{len(frame)} {kind}s" for kind, frame in kinds.items())
+    return DataError(
+        f"data.labels and data.root: found {counts} without partner, expected at most data.max_unmatched "
+        f"{allowed}; {listed}; correct the names, add aliases to data.aliases or raise data.max_unmatched:\n"
+        + "\n".join(shown)
+    )
+
+
+def report(
+    index: pd.DataFrame,
+    headers: list[raster.Header],
+    matched: Matching,
+    size: int,
+    dtype: str,
+    quantisation: Quantisation,
+) -> dict[str, Any]:
+    """`matching.json`: crop, flips, matches, what was left over; `places` is the place x year matrix."""
+    flipped = [tile_id for tile_id, header in zip(index.tile_id, headers, strict=True) if header.flipped]
+    sides = [side for header in headers for side in (header.height, header.width)]
+    return {
+        "tiles": len(index),
+        "samples": len(matched.samples),
+        "quantisation": quantisation.as_dict(),
+        "dtype": dtype,
+        "crop": {"size": size, "smallest_side": min(sides), "largest_side": max(sides)},
+        "flipped": flipped,
+        "years": sorted({int(year) for year in [*index.year, *matched.samples.year]}),
+        "places": _years_of_places(index, matched.samples),
+        "nearest": _records(matched.nearest),
+        "unmatched_tiles": _records(matched.unmatched_tiles),
+        "unmatched_labels": _records(matched.unmatched_labels),
+    }
+
+
+def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
+    """The same for people."""
+    bands, size, _ = shape
+    tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
+    quantisation = Quantisation.from_dict(facts["quantisation"])
+    crop = facts["crop"]
+    return "\n".join(
+        [
+            f"{facts['tiles']} tiles of {len(facts['places'])} places in the years "
+            f"{facts['years'][0]} to {facts['years'][-1]}, {bands} bands, {facts['dtype']}, {quantisation}",
+            f"centre crop {size} px (sides {crop['smallest_side']} to {crop['largest_side']} px), "
+            f"{facts['tiles'] * tile_bytes / 1e9:.2f} GB, {len(facts['flipped'])} tiles flipped north up",
+            f"{facts['samples']} labels matched, {len(facts['nearest'])} of them with another year's tile; "
+            f"{len(facts['unmatched_tiles'])} tiles and {len(facts['unmatched_labels'])} labels left over",
+        ]
+    )
+
+
+def _years_of_places(index: pd.DataFrame, samples: pd.DataFrame) -> dict[str, dict[str, list[int]]]:
+    places: dict[str, dict[str, list[int]]] = {}
+    for kind, frame in (("tiles", index), ("labels", samples)):
+        for province, city, year in zip(frame.province, frame.city, frame.year, strict=True):
+            place = places.setdefault(f"{province}/{city}", {"tiles": [], "labels": []})
+            place[kind].append(int(year))
+    return {name: {kind: sorted(years) for kind, years in places[name].items()} for name in sorted(places)}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON holds them: no NaN, no numpy types."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{key: getattr(value, "item", lambda value=value: value)() for key, value in row.items()} for row in rows]
+
+
+def _describe(row: dict[str, Any]) -> str:
+    candidate = f" (candidate: {row['candidate']})" if row["candidate"] else ""
+    return f"  {row['kind']} {row['province']}/{row['city']} {row['year']}{candidate}"
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="population.preprocess",
+        doc=__doc__,
+        inputs={
+            "tiles": "folder or .zip of tiles (data.root)",
+            "labels": ".xlsx or .csv of growth rates (data.labels)",
+            "aliases": ".csv of other spellings (data.aliases)",
+        },
+        outputs={"out": "folder of the store"},
+    )

@@ -1,0 +1,208 @@
+"""Masked autoencoding of tiles with the vision encoder of a Qwen-VL model, on visible tokens only.
+
+    python -m src.population.pretrain --tiles data/population/tiles --split data/population/split \
+        --pca data/population/pca --out models/population/pretrain --plots plots/population/pretrain
+
+Writes the whole model (encoder trained, the rest as it was) in Hugging Face layout, curves, a grid of
+original, masked and reconstructed tiles, and `masked_mse.json`: errors on validation tiles beside nulls.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers.vision_utils import get_vision_position_ids
+
+from src.core import backbone, chat, checkpoints, files, run
+from src.core.errors import DataError
+from src.core.live import LiveLog
+from src.core.mae import MaskedAutoencoder
+from src.core.mae_figure import reconstruction_grid
+from src.core.mae_nulls import masked_errors
+from src.core.patches import unpatchify
+from src.core.store import Store
+from src.core.trainable import ParameterGroups
+from src.core.training import arguments, cosine_schedule
+from src.population import prompts
+from src.population.inputs import front_end, read_split
+from src.population.params import Model, Params
+from src.population.samples import identity
+from src.population.views import Pretraining, TileViews
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainTrainer(checkpoints.TrainedWeightsMixin, Trainer):
+    """A Trainer whose checkpoints hold trained weights alone."""
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    set_seed(params.seed)
+    store = Store.open(inputs.tiles)
+    split = read_split(inputs.split, store)
+    vlm, tokenizer = starting_model(params.model, store, params.seed)
+    visual = backbone.vision_encoder(vlm)
+    front = front_end(store, split, inputs.pca, params.model, visual.config)
+    check_side(front.side, visual.config, store)
+
+    chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.tiles.tile.tolist()
+    units = (front.side // (visual.config.patch_size * visual.config.spatial_merge_size)) ** 2
+    common = {"side": front.side, "units": units, "seed": params.seed}
+    views = TileViews(
+        store,
+        chosen,
+        samples_per_file=params.pretrain.samples_per_file,
+        scales=params.pretrain.scales,
+        **common,
+    )
+    held_out = TileViews(store, split.tile_rows("validation"), **common)
+    decoder = params.pretrain.decoder
+    mae = MaskedAutoencoder(
+        visual,
+        front.side,
+        params.pretrain.encoder,
+        (decoder.depth, decoder.width, decoder.heads),
+        params.pretrain.norm_pix_loss,
+    )
+    model = Pretraining(front, mae, params.pretrain.mask_ratio)
+    groups = parameter_groups(mae, params.pretrain.lr)
+    logger.info(
+        "%d views of %d tiles, validation on %d, %d units of which %.0f %% masked",
+        len(views), len(chosen), len(held_out), units, 100 * params.pretrain.mask_ratio,
+    )  # fmt: skip
+    logger.info(groups.describe())
+    if dry_run:
+        return
+
+    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+        if params.pretrain.epochs:
+            scratch = checkpoints.folder(
+                params.checkpoint_root,
+                "pretrain",
+                {"seed": params.seed, "threads": params.threads}
+                | {"model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()},
+                [inputs.tiles / "manifest.json", inputs.split, inputs.pca],
+            )
+            args = TrainingArguments(
+                **arguments(
+                    scratch,
+                    seed=params.seed,
+                    epochs=params.pretrain.epochs,
+                    batch_size=params.pretrain.batch_size,
+                    report_to=params.report_to,
+                    label_names=["noise"],  # what makes Trainer ask for a loss in validation
+                    prediction_loss_only=True,
+                )
+            )
+            optimizer = groups.optimizer(params.pretrain.weight_decay, betas=(0.9, 0.95))
+            schedule = cosine_schedule(optimizer, args, len(views), params.pretrain.warmup_ratio)
+            trainer = PretrainTrainer(
+                model=model,
+                args=args,
+                train_dataset=views,
+                eval_dataset=held_out,
+                data_collator=identity,
+                optimizers=(optimizer, schedule),
+                callbacks=[groups, LiveLog(plots)],
+            )
+            checkpoints.train(trainer, scratch, params.pretrain.save_steps)
+            groups.assert_moved()
+            model.eval()
+            errors = validation_errors(model, held_out, params.pretrain.batch_size)
+            draw_reconstructions(plots / "reconstruction.png", model, held_out)
+            files.write_json(plots / "masked_mse.json", errors)
+            logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+        vlm.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    if params.pretrain.epochs:
+        checkpoints.remove(scratch)
+
+
+def starting_model(params: Model, store: Store, seed: int):
+    """The backbone and its tokenizer: built small from a config, or read from a folder or the hub."""
+    channels = store.bands if params.input == "bands" else 3
+    if params.backbone != "tiny":
+        return backbone.load(params.backbone, channels=channels), AutoTokenizer.from_pretrained(params.backbone)
+    languages = ("zh", "en")
+    numbers = [prompts.answer(value / 7, language) for value in range(-500, 500, 3) for language in languages]
+    tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
+    tiny = params.tiny
+    config = backbone.tiny_config(
+        params.family,
+        channels=channels,
+        patch_size=tiny.patch_size,
+        side=min(store.height, store.width),
+        vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
+        text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
+        tokenizer=tokenizer,
+    )
+    return backbone.build(config, seed), tokenizer
+
+
+def check_side(side: int, vision_config, store: Store) -> None:
+    """Raise DataError where not one merge unit fits into a tile."""
+    unit = vision_config.patch_size * vision_config.spatial_merge_size
+    if side < 2 * unit:
+        raise DataError(
+            f"{store.folder}: tiles are {store.height} x {store.width} px, expected at least {2 * unit} "
+            f"(2 x 2 units of {unit} px); use larger tiles or a smaller patch (model.tiny.patch_size)"
+        )
+
+
+def parameter_groups(mae: MaskedAutoencoder, lr: float) -> ParameterGroups:
+    """What the loss reaches: the merger lies behind the last visible token and is left alone."""
+    visual = mae.visual
+    embedding = list(visual.patch_embed.parameters())
+    embedding += list(visual.pos_embed.parameters()) if hasattr(visual, "pos_embed") else []
+    blocks = list(visual.blocks.parameters()) if mae.encoder == "full" else []
+    decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
+    frozen = {id(p) for p in (*embedding, *blocks, *decoder)}
+    for p in visual.parameters():
+        p.requires_grad_(id(p) in frozen)
+    return ParameterGroups({"patch_embed": (embedding, lr, 0), "blocks": (blocks, lr, 0), "decoder": (decoder, lr, 0)})
+
+
+@torch.no_grad()
+def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) -> dict[str, float]:
+    """Mean squared errors on masked patches of all validation tiles, the model's beside its nulls."""
+    mae = model.mae
+    device = mae.mask_token.device
+    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size).to(device)
+    sums: dict[str, float] = {}
+    values = 0.0
+    for start in range(0, len(held_out), batch_size):
+        batch = held_out.__getitems__(list(range(start, min(start + batch_size, len(held_out)))))
+        images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
+        errors, count = masked_errors(mae, images, valid, batch["noise"].to(device), model.mask_ratio, positions)
+        sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}
+        values += count
+    return {name: round(total / values, 6) for name, total in sums.items()}
+
+
+@torch.no_grad()
+def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, count: int = 3) -> None:
+    """Original, visible part and reconstruction of the first validation tiles."""
+    mae = model.mae
+    device = mae.mask_token.device
+    batch = held_out.__getitems__(list(range(min(count, len(held_out)))))
+    images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
+    out = mae(images, valid, batch["noise"].to(device), model.mask_ratio)
+    mask = out["mask"][:, :, None, None, None].expand_as(out["prediction"])
+    side = images.shape[-1]
+    mask = unpatchify(mask, side, side)[:, :1]
+    mended = torch.where(mask, unpatchify(mae.reconstruct(images, valid, out["prediction"]), side, side), images)
+    names = [held_out.store.tiles.tile_id[row].rsplit("/", 1)[0] for row in held_out.rows[: len(images)]]
+    reconstruction_grid(path, images[:, :3].cpu().numpy(), mask[:, 0].cpu().numpy(), mended[:, :3].cpu().numpy(), names)
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="population.pretrain",
+        doc=__doc__,
+        inputs={"tiles": "output of preprocess", "split": "output of split", "pca": "output of pca"},
+        outputs={"out": "model folder to write", "plots": "folder for curves and pictures"},
+    )

@@ -1,0 +1,214 @@
+"""Supervised fine-tuning of a whole Qwen-VL model: a growth rate in words and through a regression head.
+
+    python -m src.population.sft --tiles data/population/tiles --split data/population/split \
+        --pca data/population/pca --pretrain models/population/pretrain \
+        --out models/population/sft --plots plots/population/sft
+
+Writes a model folder (weights, head.safetensors, bandwise.json) and curves.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from peft import get_peft_model
+from sklearn.metrics import mean_absolute_error, r2_score
+from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
+
+from src.core import backbone, baselines, checkpoints, files, run
+from src.core.live import LiveLog
+from src.core.store import Store
+from src.core.trainable import ParameterGroups
+from src.core.training import arguments, cosine_schedule
+from src.population import model as model_folder
+from src.population import prompts
+from src.population.heads import GrowthModel
+from src.population.inference import Reader, parsed
+from src.population.inputs import Split, front_end, read_pca, read_split
+from src.population.model import Settings
+from src.population.params import Params, Sft
+from src.population.samples import GrowthSamples, Prompter, identity
+
+logger = logging.getLogger(__name__)
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    set_seed(params.seed)
+    store = Store.open(inputs.tiles)
+    split = read_split(inputs.split, store)
+    front = front_end(store, split, inputs.pca, params.model)
+    vlm = backbone.load(inputs.pretrain, channels=front.channels)
+    tokenizer = AutoTokenizer.from_pretrained(inputs.pretrain)
+    if params.model.backbone != "tiny":
+        vlm = get_peft_model(vlm, model_folder.lora_config(params.sft))
+    settings = make_settings(params, store, split, inputs.pca, vlm.config.vision_config)
+    model = model_folder.assemble(vlm, settings, (params.sft.ce_weight, params.sft.mse_weight))
+    groups = parameter_groups(model, params.sft)
+
+    prompter = Prompter(tokenizer, settings, vlm.config.vision_config)
+    train = GrowthSamples(store, split.rows("train"), prompter, params.seed, params.sft.augment)
+    validation = GrowthSamples(store, split.rows("validation"), prompter, params.seed, augment=False)
+    logger.info(
+        "%d training and %d validation labels, %d image tokens a tile",
+        len(train),
+        len(validation),
+        prompter.image_tokens,
+    )
+    logger.info(groups.describe())
+    if dry_run:
+        return
+
+    scratch = checkpoints.folder(
+        params.checkpoint_root,
+        "sft",
+        {"seed": params.seed, "threads": params.threads}
+        | {"model": params.model.model_dump(), "sft": params.sft.model_dump()},
+        [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
+    )
+    args = TrainingArguments(
+        **arguments(
+            scratch,
+            seed=params.seed,
+            epochs=params.sft.epochs,
+            batch_size=params.sft.batch_size,
+            report_to=params.report_to,
+            best="eval_r2",
+            label_names=["target"],
+        )
+    )
+    optimizer = groups.optimizer(params.sft.weight_decay)
+    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+        trainer = SftTrainer(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=identity,
+            compute_metrics=lambda predicted: head_metrics(predicted, settings),
+            optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), params.sft.warmup_ratio)),
+            callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(params.sft.patience)],
+        )
+        trainer.reader = Reader(model, tokenizer, settings, store, params.sft.batch_size)
+        checkpoints.train(trainer, scratch, params.sft.save_steps)
+        groups.assert_moved()
+        model_folder.save(folder, model, tokenizer, settings)
+    checkpoints.remove(scratch)
+
+
+class SftTrainer(checkpoints.TrainedWeightsMixin, Trainer):
+    """A Trainer that also lets the model answer in words at every evaluation."""
+
+    reader: Reader
+
+    def evaluate(self, *args, metric_key_prefix: str = "eval", **kwargs) -> dict[str, float]:
+        metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        rows = self.eval_dataset.rows
+        words = parsed(self.reader.greedy(rows), self.reader.settings.language)
+        guesses = np.where(np.isfinite(words), words, self.reader.settings.label.mean)
+        spoken = {
+            "text_r2": r2_score(rows.growth_rate, guesses),
+            "text_mae": mean_absolute_error(rows.growth_rate, guesses),
+            "parse_rate": float(np.isfinite(words).mean()),
+        }
+        spoken = {f"{metric_key_prefix}_{name}": float(value) for name, value in spoken.items()}
+        self.log(spoken)
+        return metrics | spoken
+
+
+def head_metrics(predicted, settings: Settings) -> dict[str, float]:
+    """R² and MAE of the head in ‰ per year, the spread of the network's own part and the words' cross-entropy."""
+    prediction, network, cross_entropy = predicted.predictions
+    mean, sd = settings.label.mean, settings.label.sd
+    truth, guess = predicted.label_ids * sd + mean, prediction * sd + mean
+    return {
+        "r2": float(r2_score(truth, guess)),
+        "mae": float(mean_absolute_error(truth, guess)),
+        "network_sd": float(network.std() * sd),
+        "cross_entropy": float(cross_entropy.mean()),
+    }
+
+
+def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, vision_config) -> Settings:
+    """What bandwise.json will hold: everything between a tile and a number that is not a weight."""
+    front = front_end(store, split, pca_folder, params.model, vision_config)
+    pca = None
+    if params.model.input == "pca3":
+        weight, bias = read_pca(pca_folder)
+        pca = {"weight": weight.double().tolist(), "bias": bias.double().tolist()}
+    train, validation = split.rows("train"), split.rows("validation")
+    ridge = None
+    if params.sft.head == "anchored":
+        fitted = baselines.fit_ridge(
+            baselines.band_means(store, train.tile.to_numpy(), front.side),
+            train.growth_rate.to_numpy(),
+            baselines.ALPHAS,
+            (baselines.band_means(store, validation.tile.to_numpy(), front.side), validation.growth_rate.to_numpy()),
+        )
+        ridge = {"weight": fitted.weight.tolist(), "intercept": float(fitted.intercept), "alpha": float(fitted.alpha)}
+    label = train.growth_rate
+    return Settings.model_validate(
+        {
+            "bands": store.bands,
+            "quantisation": store.quantisation.as_dict(),
+            "input": params.model.input,
+            "band_mean": split.mean.double().tolist(),
+            "band_sd": split.sd.double().tolist(),
+            "pca": pca,
+            "side": front.side,
+            "label": {
+                "mean": split.facts["label_mean"],
+                "sd": split.facts["label_sd"],
+                "low": float(label.min()),
+                "high": float(label.max()),
+                "unit": model_folder.LABEL_UNIT,
+            },
+            "language": params.sft.language,
+            "prompt": prompts.template(params.sft),
+            "covariates": params.sft.covariates,
+            "head": {
+                "kind": params.sft.head,
+                "width": params.sft.head_width,
+                "dropout": float(params.sft.head_dropout),
+                "ridge": ridge,
+            },
+            "split_hash": split.facts["hash"],
+            "pretrained_on": params.pretrain.tiles,
+        }
+    )
+
+
+def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
+    """Encoder (from `freeze_encoder_epochs` on, at its own rate), merger, language model or its LoRA, head."""
+    lora = hasattr(model.vlm, "get_base_model")
+    core = model.vlm.get_base_model() if lora else model.vlm
+    visual = backbone.vision_encoder(core)
+    mergers = {id(p) for name, p in visual.named_parameters() if "merger" in name}
+    encoder = [p for p in visual.parameters() if id(p) not in mergers]
+    merger = [p for p in visual.parameters() if id(p) in mergers]
+    seen = {id(p) for p in visual.parameters()}
+    language = [p for name, p in model.vlm.named_parameters() if id(p) not in seen and (not lora or "lora_" in name)]
+    return ParameterGroups(
+        {
+            "encoder": (encoder, sft.encoder_lr, sft.freeze_encoder_epochs),
+            "merger": (merger, sft.lr, 0),
+            "lora" if lora else "language": (language, sft.lr, 0),
+            "head": (list(model.head.parameters()), sft.lr, 0),
+        }
+    )
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="population.sft",
+        doc=__doc__,
+        inputs={
+            "tiles": "output of preprocess",
+            "split": "output of split",
+            "pca": "output of pca",
+            "pretrain": "output of pretrain",
+        },
+        outputs={"out": "model folder to write", "plots": "folder for curves"},
+    )

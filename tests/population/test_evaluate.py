@@ -1,0 +1,264 @@
+import json
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.core import files, metrics
+from src.core.errors import DataError
+from src.core.figures import Curve
+from src.population import evaluate, page, scoring
+from tests.tiles import write_store
+
+TILES, BLOCKS = 96, 24
+GROUPS = [*scoring.NETWORK, *scoring.WORDS]
+
+
+def role_of(block: int) -> str:
+    return "test" if block % 2 == 0 else "validation" if block % 6 == 1 else "train"
+
+
+@pytest.fixture
+def run(tmp_path, make_params, monkeypatch):
+    """A store whose band means explain the label, a split by blocks, two models with made-up answers."""
+    generator = np.random.default_rng(0)
+    level = generator.integers(-60, 60, TILES)
+    pixels = generator.integers(-20, 20, (TILES, 4, 6, 6)) + level[:, None, None, None]
+    pixels[:, 1] = generator.integers(-90, 90, (TILES, 6, 6))  # a band that says nothing
+    y = 0.2 * level + 9 + generator.normal(0, 1, TILES)
+    years = np.where(np.arange(TILES) % 4 == 0, 1990, 1980)
+    store = write_store(
+        tmp_path / "tiles",
+        pixels.astype(np.int8),
+        lat=30 + generator.uniform(0, 15, TILES),
+        lon=-100 + generator.uniform(0, 20, TILES),
+        growth_rate=y,
+        year=years,
+    )
+    block = np.arange(TILES) % BLOCKS
+    split = store.tiles[["tile", "tile_id", "lat", "lon"]].assign(
+        place=store.tiles.province + "/" + store.tiles.city,
+        block=[f"b{number:02d}" for number in block],
+        role=[role_of(number) for number in block],
+    )
+    split.loc[split.tile == 3, "role"] = "buffer"
+    (tmp_path / "split").mkdir()
+    split.to_parquet(tmp_path / "split" / "split.parquet")
+    train = y[(split.role == "train").to_numpy()]
+    facts = {
+        "method": "blocks",
+        "seed": 0,
+        "folds": 5,
+        "fold": 2,
+        "unit": "block",
+        "counts": {"train": 31, "test": 48},
+        "hash": "abc",
+        "label_mean": float(train.mean()),
+        "label_sd": float(train.std()),
+    }
+    audit = dict.fromkeys(("shared_places", "overlapping_footprints", "duplicate_tiles"), 0)
+    audit |= {"nearest_train_test_km": 123.4, "statistics_difference": 0.0}
+    matching = {
+        "tiles": TILES,
+        "samples": TILES,
+        "crop": {"size": 6, "smallest_side": 6, "largest_side": 7},
+        "flipped": [],
+        "years": [1980, 1990],
+        "places": {place: {"tiles": [1980], "labels": [1980, 1990]} for place in split.place},
+        "nearest": [{"province": "<b>", "city": "x", "label_year": 1990, "tile_year": 1980}],
+        "unmatched_tiles": [],
+        "unmatched_labels": [],
+    }
+    files.write_json(tmp_path / "split" / "split.json", facts)
+    files.write_json(tmp_path / "split" / "audit.json", audit)
+    files.write_json(tmp_path / "tiles" / "matching.json", matching)
+    settings = {"split_hash": "abc", "side": 6, "pretrained_on": "train", "band_mean": [0.0] * 64, "bands": 4}
+    for name in ("sft", "dpo"):
+        (tmp_path / name).mkdir()
+        files.write_json(tmp_path / name / "bandwise.json", settings)
+    for kind in ("train", "validation"):
+        series = tmp_path / "curves" / "sft" / "plots" / "metrics" / kind / "loss.tsv"
+        series.parent.mkdir(parents=True)
+        series.write_text("step\tloss\n1\t2.5\n2\t1.5\n")
+
+    def group_predictions(sft, dpo, store, samples, settings, seed):
+        noise = np.random.default_rng(seed).normal(0, 2, (len(samples), len(GROUPS)))
+        # An index of its own: rows are matched by position.
+        values = pd.DataFrame(samples.growth_rate.to_numpy()[:, None] + noise, columns=GROUPS)
+        values.loc[::7, "text"] = np.nan
+        return values.assign(answer_text="预测值：1.00‰", answer_dpo="预测值：2.00‰")
+
+    fake = ModuleType("src.population.inference")
+    fake.group_predictions = group_predictions
+    monkeypatch.setitem(sys.modules, "src.population.inference", fake)
+    monkeypatch.setattr(evaluate.run, "set_threads", lambda count: None)
+    monkeypatch.setattr(scoring.baselines, "TREES", 5)
+    inputs = {name: tmp_path / name for name in ("tiles", "split", "pca", "sft", "dpo", "curves")}
+
+    def call(name="run", dry_run=False):
+        folder = tmp_path / name
+        out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
+        evaluate.main(make_params({"evaluate.resamples": 200}), SimpleNamespace(**inputs), out, dry_run)
+        return out
+
+    call.folder, call.fake, call.split, call.y = tmp_path, fake, split, y
+    return call
+
+
+def test_metrics_hold_every_group_with_null_interval_and_audit(run):
+    found = json.loads(run().metrics.read_text())
+    for group in [*GROUPS, "mean", "year", "latlon", "ridge", "forest", "shuffled"]:
+        expected = {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "rmse", "pearson_r", "spearman_r"}
+        assert expected | {"bias", "n", "r2_within_year", "r2_within_year_low"} <= set(found[group]), group
+        assert found[group]["n"] == 48
+        assert found[group]["r2_low"] <= found[group]["r2"] <= found[group]["r2_high"]
+    assert found["ridge"]["r2"] > 0.8 and found["mean"]["r2"] <= 0 and found["ridge"]["alpha"] > 0
+    assert found["shuffled"]["r2_mean_of_20"] < 0.1
+    assert found["audit"] == {
+        "shared_places": 0,
+        "overlapping_footprints": 0,
+        "nearest_train_test_km": 123.4,
+        "duplicate_tiles": 0,
+    }
+    assert found["units"]["n_units"] == 12 and found["units"]["unit"] == "block"
+    assert found["text"]["parse_rate"] < 0.9 and found["dpo"]["parse_rate"] == 1.0
+    assert "parse_rate" not in found["head"] and "parse_rate" not in found["text_expectation"]
+    assert found["transductive"] is False
+    for pair in ("head_minus_ridge", "dpo_minus_text"):
+        assert {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "sd"} <= set(found["paired"][pair])
+    assert found["validation"]["head"]["n"] == 16
+
+
+def test_predictions_alone_give_the_scores_again(run):
+    out = run()
+    found = json.loads(out.metrics.read_text())
+    table = pd.read_parquet(out.out / "predictions.parquet")
+    leading = ["tile_id", "province", "city", "year", "lat", "lon", "block", "fold", "seed", "split", "y"]
+    assert list(table.columns[:11]) == leading
+    assert list(table.columns[-2:]) == ["answer_text", "answer_dpo"]
+    assert table.split.value_counts().to_dict() == {"test": 48, "validation": 16}
+    assert (table.fold == 2).all()
+    assert (table.year == table.tile_id.str[-4:].astype(int)).all()  # not the baseline of that name
+    test = table[table.split == "test"]
+    assert test.text.isna().sum() == round((1 - found["text"]["parse_rate"]) * 48)
+    mean = run.y[(run.split.role == "train").to_numpy()].mean()
+    for group in ("head", "text", "ridge", "mean"):
+        again = metrics.rounded(metrics.scores(test.y.to_numpy(), test[group].fillna(mean).to_numpy()))
+        assert again == {key: found[group][key] for key in again}
+
+
+def test_labels_and_answers_belong_to_their_tile(run):
+    table = pd.read_parquet(run().out / "predictions.parquet").set_index("tile_id")
+    expected = pd.Series(run.y, index=run.split.tile_id)
+    roles = run.split.set_index("tile_id").role
+    assert np.array_equal(table.y, expected[table.index]) and (table.split == roles[table.index]).all()
+    assert np.abs(table["head"] - table.y).max() < 8 < table.y.std() * 4
+
+
+def test_test_labels_touch_no_baseline(run):
+    """Other test labels change the scores and not one prediction."""
+    first = pd.read_parquet(run("a").out / "predictions.parquet")
+    samples = run.folder / "tiles" / "samples.parquet"
+    changed = pd.read_parquet(samples)
+    test = changed.tile.isin(run.split.tile[run.split.role == "test"])
+    changed.loc[test, "growth_rate"] *= -3
+    changed.to_parquet(samples)
+    second = pd.read_parquet(run("b").out / "predictions.parquet")
+    columns = ["mean", "year_mean", "latlon", "ridge", "forest", "shuffled"]
+    pd.testing.assert_frame_equal(first[columns], second[columns])
+    assert not first.y.equals(second.y)
+
+
+def test_same_bytes_twice(run):
+    first, second = run("a"), run("b")
+    for name in ("metrics", "out", "plots"):
+        assert files.tree_sha256([getattr(first, name)]) == files.tree_sha256([getattr(second, name)]), name
+
+
+def test_page_shows_figures_audit_and_escapes_names(run):
+    out = run()
+    html = (out.out / "index.html").read_text(encoding="utf-8")
+    drawn = {file.name for file in out.plots.iterdir()}
+    assert drawn == {"predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png"}
+    assert html.count("data:image/png;base64,") == 4
+    assert "&lt;b&gt;" in html and "<b>" not in html and "123.4" in html and "●" in html
+    assert "transductive" not in html
+
+
+def test_transductive_pretraining_is_said_in_metrics_and_tables(run):
+    settings = files.read_json(run.folder / "sft" / "bandwise.json") | {"pretrained_on": "all"}
+    files.write_json(run.folder / "sft" / "bandwise.json", settings)
+    out = run()
+    assert json.loads(out.metrics.read_text())["transductive"] is True
+    assert (out.out / "index.html").read_text(encoding="utf-8").count("; transductive") >= 4
+
+
+def test_a_model_of_another_split_is_refused_and_nothing_is_written(run):
+    files.write_json(run.folder / "dpo" / "bandwise.json", {"split_hash": "other", "pretrained_on": "train"})
+    with pytest.raises(DataError, match=r"dpo/bandwise\.json: split_hash: found other, expected abc"):
+        run()
+    assert not (run.folder / "run").exists()
+
+
+def test_a_split_of_another_store_is_refused(run):
+    split = pd.read_parquet(run.folder / "split" / "split.parquet")
+    split.iloc[:-1].to_parquet(run.folder / "split" / "split.parquet")
+    with pytest.raises(DataError, match="found 95 tiles, expected the 96"):
+        run()
+
+
+def test_a_diverged_head_is_an_error_and_not_the_train_mean(run):
+    honest = run.fake.group_predictions
+
+    def diverged(*arguments):
+        values = honest(*arguments)
+        values.loc[3, "head"] = np.nan
+        return values
+
+    run.fake.group_predictions = diverged
+    with pytest.raises(DataError, match="head: found 1 of 64 predictions that are not finite"):
+        run()
+    assert not (run.folder / "run").exists()
+
+
+def test_without_coordinates_there_is_neither_latlon_nor_map(run):
+    samples = run.folder / "tiles" / "samples.parquet"
+    pd.read_parquet(samples).assign(lat=np.nan).to_parquet(samples)
+    out = run()
+    assert "latlon" not in json.loads(out.metrics.read_text())
+    assert not (out.plots / "residual_map.png").exists()
+
+
+def test_units_are_places_where_places_were_split(run):
+    facts = files.read_json(run.folder / "split" / "split.json") | {"unit": "place", "method": "place"}
+    files.write_json(run.folder / "split" / "split.json", facts)
+    assert json.loads(run().metrics.read_text())["units"]["n_units"] == 48
+
+
+def test_dry_run_writes_nothing(run, capsys):
+    run(dry_run=True)
+    assert not (run.folder / "run").exists()
+    assert "48 test" in capsys.readouterr().out
+
+
+def test_curves_pair_train_with_validation(run):
+    stages = page.read_curves(run.folder / "curves")
+    assert list(stages) == ["sft"]
+    (panel,) = stages["sft"]
+    assert isinstance(panel, Curve) and set(panel.lines) == {"train", "validation"}
+    assert panel.lines["train"][0].tolist() == [1, 2] and panel.lines["train"][1].tolist() == [2.5, 1.5]
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\n"
+        "sys.argv = ['evaluate', '--help']\n"
+        "import runpy\n"
+        "try:\n    runpy.run_module('src.population.evaluate', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import r2_score
+
+from src.core.errors import DataError, ParamsError
+from src.population import folds
+
+PLACES, FOLDS = 60, 3
+
+
+def write_variant(folder, head_noise, seed=0, drop=None):
+    """predictions.parquet of three folds; the head errs by `head_noise`, ridge by 2."""
+    generator = np.random.default_rng(seed)
+    y = generator.normal(9, 5, PLACES)
+    number = np.arange(PLACES)
+    for fold in range(FOLDS):
+        rows = pd.DataFrame({"province": "p", "city": [f"c{n}" for n in number], "year": 1980, "y": y})
+        rows["block"] = [f"b{n // 2}" for n in number]
+        rows["fold"], rows["mean"] = fold, 9.0 + fold
+        rows["split"] = np.where(number // 2 % FOLDS == fold, "test", "validation")
+        for group in folds.GROUPS:
+            if group != "mean":
+                rows[group] = y + generator.normal(0, head_noise if group == "head" else 2.0, PLACES)
+        rows = rows[number % 5 > 0] if drop == fold else rows
+        (folder / f"fold{fold}").mkdir(parents=True)
+        rows.to_parquet(folder / f"fold{fold}" / "predictions.parquet")
+    return str(folder / "fold*")
+
+
+def test_pools_all_folds_and_names_the_winner_on_validation(tmp_path, capsys):
+    variants = {"good": write_variant(tmp_path / "good", 0.5), "bad": write_variant(tmp_path / "bad", 6.0)}
+    result = folds.main(variants, tmp_path / "folds.json")
+    good, bad = result["variants"]["good"], result["variants"]["bad"]
+    assert good["n"] == PLACES and good["n_blocks"] == 30 and len(good["per_fold"]) == FOLDS
+    assert good["paired"]["head_minus_ridge"]["r2_low"] > 0 > bad["paired"]["head_minus_ridge"]["r2_high"]
+    assert good["paired"]["head_minus_ridge"]["n_units"] == 30
+    assert result["best_head_on_validation"] == "good"
+    tables = [pd.read_parquet(tmp_path / "good" / f"fold{fold}" / "predictions.parquet") for fold in range(FOLDS)]
+    test = pd.concat(tables).query("split == 'test'")
+    assert good["pooled"]["head"]["r2"] == pytest.approx(r2_score(test.y, test["head"]), abs=1e-6)
+    assert "best head on validation: good" in capsys.readouterr().out
+    assert (tmp_path / "folds.json").exists()
+
+
+def test_a_missing_answer_scores_as_the_mean_of_its_own_fold(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    path = tmp_path / "a" / "fold2" / "predictions.parquet"
+    table = pd.read_parquet(path).assign(text=np.nan)
+    table.to_parquet(path)
+    text = folds.main({"a": pattern}, tmp_path / "folds.json")["variants"]["a"]["per_fold"]["2"]["text"]
+    test = table[table.split == "test"]
+    assert text["mae"] == pytest.approx(np.abs(test.y - 11.0).mean(), abs=1e-6)
+
+
+def test_a_place_tested_twice_is_refused(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    again = pd.read_parquet(tmp_path / "a" / "fold0" / "predictions.parquet").assign(fold=1)
+    again.to_parquet(tmp_path / "a" / "fold1" / "predictions.parquet")
+    with pytest.raises(DataError, match="p/c0/1980: found in the test rows of two files"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+    assert not (tmp_path / "folds.json").exists()
+
+
+def test_a_block_in_two_test_folds_is_refused(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    path = tmp_path / "a" / "fold1" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table.block == "b1", "block"] = "b0"
+    table.to_parquet(path)
+    with pytest.raises(DataError, match="block b0: found in the test rows of 2 folds"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+
+
+def test_variants_on_other_rows_are_not_compared(tmp_path):
+    variants = {"a": write_variant(tmp_path / "a", 1.0), "b": write_variant(tmp_path / "b", 1.0, drop=1)}
+    with pytest.raises(DataError, match="--variant b: found 168 rows"):
+        folds.main(variants, tmp_path / "folds.json")
+
+
+def test_bad_variants(tmp_path):
+    with pytest.raises(DataError, match="found no file"):
+        folds.main({"a": str(tmp_path / "none*")}, tmp_path / "folds.json")
+    for texts in (["a"], ["=x"], ["a=x", "a=y"]):
+        with pytest.raises(ParamsError, match="expected a new NAME=PATTERN"):
+            folds._variants(texts)

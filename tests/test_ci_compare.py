@@ -1,0 +1,85 @@
+"""CI's comparison of metrics: what it lets pass and what it names."""
+
+import copy
+import importlib.util
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("compare", ROOT / ".ci/compare.py")
+compare = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compare)
+
+TOLERANCES = json.loads((ROOT / ".ci/tolerances.json").read_text())
+COMMITTED = {
+    "audit": {"shared_places": 0, "nearest_train_test_km": 101.25},
+    "ridge": {"r2": 0.3, "pearson_r": None, "n": 130},
+    "head": {"r2": 0.3, "r2_low": 0.1, "r2_high": 0.5, "mae": 9.0, "n": 130},
+    "text": {"r2": 0.2, "r2_low": 0.0, "r2_high": 0.4, "n": 130, "parse_rate": 1.0},
+}
+
+
+def found(**changes):
+    """Violations after `group__field=value` changes of the committed metrics."""
+    produced = copy.deepcopy(COMMITTED)
+    for name, value in changes.items():
+        group, field = name.split("__")
+        produced[group][field] = value
+    return compare.violations(produced, COMMITTED, TOLERANCES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ridge__r2": 0.3009}, {"head__r2": 0.5, "head__mae": 11.0, "head__r2_low": -1.0}, {"text__parse_rate": 0.99}],
+)
+def test_what_may_differ(changes):
+    assert found(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"audit__shared_places": 1}, "audit.shared_places: found 1, expected 0 within 0"),
+        ({"audit__nearest_train_test_km": 101.2501}, "audit.nearest_train_test_km: found 101.2501"),
+        ({"ridge__r2": 0.302}, "ridge.r2: found 0.302, expected 0.3 within 0.001"),
+        ({"ridge__pearson_r": 0.0}, "ridge.pearson_r: found 0.0, expected None"),
+        ({"ridge__extra": 1}, "ridge.extra: found 1, expected None"),
+        ({"head__r2": 0.09}, "head.r2: found 0.09, expected 0.1 to 0.5"),
+        ({"head__r2": 0.51}, "head.r2: found 0.51, expected 0.1 to 0.5"),
+        ({"head__r2": None}, "head.r2: found None, expected 0.1 to 0.5"),
+        ({"head__n": 129}, "head.n: found 129, expected 130"),
+        ({"text__parse_rate": 0.98}, "text.parse_rate: found 0.98, expected at least 0.99"),
+    ],
+)
+def test_what_is_named(changes, line):
+    (only,) = found(**changes)
+    assert only.startswith(line)
+
+
+def test_groups_that_come_or_go_are_named():
+    less = {name: COMMITTED[name] for name in ("audit", "ridge", "head")}
+    assert compare.violations(less, COMMITTED, TOLERANCES) == ["text: in one of the two only"]
+    assert compare.violations(COMMITTED, less, TOLERANCES) == ["text: in one of the two only"]
+
+
+def test_an_interval_that_was_not_given_is_no_licence():
+    committed = {"head": {"r2": 0.3, "r2_low": None, "r2_high": None, "n": 5}}
+    assert compare.violations(committed, committed, TOLERANCES) == ["head.r2: found 0.3, expected None to None"]
+
+
+def test_main_compares_with_the_last_commit(tmp_path, monkeypatch, capsys):
+    class Shown:
+        stdout = json.dumps(COMMITTED).encode()
+
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/tolerances.json").write_text(json.dumps(TOLERANCES))
+    (tmp_path / "metrics").mkdir()
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    monkeypatch.setattr(compare.subprocess, "run", lambda command, **_: Shown if command[1] == "show" else None)
+    (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED))
+    assert compare.main() == 0
+    (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED | {"audit": {}}))
+    assert compare.main() == 1
+    assert "audit.shared_places: found None" in capsys.readouterr().out
