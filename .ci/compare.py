@@ -3,8 +3,9 @@
     .venv/bin/python .ci/compare.py
 
 The audit must be equal. Closed-form baselines may move by rounding. Trained groups differ between
-machines, so their R2 must lie in the committed 95 % interval and their words must parse. Prints every
-violation and exits 1 if there is one. The bounds are in .ci/tolerances.json.
+machines, so their R2 must lie in the committed 95 % interval and their words must parse; what is derived
+from them (differences, validation scores, pretraining errors) is not compared. Prints every violation
+and exits 1 if there is one. The bounds are in .ci/tolerances.json.
 """
 
 import json
@@ -31,7 +32,7 @@ def main() -> int:
 def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:
     """One line for each value of `produced` that is not what `committed` and `tolerances` ask for."""
     found = [f"{name}: in one of the two only" for name in sorted(produced.keys() ^ committed.keys())]
-    for name in committed.keys() & produced.keys():
+    for name in (committed.keys() & produced.keys()) - set(tolerances["not_compared"]):
         pair = produced[name], committed[name]
         if name in tolerances["closed_form"]:
             found += unequal(name, *pair, tolerances["closed_form_tolerance"])

@@ -6,6 +6,7 @@ Loading goes by the family names of the config and never takes another architect
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
@@ -99,12 +100,14 @@ def build(config, seed: int) -> PreTrainedModel:
 def load(source: str | Path, *, channels: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load the model in `source`, a folder in Hugging Face layout (or a hub id).
 
+    Weights come from safetensors alone: the older .bin format is a pickle and runs what is in it.
+
     Raises:
-        DataError: the folder's architecture is none of the three families.
+        DataError: the folder's architecture is none of the three families, or its weights do not fit.
         ParamsError: its patch embedding has another number of channels than the tiles.
     """
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{source}: found no readable model config, expected a Qwen-VL folder: {error}") from error
     if config.model_type not in FAMILIES:
@@ -115,10 +118,22 @@ def load(source: str | Path, *, channels: int, dtype: torch.dtype = torch.float3
             f"{source}: its patch embedding reads {found} channels and the tiles have {channels}; "
             f"use model.input: pca3 for a 3-channel model, or a model of {channels} channels"
         )
-    model, report = AutoModelForImageTextToText.from_pretrained(
-        source, config=config, attn_implementation="sdpa", dtype=dtype, output_loading_info=True
-    )
-    wrong = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]) + sorted(report["mismatched_keys"])
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source,
+            config=config,
+            attn_implementation="sdpa",
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, with the others
+        )
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{source}: found no readable weights, expected model.safetensors ({error}); copy the folder again"
+        ) from error
+    mismatched = [name for name, *_ in report["mismatched_keys"]]
+    wrong = [*sorted(report["missing_keys"]), *sorted(report["unexpected_keys"]), *sorted(mismatched)]
     if wrong:
         raise DataError(f"{source}: weights do not fit the config, e.g. {wrong[:3]}; copy the folder again")
     return quicken(model)

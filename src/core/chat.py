@@ -19,12 +19,16 @@ IMAGE_PAD, VIDEO_PAD, END = "<|image_pad|>", "<|video_pad|>", "<|endoftext|>"
 SPECIAL_TOKENS = [END, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
 
 
-def tiny_tokenizer(corpus: list[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on `corpus`, with Qwen's markers and, as in Qwen, one token per digit."""
+def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on `corpus`, with Qwen's markers.
+
+    A number's whole part and its two decimals are one token each where the corpus has them, not one per
+    digit as in Qwen: a model this small is slow to learn to count digits (docs/log.md, 2026-11-21).
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"[0-9]|[^0-9\p{L}\p{Han}]|[\p{L}\p{Han}]+"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\.[0-9]{2}|[0-9]+|[^0-9\p{L}\p{Han}]|[\p{L}\p{Han}]+"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -15,13 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from transformers import Trainer, TrainerCallback
 
 from src.core import files
-from src.core.errors import Interrupted, StorageError
+from src.core.errors import DataError, Interrupted, StorageError
 
 logger = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
+MANIFEST, SUMS = "manifest.json", "sums.json"
 
 
 def folder(root: str, stage: str, params: dict, inputs: Iterable[Path]) -> Path:
@@ -52,9 +53,9 @@ def latest(checkpoints: Path) -> Path | None:
 
 def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
     """Train from the newest complete checkpoint or from the start; SIGTERM saves and raises `Interrupted`."""
-    guard = _Guard(save_steps)
-    trainer.add_callback(guard)
     resume = latest(checkpoints)
+    guard = _Guard(trainer, save_steps, resume)
+    trainer.add_callback(guard)
     if resume:
         logger.info("resuming from %s", resume)
     previous = signal.signal(signal.SIGTERM, guard.stop)
@@ -82,33 +83,74 @@ class TrainedWeightsMixin:
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
             return
-        owned = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        model = self.accelerator.unwrap_model(self.model)
-        weights = {name: p.detach().contiguous() for name, p in model.named_parameters() if id(p) in owned}
+        weights = {name: p.detach().contiguous() for name, p in self._owned().items()}
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(weights, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
 
+    def _owned(self) -> dict[str, torch.nn.Parameter]:
+        ids = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        model = self.accelerator.unwrap_model(self.model)
+        return {name: p for name, p in model.named_parameters() if id(p) in ids}
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        # Frozen weights are absent by design; a trained one would go on from where it started.
+        wrong = [*load_result.unexpected_keys, *sorted(self._owned().keys() & set(load_result.missing_keys))]
+        if wrong:
+            raise DataError(f"{self.args.output_dir}: does not hold what trains, e.g. {wrong[0]}; delete the folder")
+
 
 class _Guard(TrainerCallback):
-    """Completes checkpoints with a manifest, asks for one every `save_steps`, and turns a signal into one."""
+    """Completes checkpoints with a manifest, asks for one every `save_steps`, and turns a signal into one.
 
-    def __init__(self, save_steps: int):
-        self.save_steps = save_steps
+    Trainer does not save what it has added up since its last log; with it in the checkpoint the curve of
+    a training resumed in the middle of an epoch (by one process) is that of an undisturbed one.
+    """
+
+    def __init__(self, trainer: Trainer, save_steps: int, resume: Path | None):
+        self.trainer, self.save_steps, self.resume = trainer, save_steps, resume
         self.stopped = False
 
     def stop(self, signum, frame) -> None:
         self.stopped = True
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.resume:
+            sums = files.read_json(self.resume / SUMS)
+            self.trainer._tr_loss += sums["loss"]
+            self.trainer._globalstep_last_logged = sums["last_logged"]
+            if hasattr(self.trainer, "_metrics"):  # trl's own
+                self.trainer._metrics["train"].update(sums["metrics"])
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # accelerate tells the data set of a new epoch, but not after a resume in the middle of one, and not
+        # when several processes share it (DataLoaderShard.set_epoch).
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(state.global_step * args.num_train_epochs // state.max_steps)
+
     def on_step_end(self, args, state, control, **kwargs):
-        if self.stopped or state.global_step % self.save_steps == 0:
-            control.should_save = True
-        if self.stopped:
-            control.should_training_stop = True
+        if not _epoch_is_whole(args, state):
+            # The end of an epoch saves too, after its evaluation; a checkpoint before that would miss it.
+            control.should_save = self.stopped or state.global_step % self.save_steps == 0
+        control.should_training_stop |= self.stopped
+        return control
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.stopped and not _epoch_is_whole(args, state):
+            # Trainer takes a stop for the end of the epoch and would evaluate and save over the checkpoint.
+            control.should_log = control.should_evaluate = control.should_save = False
         return control
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            _complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            metrics = getattr(self.trainer, "_metrics", {"train": {}})["train"]
+            sums = {"loss": self.trainer._tr_loss.item(), "last_logged": self.trainer._globalstep_last_logged}
+            files.write_json(path / SUMS, sums | {"metrics": metrics})
+            _complete(path)
+
+
+def _epoch_is_whole(args, state) -> bool:
+    return state.global_step * args.num_train_epochs % state.max_steps == 0
 
 
 def _complete(path: Path) -> None:

@@ -18,6 +18,8 @@ def complete_folder(path: Path) -> Iterator[Path]:
 
     On any exception the folder is removed and `path` is left as it was.
     """
+    if path.exists() and not path.is_dir():  # said before hours of work, not after
+        raise StorageError(f"{path}: found a file, expected a folder or nothing; remove it or choose another folder")
     aside = _aside(path)
     try:
         aside.mkdir(parents=True)
@@ -68,7 +70,7 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Hexadecimal digest of the file's bytes."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -23,7 +23,7 @@ class MaskedAutoencoder(nn.Module):
         side: px of the square images.
         encoder: "full" runs every block, "patch_embed" the patch embedding alone.
         decoder: (depth, width, heads).
-        norm_pix_loss: standardise each patch per band before the squared error.
+        norm_pix_loss: standardise each masked unit per band before the squared error.
     """
 
     def __init__(self, visual: nn.Module, side: int, encoder: str, decoder: tuple, norm_pix_loss: bool):
@@ -48,6 +48,8 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(width)
         self.decoder_pred = nn.Linear(width, config.in_channels * self.patch_size**2)
         nn.init.normal_(self.mask_token, std=0.02)
+        for block in self.decoder_blocks:
+            attend_locally(block)
         grid_thw = torch.tensor([[1, self.grid, self.grid]])
         positions = get_vision_position_ids(grid_thw, self.merge_size)  # (N, 2) row and column, merge order
         self.register_buffer("decoder_pos", sine_positions(positions, width), persistent=False)
@@ -142,10 +144,13 @@ class MaskedAutoencoder(nn.Module):
         """Mean squared error over valid pixels of masked patches, and the target it was taken against."""
         target = patches
         if self.norm_pix_loss:
-            mean, sd = patch_statistics(patches, weight)
-            target = (patches - mean) / sd
-        weight = (weight * mask[:, :, None, None, None]).expand_as(patches)
-        return ((prediction - target) ** 2 * weight).sum() / weight.sum().clamp_min(1), target
+            mean, sd = unit_statistics(patches, weight, self.unit)
+            target = (patches - mean).div_(sd)
+        counted = weight * mask[:, :, None, None, None]  # (B, N, 1, p, p)
+        # What does not count is its own target: one fused pass, where products with the weight took half the step.
+        wanted = torch.where(counted > 0, target, prediction.detach())
+        squared = nn.functional.mse_loss(prediction, wanted, reduction="sum")
+        return squared / (counted.sum() * patches.shape[2]).clamp_min(1), target
 
     def reconstruct(self, images: torch.Tensor, valid: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
         """Predicted patches in standardised band units; per-patch statistics are undone with the true ones."""
@@ -153,24 +158,48 @@ class MaskedAutoencoder(nn.Module):
             return prediction
         patches = patchify(images, self.patch_size, self.merge_size)
         weight = patchify(valid[:, None].float(), self.patch_size, self.merge_size)
-        mean, sd = patch_statistics(patches, weight)
+        mean, sd = unit_statistics(patches, weight, self.unit)
         return prediction * sd + mean
 
 
-def patch_statistics(patches: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each patch and band over its valid pixels, (B, N, C, 1, 1)."""
-    count = weight.sum((-2, -1), keepdim=True).clamp_min(1)
-    mean = (patches * weight).sum((-2, -1), keepdim=True) / count
-    variance = ((patches - mean) ** 2 * weight).sum((-2, -1), keepdim=True) / count
-    return mean, (variance + 1e-6).sqrt()
+def unit_statistics(patches: torch.Tensor, weight: torch.Tensor, unit: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per band over the valid pixels of each masked piece, (B, N, C, 1, 1).
+
+    The piece is the merge unit of `unit` patches, because that is what is masked whole. Over a single
+    patch of 2 x 2 px little but noise is left to predict (docs/log.md, 2026-11-21).
+    """
+    values, counts = patches.unflatten(1, (-1, unit)), weight.unflatten(1, (-1, unit))  # (B, units, unit, C, p, p)
+    pixels = (2, 4, 5)
+    count = counts.sum(pixels, keepdim=True).clamp_min(1)
+    mean = (values * counts).sum(pixels, keepdim=True) / count
+    variance = ((values - mean) ** 2 * counts).sum(pixels, keepdim=True) / count
+    repeat = [part.expand(-1, -1, unit, -1, -1, -1).flatten(1, 2) for part in (mean, (variance + 1e-6).sqrt())]
+    return repeat[0], repeat[1]
 
 
 def sine_positions(positions: torch.Tensor, width: int) -> torch.Tensor:
-    """Fixed sine-cosine embedding of (N, 2) rows and columns, (N, width); half the width each."""
+    """Fixed sine-cosine embedding of (N, 2) rows and columns, (N, width); half the width each.
+
+    Wavelengths run from about 4 patches to 4 grids. With the usual 10000 most of them would be constant
+    over a small grid.
+    """
     quarter = width // 4
-    frequencies = 10000.0 ** (-torch.arange(quarter) / quarter)
+    grid = float(positions.max() + 1)
+    frequencies = 1.5 * grid ** (-torch.arange(quarter) / quarter)
     angles = positions[..., None].float() * frequencies  # (N, 2, quarter)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+def attend_locally(block: nn.TransformerEncoderLayer) -> None:
+    """Start queries and keys near the identity, so that a token first looks at tokens placed near it.
+
+    Mimetic initialisation (Trockman and Kolter 2023). Without it the normalised target, which the mean of
+    the visible tokens says nothing about, leaves the decoder on a plateau for hundreds of steps.
+    """
+    width = block.self_attn.embed_dim
+    with torch.no_grad():
+        for part in block.self_attn.in_proj_weight[: 2 * width].split(width):
+            part.copy_(torch.eye(width) + 0.02 * torch.randn(width, width))
 
 
 def _bounds(lengths: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from src.core.mae import MaskedAutoencoder, patch_statistics
+from src.core.mae import MaskedAutoencoder, unit_statistics
 from src.core.patches import patchify
 
 
@@ -34,8 +34,8 @@ def masked_errors(
     """Sums of squared errors on masked patches in standardised band units, the model's beside its nulls,
     and the number of values summed over.
 
-    The model's per-patch statistics are undone with the true ones, as in He et al.; the null
-    `true_patch_statistics` (every pixel at its patch's true mean) has that knowledge and nothing else.
+    The model's statistics per unit are undone with the true ones, as in He et al.; the null
+    `true_unit_mean` (every pixel at the true mean of its masked unit) has that knowledge and nothing else.
     `swapped_context` gives the model the next tile's visible patches.
     """
     patches = patchify(images, model.patch_size, model.merge_size)
@@ -43,13 +43,13 @@ def masked_errors(
     out = model(images, valid, noise, mask_ratio)
     mask = out["mask"]
     swapped = model(images.roll(1, 0), valid.roll(1, 0), noise, mask_ratio)["prediction"]
-    mean, _ = patch_statistics(patches, weight)
+    mean, _ = unit_statistics(patches, weight, model.unit)
     guesses = {
         "model": model.reconstruct(images, valid, out["prediction"]),
         "mean_spectrum": mean_spectrum(patches, weight, mask),
         "inverse_distance": inverse_distance(patches, mask, positions),
         "swapped_context": model.reconstruct(images, valid, swapped),
-        "true_patch_statistics": mean,
+        "true_unit_mean": mean,
     }
     counted = (weight * mask[:, :, None, None, None]).expand_as(patches)
     sums = {name: float(((guess - patches) ** 2 * counted).sum()) for name, guess in guesses.items()}

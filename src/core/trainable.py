@@ -22,6 +22,7 @@ class ParameterGroups(TrainerCallback):
         self.groups = {name: group for name, group in groups.items() if group[0]}
         self.start: dict[str, list[tuple[float, float]]] = {}
         self.steps = dict.fromkeys(self.groups, 0)
+        self.moved: set[str] = set()
 
     def describe(self) -> str:
         lines = ["trainable groups:"]
@@ -63,11 +64,16 @@ class ParameterGroups(TrainerCallback):
             if self.steps[name] == 2 and not moving:
                 raise BandwiseError(f"group {name!r} is meant to train and gets no gradient; check what the loss reads")
 
-    def assert_moved(self) -> None:
-        """Raise unless every group that had its turn differs from where it started."""
+    def on_epoch_end(self, args, state, control, **kwargs):
         for name, (parameters, _, _) in self.groups.items():
-            if self.steps[name] and _fingerprints(parameters) == self.start[name]:
-                raise BandwiseError(f"group {name!r} was meant to train and did not move; is its learning rate 0?")
+            if name not in self.moved and _fingerprints(parameters) != self.start[name]:
+                self.moved.add(name)
+
+    def assert_moved(self) -> None:
+        """Raise unless every group that had its turn moved, whether or not that epoch's weights were kept."""
+        still = [name for name in self.groups if self.steps[name] and name not in self.moved]
+        if still:
+            raise BandwiseError(f"group {still[0]!r} was meant to train and did not move; is its learning rate 0?")
 
 
 def _fingerprints(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from datasets import disable_progress_bars as disable_datasets_bars
+from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
@@ -75,20 +76,23 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         )
     )
     collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
+    lora = params.model.backbone != "tiny"
+    trainer_class = DPOTrainer if lora else WordsTrainer
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
-        trainer = DPOTrainer(
+        trainer = trainer_class(
             model=model.vlm,
             args=args,
             train_dataset=Dataset.from_pandas(pairs["train"], preserve_index=False),
             eval_dataset=Dataset.from_pandas(pairs["validation"], preserve_index=False),
             data_collator=collator,
             processing_class=tokenizer,
-            peft_config=lora_config(params.sft) if params.model.backbone != "tiny" else None,
+            peft_config=lora_config(params.sft) if lora else None,
             callbacks=[LiveLog(plots), EarlyStoppingCallback(params.dpo.patience)],
         )
         trained = [p for p in trainer.model.parameters() if p.requires_grad]
         groups = ParameterGroups({"words": (trained, params.dpo.lr, 0)})
         trainer.add_callback(groups)
+        trainer.create_optimizer()  # now: a resume asks it what trains before Trainer would make it
         logger.info(groups.describe())
         checkpoints.train(trainer, scratch, params.dpo.save_steps)
         groups.assert_moved()
@@ -96,6 +100,11 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         model.vlm = trainer.model
         model_folder.save(folder, model, tokenizer, settings)
     checkpoints.remove(scratch)
+
+
+class WordsTrainer(checkpoints.TrainedWeightsMixin, DPOTrainer):
+    """A DPOTrainer of all weights. Qwen's `save_pretrained` writes other names than `load_state_dict` reads, so
+    Trainer's own checkpoints come back as the language head alone, without an error."""
 
 
 class PairCollator:
@@ -174,9 +183,16 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> di
         reference = batch["ref_chosen_logps"].cpu() - batch["ref_rejected_logps"].cpu()
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()
-    interval = metrics.mean_interval(hits, samples.loc[dataset["sample"]].block.to_numpy(), RESAMPLES, seed)
+    blocks = samples.loc[dataset["sample"]].block.to_numpy()
+    interval = metrics.mean_interval(hits, blocks, RESAMPLES, seed)
+    how = f"{RESAMPLES} draws of whole blocks"
+    if interval["_low"] is None:
+        exact = binomtest(int(hits.sum()), len(hits)).proportion_ci()
+        interval |= {"_low": exact.low, "_high": exact.high}
+        how = f"binomial over pairs: {len(set(blocks))} blocks are too few to draw from, so it is too narrow"
     facts = {"train_pairs": len(trainer.train_dataset), "validation_pairs": len(hits)}
-    return metrics.rounded(facts | {f"reward_accuracy{part}": value for part, value in interval.items()})
+    facts |= {f"reward_accuracy{part}": value for part, value in interval.items()}
+    return metrics.rounded(facts | {"reward_accuracy_interval": how})
 
 
 if __name__ == "__main__":

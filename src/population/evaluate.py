@@ -49,6 +49,9 @@ def main(params, inputs, out, dry_run=False):
 
     transductive = settings["sft"]["pretrained_on"] == "all"
     scores = scoring.assess(table, null, facts, audit, transductive, params.evaluate.resamples, params.seed)
+    scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
+    masked = inputs.curves / "pretrain" / "masked_mse.json"
+    scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
     curves = page.read_curves(inputs.curves)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)

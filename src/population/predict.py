@@ -73,6 +73,10 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
     missing = [name for name in ("province", "city", "year", *settings.covariates) if name not in table]
     if missing:
         raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.columns)}; add it")
+    doubled = table[table.duplicated(["province", "city", "year"])]
+    if len(doubled):
+        province, city, year = doubled.iloc[0][["province", "city", "year"]]
+        raise DataError(f"{path}: two rows for {province}/{city}/{year}; keep one")
     joined = rows.merge(table, on=["province", "city", "year"], how="left", validate="one_to_one")
     empty = joined[joined[settings.covariates].isna().any(axis=1)]
     if len(empty):

@@ -125,8 +125,8 @@ def starting_model(params: Model, store: Store, seed: int):
     channels = store.bands if params.input == "bands" else 3
     if params.backbone != "tiny":
         return backbone.load(params.backbone, channels=channels), AutoTokenizer.from_pretrained(params.backbone)
-    languages = ("zh", "en")
-    numbers = [prompts.answer(value / 7, language) for value in range(-500, 500, 3) for language in languages]
+    values = [sign * (number + number / 100) for number in range(100) for sign in (1, -1)]  # all pairs of decimals
+    numbers = [prompts.answer(value, language) for value in values for language in prompts.PROMPTS]
     tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
     tiny = params.tiny
     config = backbone.tiny_config(

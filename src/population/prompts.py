@@ -11,7 +11,7 @@ PROMPTS = {
     "Answer as “Prediction: X.XX‰”.",
 }
 _AROUND = {"zh": ("预测值：", "‰"), "en": ("Prediction: ", "‰")}
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,3})\.\d\d")
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,3})\.\d\d", re.ASCII)
 
 
 def template(sft: Sft) -> str:

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from peft import get_peft_model
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
@@ -73,11 +74,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             epochs=params.sft.epochs,
             batch_size=params.sft.batch_size,
             report_to=params.report_to,
-            best="eval_r2",
+            best="eval_selection",
             label_names=["target"],
         )
     )
     optimizer = groups.optimizer(params.sft.weight_decay)
+    reader = Reader(model, tokenizer, settings, store, batch_size=4 * params.sft.batch_size)
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = SftTrainer(
             model=model,
@@ -85,11 +87,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             train_dataset=train,
             eval_dataset=validation,
             data_collator=identity,
-            compute_metrics=lambda predicted: head_metrics(predicted, settings),
+            compute_metrics=lambda predicted: validation_metrics(predicted, reader, validation.rows),
             optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), params.sft.warmup_ratio)),
             callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(params.sft.patience)],
         )
-        trainer.reader = Reader(model, tokenizer, settings, store, params.sft.batch_size)
         checkpoints.train(trainer, scratch, params.sft.save_steps)
         groups.assert_moved()
         model_folder.save(folder, model, tokenizer, settings)
@@ -97,36 +98,32 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
 
 class SftTrainer(checkpoints.TrainedWeightsMixin, Trainer):
-    """A Trainer that also lets the model answer in words at every evaluation."""
-
-    reader: Reader
-
-    def evaluate(self, *args, metric_key_prefix: str = "eval", **kwargs) -> dict[str, float]:
-        metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        rows = self.eval_dataset.rows
-        words = parsed(self.reader.greedy(rows), self.reader.settings.language)
-        guesses = np.where(np.isfinite(words), words, self.reader.settings.label.mean)
-        spoken = {
-            "text_r2": r2_score(rows.growth_rate, guesses),
-            "text_mae": mean_absolute_error(rows.growth_rate, guesses),
-            "parse_rate": float(np.isfinite(words).mean()),
-        }
-        spoken = {f"{metric_key_prefix}_{name}": float(value) for name, value in spoken.items()}
-        self.log(spoken)
-        return metrics | spoken
+    """A Trainer whose checkpoints hold trained weights alone."""
 
 
-def head_metrics(predicted, settings: Settings) -> dict[str, float]:
-    """R² and MAE of the head in ‰ per year, the spread of the network's own part and the words' cross-entropy."""
+def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[str, float]:
+    """What every epoch records: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
+
+    One model answers in two ways. An epoch in which the head is good and the words are not yet is no good
+    epoch, so `selection` is the mean of both R² less the share of answers that cannot be parsed (which R²
+    counts as the training mean, no bad guess at all).
+    """
     prediction, network, cross_entropy = predicted.predictions
-    mean, sd = settings.label.mean, settings.label.sd
-    truth, guess = predicted.label_ids * sd + mean, prediction * sd + mean
-    return {
-        "r2": float(r2_score(truth, guess)),
-        "mae": float(mean_absolute_error(truth, guess)),
-        "network_sd": float(network.std() * sd),
-        "cross_entropy": float(cross_entropy.mean()),
+    label = reader.settings.label
+    truth, head = rows.growth_rate.to_numpy(), prediction * label.sd + label.mean
+    words = parsed(reader.greedy(rows), reader.settings.language)
+    said = np.where(np.isfinite(words), words, label.mean)
+    values = {
+        "r2": r2_score(truth, head),
+        "mae": mean_absolute_error(truth, head),
+        "network_sd": network.std() * label.sd,
+        "cross_entropy": cross_entropy.mean(),
+        "text_r2": r2_score(truth, said),
+        "text_mae": mean_absolute_error(truth, said),
+        "parse_rate": np.isfinite(words).mean(),
     }
+    values["selection"] = (values["r2"] + values["text_r2"]) / 2 - (1 - values["parse_rate"])
+    return {name: float(value) for name, value in values.items()}
 
 
 def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, vision_config) -> Settings:

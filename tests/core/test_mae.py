@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.core import backbone, chat
-from src.core.mae import MaskedAutoencoder, patch_statistics
+from src.core.mae import MaskedAutoencoder, unit_statistics
 from src.core.patches import patchify, pixel_values, unpatchify
 
 SIDE, PATCH, BANDS = 16, 2, 5
@@ -107,7 +107,7 @@ def test_loss_ignores_visible_and_invalid_pixels_and_normalises_per_band(images)
     weight = torch.ones(3, 64, 1, PATCH, PATCH)
     weight[:, 0, :, 0, 0] = 0
     loss, target = mae.forward_loss(patches, torch.zeros_like(patches), weight, mask)
-    mean, sd = patch_statistics(patches, weight)
+    mean, sd = unit_statistics(patches, weight, 4)
     assert loss == pytest.approx(1.0, abs=1e-3), "zeros against unit-variance targets, whatever the band's scale"
     off = patches.clone()
     off[:, 0, :, 0, 0] += 1e4

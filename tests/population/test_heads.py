@@ -1,0 +1,145 @@
+"""The regression head and the loss: what reaches them and what must not."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.core import baselines, chat
+from src.core.augment import orient
+from src.core.patches import band_means
+from src.population import sft
+from src.population.model import assemble
+from src.population.pretrain import starting_model
+from src.population.samples import GrowthSamples, Prompter
+from tests.population.conftest import small_params
+
+FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+
+
+@pytest.fixture
+def make(store, study, split_of):
+    """`make(head, family, weights)` -> model at its start, training samples and prompter, nothing trained."""
+
+    def make(head="anchored", family="qwen2_5_vl", weights=(1.0, 1.0)):
+        params = small_params({"sft.head": head, "model.family": family})
+        vlm, tokenizer = starting_model(params.model, store, seed=0)
+        settings = sft.make_settings(params, store, split_of, study.pca, vlm.config.vision_config)
+        torch.manual_seed(0)
+        model = assemble(vlm, settings, weights).eval()
+        prompter = Prompter(tokenizer, settings, vlm.config.vision_config)
+        return model, GrowthSamples(store, split_of.rows("train"), prompter, seed=0, augment=False), settings
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answer_does_not_reach_the_head(make, family):
+    model, samples, _ = make("mlp", family)
+    batch = samples.__getitems__([0, 1, 2])
+    with torch.no_grad():
+        before = model(**batch)
+        answered = batch["labels"] != -100
+        assert answered.sum(1).min() > 3
+        batch["input_ids"] = torch.where(answered, (batch["input_ids"] + 7) % 200 + 10, batch["input_ids"])
+        after = model(**batch)
+        assert torch.equal(before["prediction"], after["prediction"])
+        assert not torch.equal(before["cross_entropy"], after["cross_entropy"])
+        prompted = batch["input_ids"].clone()
+        prompted[:, -1 - int(answered.sum(1).max())] += 1  # the last prompt token
+        assert not torch.equal(model(**batch | {"input_ids": prompted})["prediction"], after["prediction"])
+
+
+def test_the_anchored_head_starts_at_the_baseline(make, store, split_of):
+    model, samples, settings = make("anchored")
+    train, validation = split_of.rows("train"), split_of.rows("validation")
+    means = {role: baselines.band_means(store, part.tile.to_numpy(), 16) for role, part in
+             (("train", train), ("validation", validation))}  # fmt: skip
+    y = {"train": train.growth_rate.to_numpy(), "validation": validation.growth_rate.to_numpy()}
+    checked = means["validation"], y["validation"]
+    ridge = baselines.fit_ridge(means["train"], y["train"], baselines.ALPHAS, checked)
+    assert settings.head.ridge.alpha == ridge.alpha
+    with torch.no_grad():
+        out = model(**samples.__getitems__(list(range(len(train)))))
+    assert not out["network"].any()
+    predicted = out["prediction"].double().numpy() * settings.label.sd + settings.label.mean
+    expected = ridge.predict(means["train"])
+    assert expected.std() > 3
+    np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-6)
+
+
+def test_the_network_of_an_anchored_head_gets_gradient_and_adds_up(make):
+    model, samples, settings = make("anchored")
+    batch = samples.__getitems__([3, 4])
+    model(**batch)["loss"].backward()
+    assert model.head.net[-1].weight.grad.any(), "the zero layer must be able to leave zero"
+    with torch.no_grad():
+        start = model(**batch)["prediction"]
+        model.head.net[-1].bias.fill_(0.5)
+        out = model(**batch)
+    torch.testing.assert_close(out["network"], torch.full((2,), 0.5))
+    torch.testing.assert_close(out["prediction"], start + 0.5)
+    assert settings.head.kind == "anchored"
+
+
+def test_an_mlp_head_knows_no_ridge(make):
+    model, samples, settings = make("mlp")
+    assert settings.head.ridge is None
+    with torch.no_grad():
+        out = model(**samples.__getitems__([0, 1, 2, 3]))
+    assert out["network"].any() and torch.equal(out["network"], out["prediction"])
+
+
+def test_flips_and_rotations_leave_the_band_means_alone(make, store):
+    model, _, _ = make()
+    tiles, valid = torch.from_numpy(store.read([0, 5, 7])), torch.from_numpy(store.valid([0, 5, 7]))
+    assert not valid[:2].all(), "with no data in view"
+    straight, means = model.vision_inputs(tiles, valid)
+    for k in range(8):
+        turns = torch.tensor([k, 0, k])
+        turned, same = model.vision_inputs(tiles, valid, turns)
+        assert torch.equal(same, means)
+        assert torch.equal(turned["pixel_values"], straight["pixel_values"]) == (k == 0)
+        values = orient(model.front.dequantise(tiles), turns)
+        torch.testing.assert_close(band_means(values, orient(valid, turns)), means)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_transformers_own_beside_the_squared_error(make, family):
+    model, samples, _ = make("mlp", family, weights=(0.7, 0.2))
+    batch = samples.__getitems__([0, 1, 2, 3, 4])
+    with torch.no_grad():
+        out = model(**batch)
+        vision, _ = model.vision_inputs(batch["tiles"], batch["valid"])
+        names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
+        theirs = model.vlm(**{name: batch[name] for name in names}, **vision)
+    squared = ((out["prediction"] - batch["target"]) ** 2).mean()
+    torch.testing.assert_close(out["loss"], 0.7 * theirs.loss + 0.2 * squared)
+    log_probs = theirs.logits.log_softmax(-1)
+    for row in range(5):
+        at = (batch["labels"][row] != -100).nonzero()[:, 0]
+        own = -log_probs[row, at - 1, batch["labels"][row, at]].mean()
+        torch.testing.assert_close(out["cross_entropy"][row], own)
+
+
+def test_a_batch_without_an_answer_has_a_prediction_and_no_loss(make):
+    model, samples, _ = make("mlp")
+    indices = [0, 1]
+    batch = chat.pad_batch([samples.prompts[i] for i in indices], None, samples.tokenizer)
+    with_answer = samples.__getitems__(indices)
+    with torch.no_grad():
+        out = model(with_answer["tiles"], with_answer["valid"], **batch)
+        expected = model(**with_answer)["prediction"]
+    assert set(out) == {"prediction", "network"}
+    torch.testing.assert_close(out["prediction"], expected, rtol=0, atol=1e-5)
+
+
+def test_a_swapped_tile_moves_its_own_row_alone(make, store):
+    model, samples, _ = make("mlp")
+    batch = samples.__getitems__([0, 1, 2, 3])
+    with torch.no_grad():
+        before = model(**batch)
+        batch["tiles"][2] = torch.from_numpy(store.read([store.samples.tile.iloc[-1]]))[0]
+        after = model(**batch)
+    for name in ("prediction", "cross_entropy"):
+        moved = (before[name] - after[name]).abs()
+        assert moved[2] > 1e-4 and moved[[0, 1, 3]].max() == 0, name

@@ -1,0 +1,105 @@
+"""The whole population pipeline, from GeoTIFFs and a CSV to metrics, on 49 small tiles."""
+
+import json
+from argparse import Namespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.population import evaluate, prefs, scoring
+from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, small_params
+
+# Enough training for words that can be parsed: without them there is no preference pair.
+CHANGES = {
+    "sft.epochs": 20,
+    "sft.batch_size": 4,
+    "sft.lr": 0.01,
+    "sft.ce_weight": 1.0,
+    "sft.mse_weight": 1.0,
+    "prefs.num_samples": 5,
+    "prefs.temperature": 1.5,
+    "prefs.top_p": 1.0,
+    "dpo.lr": 0.0001,
+}
+
+
+def run_evaluate(folder, changes=None):
+    inputs = Namespace(
+        tiles=folder / "tiles",
+        split=folder / "split",
+        pca=folder / "pca",
+        sft=folder / "sft",
+        dpo=folder / "dpo",
+        curves=folder / "plots",
+    )
+    out = Namespace(metrics=folder / "population.json", out=folder / "report", plots=folder / "plots" / "evaluate")
+    evaluate.main(small_params(CHANGES | (changes or {})), inputs, out)
+
+
+def run_chain(folder):
+    study = prepare(folder, small_params())
+    pretrained = run_pretrain(study, folder, CHANGES)
+    tuned = run_sft(study, pretrained, folder, CHANGES)
+    inputs = Namespace(tiles=study.tiles, split=study.split, model=tuned)
+    prefs.main(small_params(CHANGES), inputs, Namespace(out=folder / "prefs"))
+    run_dpo(study, tuned, folder / "prefs", folder, CHANGES)
+    run_evaluate(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run_chain(tmp_path_factory.mktemp("chain"))
+
+
+def test_every_group_is_scored(finished):
+    found = json.loads((finished / "population.json").read_text(encoding="utf-8"))
+    groups = [*scoring.NETWORK, *scoring.WORDS, "mean", "latlon", "ridge", "forest", "shuffled"]
+    for group in groups:
+        assert {"r2", "r2_low", "r2_high", "mae", "rmse", "pearson_r", "n"} <= set(found[group]), group
+        assert found[group]["n"] == 10 and np.isfinite(found[group]["mae"]), group
+    for group in scoring.PARSED:
+        assert 0.5 < found[group]["parse_rate"] <= 1, group
+    assert found["ridge"]["r2"] > 0.9 and found["head"]["r2"] > 0.9, "the labels follow the band means"
+    assert found["shuffled"]["r2"] < 0.5 and found["mean"]["r2"] <= 0
+    assert found["audit"]["shared_places"] == found["audit"]["overlapping_footprints"] == 0
+    assert found["audit"]["duplicate_tiles"] == 0 and found["audit"]["nearest_train_test_km"] > 100
+
+
+def test_predictions_are_of_held_out_labels(finished):
+    table = pd.read_parquet(finished / "report" / "predictions.parquet")
+    roles = pd.read_parquet(finished / "split" / "split.parquet").set_index("tile_id").role
+    assert (roles[table.tile_id].to_numpy() == table.split.to_numpy()).all()
+    assert table.split.value_counts().to_dict() == {"test": 10, "validation": 6}
+    labels = pd.read_csv(finished / "labels.csv").set_index("city").growth_rate
+    np.testing.assert_array_equal(table.y, labels[table.city])
+    assert (table["head"] - table.ridge).abs().max() < 10 and (table["head"] != table.ridge).any()
+    assert table.answer_text.str.startswith("预测值：").mean() > 0.5
+
+
+def test_pairs_survive_and_every_picture_is_there(finished):
+    counts = json.loads((finished / "prefs" / "counts.json").read_text())
+    assert counts["train"]["pairs"] >= 10 and counts["train"]["rows"] == 32
+    for name in ("split/split_map.png", "pca/quicklook.png", "plots/pretrain/reconstruction.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG"), name
+    assert list((finished / "plots" / "evaluate").glob("*.png"))
+    page = (finished / "report" / "index.html").read_text(encoding="utf-8")
+    assert "head" in page and "shuffled" in page
+    assert not any((finished / "checkpoints").iterdir()), "nothing to resume is left"
+
+
+def test_evaluated_twice_the_same_bytes(finished):
+    names = ("population.json", "report/predictions.parquet", "report/index.html")
+    before = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
+    run_evaluate(finished)
+    after = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+@pytest.mark.slow
+def test_the_whole_chain_twice_the_same_bytes(finished, tmp_path):
+    again = contents(run_chain(tmp_path))
+    before = contents(finished)
+    assert before.keys() == again.keys()
+    assert [name for name in before if before[name] != again[name]] == []
