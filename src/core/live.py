@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from src.core.errors import StorageError
 
 # Run times and rates belong in logs/, not in a stage's output.
-_UNSTABLE = ("runtime", "per_second", "total_flos", "epoch", "num_tokens")
+_UNSTABLE = ("train_loss", "runtime", "per_second", "total_flos", "epoch", "num_tokens")
 
 
 class LiveLog(TrainerCallback):
@@ -43,7 +43,7 @@ class LiveLog(TrainerCallback):
 
     def _write(self, entry: dict) -> None:
         self.live.step = round(entry.get("epoch") or 0)
-        for name, value in entry.items():
+        for name, value in sorted(entry.items()):
             if name == "step":  # Trainer adds it to its history, which only a resumed run reads
                 continue
             if not any(word in name for word in _UNSTABLE) and isinstance(value, int | float):

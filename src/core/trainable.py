@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 class ParameterGroups(TrainerCallback):
     """`groups` maps a name to (parameters, learning rate, first epoch in which they train).
 
-    A group without gradient in its second step stops the run (in the first, a zero-initialised layer
-    above may still hold everything back). At the end each group must have moved.
+    A group without gradient in its third step stops the run (before, a zero-initialised layer above may
+    still hold everything back: the first step of a warm-up has rate 0). At the end each group must have moved.
     """
 
     def __init__(self, groups: dict[str, tuple[list[nn.Parameter], float, int]]):
@@ -57,11 +57,11 @@ class ParameterGroups(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         for name, (parameters, _, _) in self.groups.items():
-            if not parameters[0].requires_grad or self.steps[name] >= 2:
+            if not parameters[0].requires_grad or self.steps[name] >= 3:
                 continue
             self.steps[name] += 1
             moving = any(p.grad is not None and bool(p.grad.any()) for p in parameters)
-            if self.steps[name] == 2 and not moving:
+            if self.steps[name] == 3 and not moving:
                 raise BandwiseError(f"group {name!r} is meant to train and gets no gradient; check what the loss reads")
 
     def on_epoch_end(self, args, state, control, **kwargs):

@@ -62,12 +62,12 @@ def test_groups_that_train_pass(tmp_path):
     fit(tmp_path, net, ParameterGroups(parts(net, "encoder", "head"))).assert_moved()
 
 
-def test_a_group_without_gradient_stops_at_its_second_step(tmp_path):
+def test_a_group_without_gradient_stops_at_its_third_step(tmp_path):
     net = make_net()
     groups = ParameterGroups(parts(net, "encoder", "unused", "head"))
     with pytest.raises(BandwiseError, match="group 'unused' is meant to train and gets no gradient"):
         fit(tmp_path, net, groups)
-    assert groups.steps["unused"] == 2
+    assert groups.steps["unused"] == 3
 
 
 def test_a_zero_layer_above_holds_a_group_back_for_one_step_only(tmp_path):

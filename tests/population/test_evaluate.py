@@ -84,6 +84,9 @@ def run(tmp_path, make_params, monkeypatch):
         series.parent.mkdir(parents=True)
         series.write_text("step\tloss\n1\t2.5\n2\t1.5\n")
 
+    (tmp_path / "curves" / "dpo").mkdir()
+    files.write_json(tmp_path / "curves" / "dpo" / "pairs.json", {"train_pairs": 120, "reward_accuracy": 0.6})
+
     def group_predictions(sft, dpo, store, samples, settings, seed):
         noise = np.random.default_rng(seed).normal(0, 2, (len(samples), len(GROUPS)))
         # An index of its own: rows are matched by position.

@@ -38,7 +38,6 @@ STAGES = ["pretrain", "sft", "dpo"]
 # way are what a resume could lose.
 CHANGES = {f"{stage}.epochs": 3 for stage in STAGES} | {"sft.freeze_encoder_epochs": 1, "sft.head": "mlp"}
 SLOW = pytest.mark.slow
-SINCE_START = ("train_loss.tsv", "metrics.json")
 LONG = CHANGES | {f"{stage}.epochs": 12 for stage in STAGES}
 
 
@@ -72,7 +71,7 @@ def differences(folder, other, stage):
     """Names of output files that are not the same in both, but for what Trainer averages since its last start."""
     found, expected = ({f"{part}/{name}": data for part in (stage, f"plots/{stage}")
                         for name, data in contents(root / part).items()} for root in (folder, other))  # fmt: skip
-    names = {name for name in found.keys() | expected.keys() if Path(name).name not in SINCE_START}
+    names = found.keys() | expected.keys()
     assert len(names) > 5
     return [name for name in sorted(names) if found.get(name) != expected.get(name)]
 
