@@ -83,3 +83,10 @@ def test_main_compares_with_the_last_commit(tmp_path, monkeypatch, capsys):
     (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED | {"audit": {}}))
     assert compare.main() == 1
     assert "audit.shared_places: found None" in capsys.readouterr().out
+
+
+def test_the_committed_metrics_agree_with_themselves_and_plain_values_are_exact():
+    committed = json.loads((ROOT / "metrics/population.json").read_text(encoding="utf-8"))
+    assert compare.violations(committed, committed, TOLERANCES) == []
+    other = committed | {"fold": committed["fold"] + 1}
+    assert compare.violations(other, committed, TOLERANCES) == [f"fold: found {other['fold']}, expected 0 within 0"]
