@@ -12,7 +12,8 @@ for head in mlp anchored; do
   done
 done
 dvc queue start --jobs "${JOBS:-2}"
-while dvc queue status | grep -qE 'Queued|Running'; do sleep 15; done
+# Not piped into grep: with pipefail, its early exit would end the wait.
+while status=$(dvc queue status) && [[ $status =~ Queued|Running ]]; do sleep 15; done
 for head in mlp anchored; do
   for fold in 0 1 2 3 4; do
     dvc get . reports/population/predictions.parquet --rev "fold$fold-$head" --out "$runs/$head-$fold.parquet"
