@@ -13,13 +13,17 @@ def mean_spectrum(patches: torch.Tensor, weight: torch.Tensor, mask: torch.Tenso
     return total / seen.sum((1, 3, 4), keepdim=True).clamp_min(1)
 
 
-def inverse_distance(patches: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Visible patches' means weighted by 1 / squared distance: (B, N, C, 1, 1). Positions (N, 2) in patches."""
+def inverse_distance(
+    patches: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """Visible valid pixels weighted by 1 / squared distance of their patches: (B, N, C, 1, 1).
+
+    Positions (N, 2) in patches.
+    """
     distance = torch.cdist(positions.float(), positions.float()) ** 2  # (N, N)
-    weight = (~mask[:, None, :]) / distance.clamp_min(1e-6)  # (B, N, N)
-    weight = weight / weight.sum(-1, keepdim=True)
-    means = patches.mean((-2, -1))  # (B, N, C)
-    return (weight @ means)[..., None, None]
+    nearness = (~mask[:, None, :]) / distance.clamp_min(1e-6)  # (B, N, N)
+    sums, counts = (patches * weight).sum((-2, -1)), weight.sum((-2, -1))  # (B, N, C), (B, N, 1)
+    return ((nearness @ sums) / (nearness @ counts).clamp_min(1e-12))[..., None, None]
 
 
 @torch.no_grad()
@@ -47,7 +51,7 @@ def masked_errors(
     guesses = {
         "model": model.reconstruct(images, valid, out["prediction"]),
         "mean_spectrum": mean_spectrum(patches, weight, mask),
-        "inverse_distance": inverse_distance(patches, mask, positions),
+        "inverse_distance": inverse_distance(patches, weight, mask, positions),
         "swapped_context": model.reconstruct(images, valid, swapped),
         "true_unit_mean": mean,
     }

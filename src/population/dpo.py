@@ -54,7 +54,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = checkpoints.folder(
         params.checkpoint_root,
         "dpo",
-        {"seed": params.seed, "threads": params.threads, "dpo": params.dpo.model_dump()},
+        {"seed": params.seed, "threads": params.threads, "backbone": params.model.backbone}
+        | {"sft": params.sft.model_dump(), "dpo": params.dpo.model_dump()},
         [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
     )
     args = DPOConfig(

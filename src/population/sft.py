@@ -105,7 +105,7 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
     """What every epoch records: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
 
     One model answers in two ways. An epoch in which the head is good and the words are not yet is no good
-    epoch, so `selection` is the mean of both R² less a hundred times the share of answers that cannot be
+    epoch, so `selection` is the mean of both R² less ten times the share of answers that cannot be
     parsed (which R² counts as the training mean, no bad guess at all): form comes first.
     """
     prediction, network, cross_entropy = predicted.predictions
@@ -122,7 +122,7 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
         "text_mae": mean_absolute_error(truth, said),
         "parse_rate": np.isfinite(words).mean(),
     }
-    values["selection"] = (values["r2"] + values["text_r2"]) / 2 - 100 * (1 - values["parse_rate"])
+    values["selection"] = (values["r2"] + values["text_r2"]) / 2 - 10 * (1 - values["parse_rate"])
     return {name: float(value) for name, value in values.items()}
 
 
@@ -190,7 +190,8 @@ def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
             "encoder": (encoder, sft.encoder_lr, sft.freeze_encoder_epochs),
             "merger": (merger, sft.lr, 0),
             "lora" if lora else "language": (language, sft.lr, 0),
-            "head": (list(model.head.parameters()), sft.lr, 0),
+            # With mse_weight 0 the words train alone and the head stays as it was drawn.
+            "head": (list(model.head.parameters()) if sft.mse_weight else [], sft.lr, 0),
         }
     )
 

@@ -47,14 +47,18 @@ def test_mean_spectrum_is_that_of_visible_valid_pixels(images, mask):
 def test_inverse_distance_weighs_visible_patches_by_squared_distance(images, mask):
     patches = patchify(images, PATCH)
     spoiled = torch.where(mask[:, :, None, None, None], torch.tensor(1e6), patches)
-    guess = inverse_distance(spoiled, mask, positions())
-    means = patches.mean((3, 4))
+    weight = ones()
+    weight[:, 5, :, 1, 1] = 0  # a pixel without data takes no part
+    spoiled[:, 5, :, 1, 1] = 1e6
+    guess = inverse_distance(spoiled, weight, mask, positions())
     for tile, patch in ((0, 0), (1, 7)):
         total, weights = torch.zeros(BANDS), 0.0
         for other in range(16):
             if not mask[tile, other]:
-                weight = 1 / float(((positions()[patch] - positions()[other]) ** 2).sum())
-                total, weights = total + weight * means[tile, other], weights + weight
+                near = 1 / float(((positions()[patch] - positions()[other]) ** 2).sum())
+                seen = weight[tile, other, 0] > 0
+                total = total + near * patches[tile, other][:, seen].sum(1)
+                weights = weights + near * int(seen.sum())
         torch.testing.assert_close(guess[tile, patch, :, 0, 0], total / weights, rtol=1e-4, atol=1e-4)
 
 

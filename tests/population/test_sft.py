@@ -137,6 +137,11 @@ def test_the_head_trains_alone_too(trained, study, tmp_path, head):
     assert moved_groups(weights_of(trained.pretrain), weights_of(out)) == {"encoder", "merger", "language"}
 
 
+def test_the_words_train_alone_too(trained, study, tmp_path):
+    out = run_sft(study, trained.pretrain, tmp_path, {"sft.mse_weight": 0.0, "sft.freeze_encoder_epochs": 0})
+    assert moved_groups(weights_of(trained.pretrain), weights_of(out)) == {"encoder", "merger", "language"}
+
+
 def test_a_group_without_gradient_stops_the_run_and_leaves_nothing(trained, study, tmp_path, monkeypatch):
     forward = sft.GrowthModel.forward
 
