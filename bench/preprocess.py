@@ -29,7 +29,9 @@ THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 def main() -> None:
     benchmark = Benchmark("preprocess")
     with tempfile.TemporaryDirectory() as name:
-        for dtype, stored, bar in (("int8", "int8", 12), ("float32", "float16", 8)):
+        # float32 first: after int8, glibc's allocator has settled on thresholds that make GDAL's larger
+        # buffers fault in anew at every read (2.8e5 page faults for 2.3e4, 103 ms for 65), plain read or ours.
+        for dtype, stored, bar in (("float32", "float16", 8), ("int8", "int8", 12)):
             compare(benchmark, Path(name, dtype), dtype, stored, bar)
     benchmark.finish()
 

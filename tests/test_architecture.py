@@ -135,9 +135,9 @@ def test_every_path_of_the_command_is_a_dep_or_an_output(stage):
     assert STAGES[stage]["desc"]
 
 
-def test_help_of_the_data_stages_and_evaluate_needs_neither_torch_nor_transformers():
-    stages = ["preprocess", "split", "pca", "evaluate"]
-    # One process for all four: what the first imports, the later ones find, so the first guilty stage is named.
+def test_help_needs_neither_torch_nor_transformers():
+    stages = ["preprocess", "split", "pca", "pretrain", "sft", "prefs", "dpo", "evaluate"]
+    # One process for all: what the first imports, the later ones find, so the first guilty stage is named.
     program = (
         "import contextlib, io, json, runpy, sys\n"
         "seen = {}\n"

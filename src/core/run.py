@@ -37,14 +37,7 @@ def stage(
     namespaces of `Path`. `logs/<name>/run_status.json` gets the exit code, because DVC
     turns every failure into 255.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
-    )
-    for option, help_text in (inputs | outputs).items():
-        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
-    arguments = vars(parser.parse_args(argv))
+    arguments = vars(command_line(name=name, doc=doc, inputs=inputs, outputs=outputs).parse_args(argv))
     _die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
@@ -61,6 +54,18 @@ def stage(
     if not arguments["dry_run"]:
         _write_status(name, code, message, started)
     sys.exit(code)
+
+
+def command_line(*, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str]) -> argparse.ArgumentParser:
+    """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
+    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in (inputs | outputs).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
+    return parser
 
 
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:

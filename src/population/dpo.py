@@ -8,6 +8,22 @@ The head's weights stay those of the SFT model, so that evaluate can say how far
 language model under it. Writes a model folder, curves and `pairs.json` (reward accuracy on validation).
 """
 
+from src.core import run
+
+CLI = {
+    "name": "population.dpo",
+    "doc": __doc__,
+    "inputs": {
+        "tiles": "output of preprocess",
+        "split": "output of split",
+        "prefs": "output of prefs",
+        "model": "model folder of sft",
+    },
+    "outputs": {"out": "model folder to write", "plots": "folder for curves"},
+}
+if __name__ == "__main__":
+    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
+
 import json
 import logging
 from pathlib import Path
@@ -20,7 +36,7 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import chat, checkpoints, files, metrics, run
+from src.core import chat, checkpoints, files, metrics
 from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.store import Store
@@ -197,16 +213,4 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> di
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="population.dpo",
-        doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "prefs": "output of prefs",
-            "model": "model folder of sft",
-        },
-        outputs={"out": "model folder to write", "plots": "folder for curves"},
-    )
+    run.stage(main, Params, **CLI)

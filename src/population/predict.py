@@ -8,9 +8,19 @@ answer is not of the asked form).
 """
 
 import argparse
+from pathlib import Path
+
+PARSER = argparse.ArgumentParser(prog="python -m src.population.predict", description=__doc__)
+PARSER.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
+PARSER.add_argument("--tiles", type=Path, required=True, help="folder or .zip of tiles")
+PARSER.add_argument("--out", type=Path, required=True, help="CSV file to write")
+PARSER.add_argument("--covariates", type=Path, help="CSV with province, city, year and what the prompt names")
+PARSER.add_argument("--batch-size", type=int, default=16)
+if __name__ == "__main__":
+    PARSER.parse_args()  # --help ends here, before seconds of imports
+
 import sys
 import tempfile
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -85,13 +95,7 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m src.population.predict", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
-    parser.add_argument("--tiles", type=Path, required=True, help="folder or .zip of tiles")
-    parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--covariates", type=Path, help="CSV with province, city, year and what the prompt names")
-    parser.add_argument("--batch-size", type=int, default=16)
-    given = parser.parse_args()
+    given = PARSER.parse_args()
     code, _ = run.outcome(
         lambda: main(given.model, given.tiles, given.out, given.covariates, given.batch_size), "population.predict"
     )

@@ -6,6 +6,17 @@
 Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `counts.json`.
 """
 
+from src.core import run
+
+CLI = {
+    "name": "population.prefs",
+    "doc": __doc__,
+    "inputs": {"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
+    "outputs": {"out": "folder to write"},
+}
+if __name__ == "__main__":
+    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
+
 import json
 import logging
 
@@ -14,7 +25,7 @@ import pandas as pd
 import torch
 from transformers import set_seed
 
-from src.core import files, run
+from src.core import files
 from src.core.errors import DataError
 from src.core.store import Store
 from src.population import prompts
@@ -109,11 +120,4 @@ def make_pairs(
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="population.prefs",
-        doc=__doc__,
-        inputs={"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
-        outputs={"out": "folder to write"},
-    )
+    run.stage(main, Params, **CLI)

@@ -7,6 +7,17 @@ Writes the whole model (encoder trained, the rest as it was) in Hugging Face lay
 original, masked and reconstructed tiles, and `masked_mse.json`: errors on validation tiles beside nulls.
 """
 
+from src.core import run
+
+CLI = {
+    "name": "population.pretrain",
+    "doc": __doc__,
+    "inputs": {"tiles": "output of preprocess", "split": "output of split", "pca": "output of pca"},
+    "outputs": {"out": "model folder to write", "plots": "folder for curves and pictures"},
+}
+if __name__ == "__main__":
+    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
+
 import logging
 from pathlib import Path
 
@@ -14,7 +25,7 @@ import torch
 from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, chat, checkpoints, files, run
+from src.core import backbone, chat, checkpoints, files
 from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
@@ -198,11 +209,4 @@ def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, co
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="population.pretrain",
-        doc=__doc__,
-        inputs={"tiles": "output of preprocess", "split": "output of split", "pca": "output of pca"},
-        outputs={"out": "model folder to write", "plots": "folder for curves and pictures"},
-    )
+    run.stage(main, Params, **CLI)

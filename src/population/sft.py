@@ -7,6 +7,22 @@
 Writes a model folder (weights, head.safetensors, bandwise.json) and curves.
 """
 
+from src.core import run
+
+CLI = {
+    "name": "population.sft",
+    "doc": __doc__,
+    "inputs": {
+        "tiles": "output of preprocess",
+        "split": "output of split",
+        "pca": "output of pca",
+        "pretrain": "output of pretrain",
+    },
+    "outputs": {"out": "model folder to write", "plots": "folder for curves"},
+}
+if __name__ == "__main__":
+    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
+
 import logging
 from pathlib import Path
 
@@ -16,7 +32,7 @@ from peft import get_peft_model
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from src.core import backbone, baselines, checkpoints, files, run
+from src.core import backbone, baselines, checkpoints, files
 from src.core.live import LiveLog
 from src.core.store import Store
 from src.core.trainable import ParameterGroups
@@ -197,16 +213,4 @@ def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="population.sft",
-        doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "pca": "output of pca",
-            "pretrain": "output of pretrain",
-        },
-        outputs={"out": "model folder to write", "plots": "folder for curves"},
-    )
+    run.stage(main, Params, **CLI)
