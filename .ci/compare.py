@@ -4,14 +4,19 @@
 
 The audit must be equal. Closed-form baselines may move by rounding. Trained groups differ between
 machines, so their R2 must lie in the committed 95 % interval and their words must parse; what is derived
-from them (differences, validation scores, pretraining errors) is not compared. Prints every violation
-and exits 1 if there is one. The bounds are in .ci/tolerances.json.
+from them (differences, validation scores, pretraining errors) is not compared. The committed dvc.lock must
+be of the committed code. Prints every violation and exits 1 if there is one. The bounds are in
+.ci/tolerances.json.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = "metrics/population.json"
@@ -21,12 +26,27 @@ def main() -> int:
     """Exit code: 0 if nothing is violated, 1 otherwise."""
     tolerances = json.loads((ROOT / ".ci/tolerances.json").read_text(encoding="utf-8"))
     produced = json.loads((ROOT / METRICS).read_text(encoding="utf-8"))
-    committed = json.loads(
-        subprocess.run(["git", "show", f"HEAD:{METRICS}"], cwd=ROOT, check=True, capture_output=True).stdout
-    )
-    found = violations(produced, committed, tolerances)
+    found = violations(produced, json.loads(committed(METRICS)), tolerances) + stale(committed("dvc.lock"), committed)
     print("\n".join(found) or f"{METRICS}: agrees with the committed one")
     return 1 if found else 0
+
+
+def committed(path: str) -> bytes:
+    """The file's bytes in the last commit."""
+    return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+def stale(lock: bytes, read: Callable[[str], bytes]) -> list[str]:
+    """One line for each stage whose source files are not those that `lock` says it ran with."""
+    found = []
+    for stage, record in YAML(typ="safe").load(lock)["stages"].items():
+        sources = [dep for dep in record["deps"] if dep["path"].startswith("src/")]
+        changed = [dep["path"] for dep in sources if hashlib.md5(read(dep["path"])).hexdigest() != dep["md5"]]
+        if changed:
+            found.append(
+                f"dvc.lock: {stage}: {changed[0]} changed after it ran; run dvc repro and commit what it writes"
+            )
+    return found
 
 
 def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,14 +71,15 @@ def test_an_interval_that_was_not_given_is_no_licence():
 
 
 def test_main_compares_with_the_last_commit(tmp_path, monkeypatch, capsys):
-    class Shown:
-        stdout = json.dumps(COMMITTED).encode()
+    def show(command, **options):
+        text = "stages: {}" if command[2].endswith("dvc.lock") else json.dumps(COMMITTED)
+        return SimpleNamespace(stdout=text.encode())
 
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci/tolerances.json").write_text(json.dumps(TOLERANCES))
     (tmp_path / "metrics").mkdir()
     monkeypatch.setattr(compare, "ROOT", tmp_path)
-    monkeypatch.setattr(compare.subprocess, "run", lambda command, **_: Shown if command[1] == "show" else None)
+    monkeypatch.setattr(compare.subprocess, "run", show)
     (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED))
     assert compare.main() == 0
     (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED | {"audit": {}}))
@@ -90,3 +92,17 @@ def test_the_committed_metrics_agree_with_themselves_and_plain_values_are_exact(
     assert compare.violations(committed, committed, TOLERANCES) == []
     other = committed | {"fold": committed["fold"] + 1}
     assert compare.violations(other, committed, TOLERANCES) == [f"fold: found {other['fold']}, expected 0 within 0"]
+
+
+def test_a_lock_of_other_code_is_named():
+    lock = b"""
+stages:
+  pca:
+    deps:
+    - {path: data/x, md5: 0}
+    - {path: src/a.py, md5: 0cc175b9c0f1b6a831c399e269772661}
+"""
+    assert compare.stale(lock, lambda path: b"a") == []
+    assert compare.stale(lock, lambda path: b"b") == [
+        "dvc.lock: pca: src/a.py changed after it ran; run dvc repro and commit what it writes"
+    ]

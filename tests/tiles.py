@@ -32,6 +32,7 @@ def write_geotiff(
     pixel_size: float = 0.04,
     crs: str | None = "EPSG:4326",
     transform: rasterio.Affine | None = None,
+    band_names: list[str] | None = None,
     **options: Any,
 ) -> Path:
     """A GeoTIFF whose north-west corner lies at (lat, lon), tagged AlphaEarth unless `tags` says else."""
@@ -42,6 +43,8 @@ def write_geotiff(
     with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **profile) as dataset:
         dataset.update_tags(**({"quantisation": "alphaearth"} if tags is None else tags))
         dataset.write(pixels)
+        if band_names:
+            dataset.descriptions = band_names
     return path
 
 

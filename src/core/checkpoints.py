@@ -58,6 +58,8 @@ def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
     trainer.add_callback(guard)
     if resume:
         logger.info("resuming from %s", resume)
+        if epochs := _stopped_early(resume):
+            trainer.args.num_train_epochs = epochs  # Trainer would forget the stop and train on
     previous = signal.signal(signal.SIGTERM, guard.stop)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -147,6 +149,16 @@ class _Guard(TrainerCallback):
             sums = {"loss": self.trainer._tr_loss.item(), "last_logged": self.trainer._globalstep_last_logged}
             files.write_json(path / SUMS, sums | {"metrics": metrics})
             _complete(path)
+
+
+def _stopped_early(checkpoint: Path) -> int | None:
+    """The number of epochs after which early stopping ended the training that `checkpoint` was saved by."""
+    state = files.read_json(checkpoint / "trainer_state.json")
+    early = state["stateful_callbacks"].get("EarlyStoppingCallback")
+    if early is None:
+        return None
+    patience = early["args"]["early_stopping_patience"]
+    return round(state["epoch"]) if early["attributes"]["early_stopping_patience_counter"] >= patience else None
 
 
 def _epoch_is_whole(args, state) -> bool:

@@ -9,6 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from safetensors import SafetensorError
+
 from src.core.errors import DataError, StorageError
 
 
@@ -66,6 +71,27 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: found something that is not JSON ({error})") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file; raises StorageError or DataError as `read_json` does."""
+    try:
+        return safetensors.numpy.load_file(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise DataError(f"{path}: found something that is not safetensors ({error})") from error
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a .parquet file; raises StorageError or DataError as `read_json` does."""
+    try:
+        with Path(path).open("rb") as file:
+            return pd.read_parquet(file)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    except ValueError as error:  # ArrowInvalid is one
+        raise DataError(f"{path}: found something that is not Parquet ({error})") from error
 
 
 def sha256(path: Path) -> str:

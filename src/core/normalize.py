@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 from tqdm import tqdm
 
+from src.core import files
 from src.core.errors import DataError
 from src.core.sensors import Quantisation, dequantise, lookup_table
 from src.core.store import Store
@@ -60,7 +60,7 @@ def label_statistics(labels: np.ndarray, where: str) -> tuple[float, float]:
 
 def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(C,) float32 mean and sd that the split stage wrote to `statistics.safetensors`."""
-    arrays = load_file(path)
+    arrays = files.read_arrays(path)
     return arrays["mean"], arrays["sd"]
 
 

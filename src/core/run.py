@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from src.core import params as params_file
-from src.core.errors import BandwiseError, StorageError
+from src.core.errors import BandwiseError, Interrupted, StorageError
 
 PR_SET_PDEATHSIG = 1
 
@@ -35,7 +35,7 @@ def stage(
 
     `inputs` and `outputs` map option names to help texts; `main` receives them as two
     namespaces of `Path`. `logs/<name>/run_status.json` gets the exit code, because DVC
-    turns every failure into 255.
+    turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing half-written.
     """
     arguments = vars(command_line(name=name, doc=doc, inputs=inputs, outputs=outputs).parse_args(argv))
     _die_with_parent()
@@ -50,9 +50,16 @@ def stage(
         )
 
     started = time.time()
-    code, message = outcome(body, name)
-    if not arguments["dry_run"]:
-        _write_status(name, code, message, started)
+    code, message = 1, "stopped by an unexpected error; the traceback is in the log"
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code, message = outcome(body, name)
+    except SystemExit as stop:
+        code, message = stop.code, "stopped by a signal; the same command starts again"
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if not arguments["dry_run"]:
+            _write_status(name, code, message, started)
     sys.exit(code)
 
 
@@ -106,6 +113,11 @@ def _write_status(name: str, code: int, message: str, started: float) -> None:
         (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         print(f"{folder}: cannot write run_status.json: {error.strerror}", file=sys.stderr)
+
+
+def _interrupt(signum, frame) -> None:
+    # Not an Exception: libraries catch those. Training has its own handler, which saves first.
+    sys.exit(Interrupted.exit_code)
 
 
 def _die_with_parent() -> None:

@@ -15,7 +15,8 @@ import pandas as pd
 from pyproj import Geod
 from sklearn.neighbors import BallTree
 
-from src.core.errors import DataError, ParamsError, StorageError
+from src.core import files
+from src.core.errors import DataError, ParamsError
 
 ROLES = ("train", "validation", "test", "buffer")
 VALIDATION_SHARE = 15 / 80  # of what the test fold leaves: with five folds 65 / 15 / 20
@@ -85,13 +86,10 @@ def read_split(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
 
     Raises:
         StorageError: the file cannot be read.
-        DataError: the split was drawn for other tiles.
+        DataError: it is not a table, or was drawn for other tiles.
     """
     path = Path(folder) / "split.parquet"
-    try:
-        split = pd.read_parquet(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot read the split ({error}); run the split stage") from error
+    split = files.read_table(path)
     if list(split["tile_id"]) != list(tile_ids):
         raise DataError(
             f"{path}: tile_id: found {len(split)} tiles, expected the {len(tile_ids)} of the store, in its order; "

@@ -22,7 +22,7 @@ from src.core import files
 from src.core.errors import DataError
 from src.core.sensors import Quantisation
 
-FORMAT = 1
+FORMAT = 2
 SHARD_BYTES = 2**30
 NPY_HEADER_BYTES = 128
 
@@ -38,6 +38,7 @@ class Store:
         samples: DataFrame, one row per matched label: sample (int), tile, tile_id, province, city,
             year (of the label), lat, lon, growth_rate, then the other label columns.
         quantisation: how stored values become physical ones.
+        band_names: (C,) as the tiles name them, or None.
         bands, height, width: C, H, W.
         dtype: of the pixels, int8 or float16.
     """
@@ -45,11 +46,12 @@ class Store:
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder = folder
         self.manifest = manifest
-        self.tiles = pd.read_parquet(folder / "index.parquet")
-        self.samples = pd.read_parquet(folder / "samples.parquet")
+        self.tiles = files.read_table(folder / "index.parquet")
+        self.samples = files.read_table(folder / "samples.parquet")
         self.quantisation = Quantisation.from_dict(manifest["quantisation"])
         self.bands, self.height, self.width = manifest["shape"][1:]
         self.dtype = np.dtype(manifest["dtype"])
+        self.band_names: list[str] | None = manifest["band_names"]
         self._per_shard = manifest["tiles_per_shard"]
         shards = range(-(-manifest["shape"][0] // self._per_shard))
         self._pixels = [np.load(folder / _name("tiles", shard), mmap_mode="r") for shard in shards]
@@ -133,7 +135,13 @@ class Writer:
             self._valid = self._create("valid", (rows, *self.shape[1:]), np.dtype(bool))
         return self._pixels[local], self._valid[local]
 
-    def finish(self, tiles: pd.DataFrame, samples: pd.DataFrame, quantisation: Quantisation) -> None:
+    def finish(
+        self,
+        tiles: pd.DataFrame,
+        samples: pd.DataFrame,
+        quantisation: Quantisation,
+        band_names: Sequence[str] | None = None,
+    ) -> None:
         """Write index and samples, and the manifest last."""
         self._close_shard()
         for name, frame in (("index.parquet", tiles), ("samples.parquet", samples)):
@@ -146,6 +154,7 @@ class Writer:
             "shape": [self.count, *self.shape],
             "dtype": self.dtype.name,
             "quantisation": quantisation.as_dict(),
+            "band_names": list(band_names) if band_names else None,
             "tiles_per_shard": self._per_shard,
             "files": dict(sorted(self._hashes.items())),
         }

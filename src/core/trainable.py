@@ -55,6 +55,12 @@ class ParameterGroups(TrainerCallback):
             for p in parameters:
                 p.requires_grad_(epoch >= first)
 
+    def on_train_end(self, args, state, control, **kwargs):
+        done = state.global_step * args.num_train_epochs // max(state.max_steps, 1)
+        for name, (_, _, first) in self.groups.items():
+            if first >= done:
+                logger.warning("group %r did not train: it starts in epoch %d, training had %d", name, first + 1, done)
+
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         for name, (parameters, _, _) in self.groups.items():
             if not parameters[0].requires_grad or self.steps[name] >= 3:

@@ -1,10 +1,19 @@
 """What every Trainer of the project shares: arguments that make runs repeat, schedule, device."""
 
+import importlib.util
 import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments, get_cosine_schedule_with_warmup
+
+from src.core.errors import DependencyError
+from src.core.trainable import ParameterGroups
 
 
 def arguments(
@@ -22,7 +31,11 @@ def arguments(
     With `best`, the checkpoint with the best such metric is loaded at the end; "loss" is better when lower.
     bf16 is used where a GPU has it; on the CPU float32 keeps results comparable between machines.
     """
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise DependencyError(f"report_to: {report_to} is not installed; run pip install {report_to}, or set none")
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    # Trainer's own default lies in `checkpoints`, which the finished stage removes.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{checkpoints.name}")
     chosen = {
         "output_dir": str(checkpoints),
         "seed": seed,
@@ -56,3 +69,38 @@ def cosine_schedule(
     per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     steps = math.ceil(samples / per_step) * int(args.num_train_epochs)
     return get_cosine_schedule_with_warmup(optimizer, round(warmup_ratio * steps), steps)
+
+
+def rehearse(
+    model: torch.nn.Module, groups: ParameterGroups, steps: int, loss: Callable[[torch.device], torch.Tensor]
+) -> str:
+    """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
+
+    `loss(device)` computes the loss of a whole batch with `model` on `device`. All groups train in it, which
+    is where the peak lies. Memory is this process's, or the GPU's where there is one, with AdamW's two states.
+    """
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    model.to(device).train()
+    seconds = []
+    for _ in range(2):  # the first also pays for warming up
+        start = time.perf_counter()
+        with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+            value = loss(device)
+        value.backward()
+        value.item()
+        model.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    trainable = sum(p.numel() for parameters, _, _ in groups.groups.values() for p in parameters)
+    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not gpu and sys.platform != "darwin":
+        peak *= 1024  # kilobytes on Linux
+    return (
+        f"{steps} steps of {seconds[-1]:.2f} s: about {steps * seconds[-1] / 60:.1f} min and "
+        f"{(peak + 8 * trainable) / 1e9:.1f} GB, validation and checkpoints not counted"
+    )
+
+
+def to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch on `device`."""
+    return {name: value.to(device) for name, value in batch.items()}

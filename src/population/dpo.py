@@ -26,12 +26,14 @@ if __name__ == "__main__":
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import pandas as pd
 import torch
 from datasets import Dataset
 from datasets import disable_progress_bars as disable_datasets_bars
+from peft import get_peft_model
 from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
@@ -41,7 +43,7 @@ from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.store import Store
 from src.core.trainable import ParameterGroups
-from src.core.training import arguments
+from src.core.training import arguments, rehearse, to
 from src.population import model as model_folder
 from src.population.heads import GrowthModel
 from src.population.inputs import read_split
@@ -64,7 +66,20 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     samples = split.samples.set_index("sample", drop=False)
     pairs = {role: read_pairs(inputs.prefs / f"{role}.jsonl", samples) for role in ("train", "validation")}
     logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
+    lora = params.model.backbone != "tiny"
+    collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
     if dry_run:
+        vlm = get_peft_model(model.vlm, lora_config(params.sft)) if lora else model.vlm
+        groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
+        logger.info(groups.describe())
+        steps = math.ceil(len(pairs["train"]) / params.dpo.batch_size) * params.dpo.epochs
+        examples = pairs["train"].head(params.dpo.batch_size).to_dict("records")
+
+        def loss(device):
+            chosen, rejected = answer_log_probs(vlm, to(collator(examples), device)).chunk(2)
+            return (rejected - chosen).mean()
+
+        logger.info(rehearse(model, groups, steps, loss))
         return
 
     scratch = checkpoints.folder(
@@ -92,8 +107,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             gradient_checkpointing=torch.cuda.is_available(),
         )
     )
-    collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
-    lora = params.model.backbone != "tiny"
     trainer_class = DPOTrainer if lora else WordsTrainer
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = trainer_class(
@@ -177,7 +190,6 @@ def read_pairs(path: Path, samples: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(prompt="", chosen=frame.chosen_text, rejected=frame.rejected_text)
 
 
-@torch.no_grad()
 def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probability of each row's answer given its prompt and tile, (B,); token t is predicted at t - 1."""
     inputs = {name: value for name, value in batch.items() if name not in ("completion_mask", *REFERENCE)}
@@ -188,15 +200,20 @@ def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return (taken * batch["completion_mask"][:, 1:]).sum(1)
 
 
+@torch.no_grad()
 def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> dict:
-    """Share of validation pairs whose chosen answer gained on the rejected one, with its interval over blocks."""
+    """Share of validation pairs whose chosen answer gained on the rejected one, with its interval over blocks.
+
+    Their loss chose the epoch, so the share is a little too good where epochs were to choose from.
+    """
     model = trainer.model.eval()
     dataset, size = trainer.eval_dataset, trainer.args.eval_batch_size
     gained = []
     for start in range(0, len(dataset), size):
         examples = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
         batch = {name: value.to(model.device) for name, value in trainer.data_collator(examples).items()}
-        chosen, rejected = answer_log_probs(model, batch).cpu().chunk(2)
+        with trainer.accelerator.autocast():  # the precision in which the reference was computed
+            chosen, rejected = answer_log_probs(model, batch).cpu().chunk(2)
         reference = batch["ref_chosen_logps"].cpu() - batch["ref_rejected_logps"].cpu()
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import baselines, files, run
+from src.core import baselines, files, run, splits
 from src.core.errors import DataError
 from src.core.store import Store
 from src.population import page, scoring
@@ -75,12 +75,7 @@ def label_rows(store: Store, folder: Path) -> pd.DataFrame:
     Raises:
         DataError: the split is of another store.
     """
-    tiles = pd.read_parquet(folder / "split.parquet")
-    if list(tiles.tile) != list(store.tiles.tile):
-        raise DataError(
-            f"{folder}/split.parquet: found {len(tiles)} tiles, expected the {len(store)} of {store.folder}; "
-            "run split again"
-        )
+    tiles = splits.read_split(folder, store.tiles.tile_id)
     rows = store.samples.merge(tiles[["tile", "place", "block", "role"]], on="tile", validate="many_to_one")
     return rows[rows.role != "buffer"].sort_values("sample").reset_index(drop=True)
 

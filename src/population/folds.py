@@ -5,7 +5,9 @@
 
 Each variant names files or folders (a quoted pattern) with the predictions.parquet of its folds. Prints
 and writes, per variant, R² and MAE pooled and per fold, the paired interval over blocks of head minus
-ridge and text minus ridge, and the pooled validation scores, which alone decide between variants.
+ridge and text minus ridge, and the pooled validation scores, which alone decide between variants. But a
+validation place of one fold is a test place of another: `chosen` pools, for each fold, the test predictions
+of the variant that is better on that fold's own validation places, and is free of that choice.
 """
 
 import argparse
@@ -16,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import files, metrics
-from src.core.errors import BandwiseError, DataError, ParamsError
+from src.core import files, metrics, run
+from src.core.errors import DataError, ParamsError
 
 GROUPS = ("head", "text", "dpo", "text_expectation", "mean", "latlon", "ridge", "forest", "shuffled")
 PAIRS = {
@@ -30,11 +32,13 @@ RESAMPLES = 2000
 
 def main(variants: dict[str, str], out: Path) -> dict:
     """`variants` maps a name to a pattern; writes and returns the comparison."""
-    result = {"variants": {}}
+    result: dict = {"variants": {}}
     tables = {name: read_variant(name, pattern) for name, pattern in variants.items()}
     check_same_rows(tables)
     for name, table in tables.items():
         result["variants"][name] = summarise(table)
+    if len(tables) > 1:
+        result["chosen"] = summarise(choose_by_fold(tables))
     head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
     result["best_head_on_validation"] = max(head, key=head.get)
     result = metrics.rounded(result)
@@ -47,13 +51,13 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     """The prediction rows of all folds of one variant.
 
     Raises:
-        DataError: no file, or a place or block is tested in two folds.
+        DataError: no file, or a label is tested in two folds.
     """
     found = [Path(path) for path in sorted(glob(pattern))]
     found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
     if not found:
         raise DataError(f"--variant {name}={pattern}: found no file, expected predictions.parquet of each fold")
-    table = pd.concat([pd.read_parquet(path) for path in found], ignore_index=True)
+    table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
     test = table[table.split == "test"]
     key = ["province", "city", "year"]
     twice = test[test.duplicated(key)]
@@ -62,13 +66,6 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
             f"--variant {name}={pattern}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two "
             "files, expected one; give one file per fold of one split and one seed"
         )
-    for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
-        folds = test.groupby(columns).fold.nunique()
-        if (folds > 1).any():
-            raise DataError(
-                f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
-                "expected one; give runs of one split.seed"
-            )
     return table.sort_values(["fold", "split", *key], ignore_index=True)
 
 
@@ -89,16 +86,28 @@ def check_same_rows(tables: dict[str, pd.DataFrame]) -> None:
             )
 
 
+def choose_by_fold(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """For each fold the rows of the variant whose head has the least squared error on its validation rows."""
+    chosen = []
+    for fold in sorted(next(iter(tables.values())).fold.unique()):
+        parts = [table[table.fold == fold] for table in tables.values()]
+        held = [part[part.split == "validation"] for part in parts]
+        chosen.append(parts[int(np.argmin([((part["head"] - part.y) ** 2).mean() for part in held]))])
+    return pd.concat(chosen, ignore_index=True)
+
+
 def summarise(table: pd.DataFrame) -> dict:
-    """Pooled and per-fold scores of one variant; blocks stay whole when resampled."""
+    """Pooled and per-fold scores of one variant; blocks (or places without coordinates) stay whole when resampled."""
     table = table.copy()
-    for group in GROUPS:
+    groups = [group for group in GROUPS if group in table]
+    for group in groups:
         # `mean` is the training mean of the row's own fold.
         table[group] = table[group].fillna(table["mean"])
     test, validation = (table[table.split == split] for split in ("test", "validation"))
-    y, blocks = test.y.to_numpy(), test.block.to_numpy()
+    place = test.province + "/" + test.city
+    y, blocks = test.y.to_numpy(), (test.block if test.block.all() else place).to_numpy()
     pooled = {}
-    for group in GROUPS:
+    for group in groups:
         values = metrics.scores(y, test[group].to_numpy())
         bounds = metrics.intervals(y, test[group].to_numpy(), blocks, RESAMPLES, seed=0)
         pooled[group] = {
@@ -110,7 +119,7 @@ def summarise(table: pd.DataFrame) -> dict:
         for name, (a, b) in PAIRS.items()
     }
     per_fold = {
-        str(fold): {group: _short(rows.y, rows[group]) for group in GROUPS} for fold, rows in test.groupby("fold")
+        str(fold): {group: _short(rows.y, rows[group]) for group in groups} for fold, rows in test.groupby("fold")
     }
     return {
         "n": len(test),
@@ -118,13 +127,15 @@ def summarise(table: pd.DataFrame) -> dict:
         "pooled": pooled,
         "paired": paired,
         "per_fold": per_fold,
-        "validation": {group: _short(validation.y, validation[group]) for group in GROUPS},
+        "validation": {group: _short(validation.y, validation[group]) for group in groups},
     }
 
 
 def print_summary(result: dict) -> None:
     """What a person wants to see of it."""
-    for name, summary in result["variants"].items():
+    for name, summary in (result["variants"] | {"chosen": result.get("chosen")}).items():
+        if summary is None:
+            continue
         print(f"\n{name}: {summary['n']} test labels in {summary['n_blocks']} blocks, {len(summary['per_fold'])} folds")
         print(f"  {'group':<17}{'R² pooled [95 %]':<26}{'MAE':>7}  {'R² per fold'}")
         for group, score in summary["pooled"].items():
@@ -168,8 +179,5 @@ if __name__ == "__main__":
     parser.add_argument("--variant", action="append", required=True, metavar="NAME=PATTERN")
     parser.add_argument("--out", type=Path, required=True, help="JSON of the comparison")
     arguments = parser.parse_args()
-    try:
-        main(_variants(arguments.variant), arguments.out)
-    except BandwiseError as error:
-        print(f"folds: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    code, _ = run.outcome(lambda: main(_variants(arguments.variant), arguments.out), "population.folds")
+    sys.exit(code)

@@ -92,6 +92,10 @@ class Reader:
                 max_new_tokens=longest,
                 do_sample=False,
                 suppress_tokens=suppressed,
+                # Hub folders penalise repetition, which tells on the digits of a number.
+                repetition_penalty=1.0,
+                no_repeat_ngram_size=0,
+                num_beams=1,
                 logits_processor=processors,
             )
             answers = ids[:, batch["input_ids"].shape[1] :]

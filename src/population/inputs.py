@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
 
-from src.core import files
+from src.core import files, normalize, splits
 from src.core.patches import BandFrontEnd, usable_side
 from src.core.store import Store
 from src.population.params import Model
@@ -33,18 +32,21 @@ class Split:
 
 
 def read_split(folder: Path, store: Store) -> Split:
-    """The split stage's output beside the label rows of `store`."""
-    tiles = pd.read_parquet(folder / "split.parquet")
+    """The split stage's output beside the label rows of `store`.
+
+    Raises:
+        DataError: the split was drawn for another store.
+    """
+    tiles = splits.read_split(folder, store.tiles.tile_id)
     samples = store.samples.merge(tiles[["tile", "block", "role"]], on="tile", validate="many_to_one")
-    statistics = safetensors.torch.load_file(folder / "statistics.safetensors")
-    facts = files.read_json(folder / "split.json")
-    return Split(tiles, samples.sort_values("sample"), facts, statistics["mean"], statistics["sd"])
+    mean, sd = map(torch.from_numpy, normalize.read_statistics(folder / "statistics.safetensors"))
+    return Split(tiles, samples.sort_values("sample"), files.read_json(folder / "split.json"), mean, sd)
 
 
 def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (3, C) and bias (3,) of the projection of standardised bands."""
-    tensors = safetensors.torch.load_file(folder / "pca.safetensors")
-    return tensors["weight"], tensors["bias"]
+    arrays = files.read_arrays(folder / "pca.safetensors")
+    return torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["bias"])
 
 
 def front_end(store: Store, split: Split, pca_folder: Path, model: Model, vision_config=None) -> BandFrontEnd:

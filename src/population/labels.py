@@ -15,9 +15,6 @@ import pandas as pd
 from src.core.archive import refuse, squeeze
 from src.core.errors import DataError
 from src.population import spreadsheet
-from src.population.matching import Matching, match
-
-__all__ = ["Matching", "match", "read", "read_aliases"]
 
 NAMES = {  # field -> column names it goes by
     "province": ("province", "省份"),
@@ -69,6 +66,32 @@ def read(path: Path) -> pd.DataFrame:
     if not records:
         raise DataError(f"{table.path}: found no label under the column names, expected one row for each city")
     return _frame(table.path, records)
+
+
+def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
+    """The columns `names` of an .xlsx or .csv file beside its keys province, city and year, typed as by `read`.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column is missing, a key is no key, or two rows have the same one.
+    """
+    table = spreadsheet.read(Path(path))
+    known = {spelling: field for field, spellings in NAMES.items() for spelling in spellings}
+    header = [known.get(heading.casefold(), heading) for heading in table.header]
+    keys = ["province", "city", "year"]
+    missing = [name for name in [*keys, *names] if name not in header]
+    if missing:
+        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it")
+    problems: list[str] = []
+    records = []
+    for row, cells in table.rows:
+        fields = dict(zip(header, cells, strict=True))
+        records.append({"row": row} | {name: _value(name, fields[name], row, problems) for name in keys})
+        records[-1] |= {name: fields[name] for name in names}
+    problems = problems or _duplicates(records)
+    refuse([f"{path}: {problem}" for problem in problems])
+    frame = pd.DataFrame({key: [record[key] for record in records] for key in keys})
+    return frame.assign(**{name: _covariate([record[name] for record in records], frame.index) for name in names})
 
 
 def read_aliases(path: Path) -> pd.DataFrame:

@@ -53,11 +53,16 @@ class Label(Section):
 
 
 class Settings(Section):
-    """bandwise.json: `low` and `high` of the label are the training range; `side` is the centre crop in px."""
+    """bandwise.json: `low` and `high` of the label are the training range; `side` is the centre crop in px.
+
+    `band_names` and `pixel_size` (in units of the tiles' CRS) are None where the training tiles said neither.
+    """
 
     bands: int
     quantisation: dict
     input: Literal["bands", "pca3"]
+    band_names: list[str] | None
+    pixel_size: float | None
     band_mean: list[float]
     band_sd: list[float]
     pca: Pca | None

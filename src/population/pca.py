@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from src.core import normalize, run, splits
+from src.core import fonts, normalize, run, splits
 from src.core.errors import DataError
 from src.core.files import complete_folder, write_json
 from src.core.pca import fit_pca, project
@@ -29,8 +29,6 @@ N_COMPONENTS = 3
 SLAB_PIXELS = 65_536  # standardised at once: 16 MB for 64 bands
 QUICKLOOK_TILES = 9
 MASKED_GREY = 217
-# the first that is installed draws the Chinese in place names, which matplotlib's own font lacks
-CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
 
 
 def main(params, inputs, out, dry_run=False):
@@ -107,13 +105,13 @@ def draw_quicklook(
         components.append(project(values, valid, *projection))
     colours = stretch(np.stack(components), masks)
 
-    with rc_context({"font.family": fonts()}):
+    with rc_context({"font.family": fonts.with_chinese()}):
         figure = Figure(figsize=(8, 9.2), dpi=120, layout="constrained")
         for axes in (grid := figure.subplots(3, 3)).flat:
             axes.set_axis_off()
         for axes, tile, image in zip(grid.flat, chosen.itertuples(), colours, strict=False):
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(f"{tile.city}\n{tile.province} {tile.year}".replace("$", r"\$"), fontsize=10)
+            axes.set_title(fonts.verbatim(f"{tile.city}\n{tile.province} {tile.year}"), fontsize=10)
         shares = ", ".join(f"{share:.1%}" for share in ratio)
         figure.suptitle(
             f"{len(chosen)} training tiles in false colour: principal components 1, 2, 3 of {store.bands} bands\n"
@@ -136,12 +134,6 @@ def stretch(components: np.ndarray, valid: np.ndarray) -> np.ndarray:
     low, high = np.percentile(images[valid], [2, 98], axis=0)
     scaled = np.clip((images - low) / np.maximum(high - low, np.finfo(np.float32).eps), 0, 1)
     return np.where(valid[..., None], 255 * scaled, MASKED_GREY).round().astype(np.uint8)
-
-
-def fonts() -> list[str]:
-    """matplotlib's font and whichever Chinese one is installed, for the names of places."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
 
 
 if __name__ == "__main__":

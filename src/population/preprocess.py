@@ -51,7 +51,8 @@ def main(params, inputs, out, dry_run=False):
             index = index.assign(**tiles.read_pixels(headers, writer, size, params.data.nan_is_nodata))
             index["path"] = [name.relative for name in names]
             files.write_json(aside / "matching.json", facts)
-            writer.finish(index, with_tile_ids(matched.samples, index), quantisation)
+            names_of_bands = next((header.band_names for header in headers if header.band_names), None)
+            writer.finish(index, with_tile_ids(matched.samples, index), quantisation, names_of_bands)
     print(f"{out.out}: {index.valid_fraction.mean():.1%} of the pixels valid")
 
 

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
 
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ from src.core.mae_nulls import masked_errors
 from src.core.patches import unpatchify
 from src.core.store import Store
 from src.core.trainable import ParameterGroups
-from src.core.training import arguments, cosine_schedule
+from src.core.training import arguments, cosine_schedule, rehearse, to
 from src.population import prompts
 from src.population.inputs import front_end, read_split
 from src.population.params import Model, Params
@@ -85,6 +86,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )  # fmt: skip
     logger.info(groups.describe())
     if dry_run:
+        steps = math.ceil(len(views) / params.pretrain.batch_size) * params.pretrain.epochs
+        batch = views.__getitems__(list(range(min(params.pretrain.batch_size, len(views)))))
+        logger.info(rehearse(model, groups, steps, lambda device: model(**to(batch, device))["loss"]))
         return
 
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
@@ -153,7 +157,7 @@ def starting_model(params: Model, store: Store, seed: int):
 
 
 def check_side(side: int, vision_config, store: Store) -> None:
-    """Raise DataError where not one merge unit fits into a tile."""
+    """Raise DataError where fewer than 2 x 2 merge units fit into a tile."""
     unit = vision_config.patch_size * vision_config.spatial_merge_size
     if side < 2 * unit:
         raise DataError(
@@ -169,9 +173,9 @@ def parameter_groups(mae: MaskedAutoencoder, lr: float) -> ParameterGroups:
     embedding += list(visual.pos_embed.parameters()) if hasattr(visual, "pos_embed") else []
     blocks = list(visual.blocks.parameters()) if mae.encoder == "full" else []
     decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
-    frozen = {id(p) for p in (*embedding, *blocks, *decoder)}
+    trained = {id(p) for p in (*embedding, *blocks, *decoder)}
     for p in visual.parameters():
-        p.requires_grad_(id(p) in frozen)
+        p.requires_grad_(id(p) in trained)
     return ParameterGroups({"patch_embed": (embedding, lr, 0), "blocks": (blocks, lr, 0), "decoder": (decoder, lr, 0)})
 
 
@@ -183,8 +187,9 @@ def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) 
     positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size).to(device)
     sums: dict[str, float] = {}
     values = 0.0
-    for start in range(0, len(held_out), batch_size):
-        batch = held_out.__getitems__(list(range(start, min(start + batch_size, len(held_out)))))
+    # Parts of equal size: a last one of a single tile would have no other context to swap with.
+    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / batch_size)):
+        batch = held_out.__getitems__(part.tolist())
         images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
         errors, count = masked_errors(mae, images, valid, batch["noise"].to(device), model.mask_ratio, positions)
         sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}

@@ -29,7 +29,12 @@ def template(sft: Sft) -> str:
 
 def fill(text: str, row: dict) -> str:
     """`text` with {field} replaced from `row`; nothing else in it is interpreted."""
-    return re.sub(r"{([^{}]*)}", lambda match: str(row[match[1]]), text)
+    return re.sub(r"{([^{}]*)}", lambda match: _shown(row[match[1]]), text)
+
+
+def _shown(value: object) -> str:
+    """5.0 is shown as 5: whether a column is read as int or float depends on its other rows."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def answer(value: float, language: str) -> str:

@@ -32,6 +32,14 @@ class Prompter:
             raise DataError(
                 f"labels: no column {missing[0]!r}, which sft.covariates names; found {', '.join(rows.columns)}"
             )
+        blank = rows[rows[self.settings.covariates].isna().any(axis=1)]
+        if len(blank):
+            name = next(name for name in self.settings.covariates if blank[name].isna().iloc[0])
+            where = "/".join(str(blank[key].iloc[0]) for key in ("province", "city", "year"))
+            raise DataError(
+                f"{where}: {name}: found a blank ({len(blank)} such rows), expected a value, because the prompt "
+                "names it; fill it in the labels file or take it out of sft.covariates and sft.template"
+            )
         fields = rows[["year", *self.settings.covariates]].to_dict("records")
         return [
             chat.encode_prompt(self.tokenizer, prompts.fill(self.settings.prompt, field), self.image_tokens)

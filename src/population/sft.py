@@ -24,6 +24,7 @@ if __name__ == "__main__":
     run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from src.core import backbone, baselines, checkpoints, files
 from src.core.live import LiveLog
 from src.core.store import Store
 from src.core.trainable import ParameterGroups
-from src.core.training import arguments, cosine_schedule
+from src.core.training import arguments, cosine_schedule, rehearse, to
 from src.population import model as model_folder
 from src.population import prompts
 from src.population.heads import GrowthModel
@@ -74,6 +75,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )
     logger.info(groups.describe())
     if dry_run:
+        steps = math.ceil(len(train) / params.sft.batch_size) * params.sft.epochs
+        batch = train.__getitems__(list(range(min(params.sft.batch_size, len(train)))))
+        logger.info(rehearse(model, groups, steps, lambda device: model(**to(batch, device))["loss"]))
         return
 
     scratch = checkpoints.folder(
@@ -121,8 +125,8 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
     """What every epoch records: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
 
     One model answers in two ways. An epoch in which the head is good and the words are not yet is no good
-    epoch, so `selection` is the mean of both R² less ten times the share of answers that cannot be
-    parsed (which R² counts as the training mean, no bad guess at all): form comes first.
+    epoch, so `selection` is the mean of both R² (of those that train) less ten times the share of answers that
+    cannot be parsed (which R² counts as the training mean, no bad guess at all): form comes first.
     """
     prediction, network, cross_entropy = predicted.predictions
     label = reader.settings.label
@@ -138,7 +142,10 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
         "text_mae": mean_absolute_error(truth, said),
         "parse_rate": np.isfinite(words).mean(),
     }
-    values["selection"] = (values["r2"] + values["text_r2"]) / 2 - 10 * (1 - values["parse_rate"])
+    trained = [values["r2"]] * bool(reader.model.mse_weight) + [values["text_r2"]] * bool(reader.model.ce_weight)
+    values["selection"] = np.mean(trained)
+    if reader.model.ce_weight:
+        values["selection"] -= 10 * (1 - values["parse_rate"])
     return {name: float(value) for name, value in values.items()}
 
 
@@ -159,12 +166,14 @@ def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, 
             (baselines.band_means(store, validation.tile.to_numpy(), front.side), validation.growth_rate.to_numpy()),
         )
         ridge = {"weight": fitted.weight.tolist(), "intercept": float(fitted.intercept), "alpha": float(fitted.alpha)}
-    label = train.growth_rate
+    label, pixel_size = train.growth_rate, store.tiles.pixel_size.median()
     return Settings.model_validate(
         {
             "bands": store.bands,
             "quantisation": store.quantisation.as_dict(),
             "input": params.model.input,
+            "band_names": store.band_names,
+            "pixel_size": float(pixel_size) if np.isfinite(pixel_size) else None,
             "band_mean": split.mean.double().tolist(),
             "band_sd": split.sd.double().tolist(),
             "pca": pca,

@@ -68,6 +68,7 @@ def main(params, inputs, out, dry_run=False):
         print(f"split: would read {len(split)} tiles for the audit and {len(train)} for the band statistics")
         return
 
+    store.verify()
     mean, sd = (array.astype(np.float32) for array in normalize.band_statistics(store, train))
     findings = audit(store, split, mean, sd)
     require_clean(findings, buffer_km=summary["buffer_km"], where=str(out.out))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from src.core import checkpoints, run
 from src.core.augment import generator
@@ -75,10 +75,10 @@ def crash():
     raise Crash
 
 
-def make_trainer(folder: Path, *callbacks: TrainerCallback) -> NetTrainer:
+def make_trainer(folder: Path, *callbacks: TrainerCallback, best: str | None = None) -> NetTrainer:
     set_seed(0)
     net = Net()
-    settings = arguments(folder, seed=0, epochs=EPOCHS, batch_size=BATCH, report_to="none")
+    settings = arguments(folder, seed=0, epochs=EPOCHS, batch_size=BATCH, report_to="none", best=best)
     args = TrainingArguments(**settings, use_cpu=True, disable_tqdm=True)
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
     return NetTrainer(
@@ -155,6 +155,32 @@ def test_a_signal_saves_stops_with_75_and_the_next_run_goes_on(undisturbed, tmp_
     resumed = fit(folder, First(), save_steps=100)
     assert steps[0] == step, "it did not start afresh"
     assert same(undisturbed, resumed) and curve(undisturbed) == curve(resumed)
+
+
+class Worse(TrainerCallback):
+    """Validation loss that is best in the first epoch."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        metrics["eval_loss"] = float(state.epoch)
+
+
+def test_killed_after_an_early_stop_it_does_not_train_on(tmp_path, caplog):
+    class CrashAtEnd(TrainerCallback):
+        def on_train_end(self, *args, **kwargs):
+            crash()
+
+    def fit_until_worse(folder, *callbacks):
+        trainer = make_trainer(folder, Worse(), EarlyStoppingCallback(1), *callbacks, best="eval_loss")
+        checkpoints.train(trainer, folder, 100)
+        return trainer
+
+    whole = fit_until_worse(tmp_path / "whole")
+    assert whole.state.global_step == 2 * PER_EPOCH < STEPS
+    with pytest.raises(Crash):
+        fit_until_worse(tmp_path / "run", CrashAtEnd())
+    resumed = fit_until_worse(tmp_path / "run")
+    assert resumed.state.global_step == 2 * PER_EPOCH and same(whole, resumed) and curve(whole) == curve(resumed)
+    assert resumed.state.best_model_checkpoint.endswith(f"-{PER_EPOCH}")
 
 
 def spoil(path: Path, how: str) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from src.core.errors import DataError, StorageError
-from src.core.files import complete_file, complete_folder, read_json, sha256, tree_sha256, write_json
+from src.core.files import (
+    complete_file,
+    complete_folder,
+    read_arrays,
+    read_json,
+    read_table,
+    sha256,
+    tree_sha256,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,3 +141,12 @@ def test_a_tree_hash_follows_names_and_contents_and_not_where_the_tree_lies(tmp_
     (two / "deep" / "b").rename(two / "deep" / "c")
     assert before != tree_sha256([two])
     assert tree_sha256([one / "a"]) != tree_sha256([one / "deep" / "b"])
+
+
+@pytest.mark.parametrize(("read", "kind"), [(read_table, "Parquet"), (read_arrays, "safetensors")])
+def test_a_damaged_or_absent_table_is_named(tmp_path, read, kind):
+    (tmp_path / "a").write_bytes(b"half of it")
+    with pytest.raises(DataError, match=rf"a: found something that is not {kind}"):
+        read(tmp_path / "a")
+    with pytest.raises(StorageError, match=r"b: cannot read: No such file"):
+        read(tmp_path / "b")

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from src.core import run
+from src.core import files, run
 from src.core.errors import DataError, DependencyError, Interrupted, ParamsError, StorageError
 from src.core.params import Section
 
@@ -85,9 +86,30 @@ def test_bad_params_end_before_main(stage, capsys):
     assert status()["exit_code"] == 2
 
 
-def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+def test_a_fault_of_ours_keeps_its_traceback_and_is_no_success(stage, tmp_path):
+    assert stage(lambda *received: None) == 0 and status()["exit_code"] == 0
     with pytest.raises(ZeroDivisionError):
-        run.outcome(lambda: 1 / 0, "population.tests")
+        run.stage(
+            raises(ZeroDivisionError()),
+            Numbers,
+            name="population.tests",
+            doc="",
+            inputs={},
+            outputs={},
+            argv=[],
+        )
+    assert status()["exit_code"] == 1 and "traceback" in status()["message"]
+
+
+def test_a_signal_leaves_nothing_half_written_and_says_75(stage):
+    def main(params, inputs, out, dry_run):
+        with files.complete_folder(out.out) as folder:
+            (folder / "shard").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert stage(main) == 75 and status()["exit_code"] == 75
+    assert sorted(os.listdir()) == ["logs", "params.yaml"] and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_dry_run_writes_nothing(stage):

@@ -93,11 +93,13 @@ def test_a_group_frozen_until_an_epoch_moves_then_and_not_before(tmp_path):
     assert [torch.equal(weight, start) for weight in groups.seen] == [True, True, False, False]
 
 
-def test_a_group_whose_turn_never_came_is_not_held_to_it(tmp_path):
+def test_a_group_whose_turn_never_came_is_not_held_to_it_but_named(tmp_path, caplog):
     """Early stopping may end the run while the encoder is still frozen."""
     net = make_net()
     groups = ParameterGroups(parts(net, "encoder", "head") | {"encoder": (list(net.encoder.parameters()), 0.01, 9)})
     fit(tmp_path, net, groups, epochs=2).assert_moved()
+    assert "group 'encoder' did not train: it starts in epoch 10, training had 2" in caplog.text
+    assert "group 'head' did not" not in caplog.text
 
 
 def test_weights_put_back_to_an_earlier_epoch_still_count_as_moved(tmp_path):

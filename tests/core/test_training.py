@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from src.core import training
+from src.core.errors import DependencyError
 from src.core.training import arguments, cosine_schedule
 
 
@@ -36,7 +38,14 @@ def test_the_best_checkpoint_is_the_lowest_loss_or_the_highest_score(tmp_path):
     assert not plain.load_best_model_at_end
 
 
-def test_what_a_stage_adds_goes_before_the_common_choice(tmp_path):
+def test_an_absent_logger_is_named_with_its_install_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match="report_to: wandb is not installed; run pip install wandb"):
+        settings(tmp_path, report_to="wandb")
+
+
+def test_what_a_stage_adds_goes_before_the_common_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: name)
     chosen = settings(tmp_path, report_to="tensorboard", save_strategy="no", label_names=["target"])
     assert (chosen["report_to"], chosen["save_strategy"], chosen["label_names"]) == (["tensorboard"], "no", ["target"])
     assert settings(tmp_path)["report_to"] == [], "none must not mean every logger that is installed"

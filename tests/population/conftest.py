@@ -57,6 +57,7 @@ SMALL = {
     "dpo.lr": 0.001,
     "dpo.save_steps": 3,
     "evaluate.resamples": 50,
+    "sft.head": "anchored",
     "evaluate.text_samples": 2,
     "evaluate.grid_points": 5,
 }
@@ -93,7 +94,8 @@ def write_study(folder: Path) -> Namespace:
         lat, lon = 22.0 + 6 * (number // 8), -120.0 + 6 * (number % 8)
         path = folder / "raw" / province / city / f"2020_{city}.tif"
         tags = {"quantisation": "linear", "scale": SCALE}
-        write_geotiff(path, pixels, tags, lat=lat, lon=lon, nodata=NODATA)
+        names = [f"A{band:02d}" for band in range(BANDS)]
+        write_geotiff(path, pixels, tags, lat=lat, lon=lon, nodata=NODATA, band_names=names)
         if number == 0:
             continue  # a tile without a label
         growth = 5 + 0.1 * mean[1] - 0.06 * mean[4] + generator.normal(0, 0.3)

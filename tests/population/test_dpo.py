@@ -1,6 +1,8 @@
 """Preference optimisation: the facts that fail silently, each looked at from outside the trainer."""
 
 import json
+import logging
+import re
 from argparse import Namespace
 
 import numpy as np
@@ -261,7 +263,8 @@ def test_damaged_pairs_are_named_by_line(study, trained, split_of, tmp_path, lin
     assert not (tmp_path / "dpo").exists()
 
 
-def test_no_pair_and_a_dry_run(study, trained, tmp_path):
+def test_no_pair_and_a_dry_run(study, trained, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     (tmp_path / "prefs").mkdir()
     for role in ("train", "validation"):
         (tmp_path / "prefs" / f"{role}.jsonl").write_text("")
@@ -269,4 +272,5 @@ def test_no_pair_and_a_dry_run(study, trained, tmp_path):
         run_dpo(study, trained.sft, tmp_path / "prefs", tmp_path)
     inputs = Namespace(tiles=study.tiles, split=study.split, prefs=trained.prefs, model=trained.sft)
     dpo.main(small_params(), inputs, Namespace(out=tmp_path / "out", plots=tmp_path / "plots"), dry_run=True)
+    assert "  words " in caplog.text and re.search(r"\d+ steps of [\d.]+ s: about", caplog.text)
     assert [path.name for path in tmp_path.iterdir()] == ["prefs"]

@@ -252,3 +252,9 @@ def test_curves_pair_train_with_validation(run):
     (panel,) = stages["sft"]
     assert isinstance(panel, Curve) and set(panel.lines) == {"train", "validation"}
     assert panel.lines["train"][0].tolist() == [1, 2] and panel.lines["train"][1].tolist() == [2.5, 1.5]
+
+
+def test_a_split_of_other_tiles_is_refused(run):
+    run.split.assign(tile_id="other/" + run.split.tile_id).to_parquet(run.folder / "split" / "split.parquet")
+    with pytest.raises(DataError, match=r"split\.parquet: tile_id: found 96 tiles, expected the 96 of the store"):
+        run()

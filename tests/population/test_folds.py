@@ -62,14 +62,24 @@ def test_a_place_tested_twice_is_refused(tmp_path):
     assert not (tmp_path / "folds.json").exists()
 
 
-def test_a_block_in_two_test_folds_is_refused(tmp_path):
+def test_a_split_by_place_without_coordinates_pools_over_places(tmp_path):
     pattern = write_variant(tmp_path / "a", 1.0)
-    path = tmp_path / "a" / "fold1" / "predictions.parquet"
+    for path in (tmp_path / "a").glob("*/predictions.parquet"):
+        pd.read_parquet(path).assign(block="").drop(columns="latlon").to_parquet(path)
+    summary = folds.main({"a": pattern}, tmp_path / "folds.json")["variants"]["a"]
+    assert summary["n_blocks"] == PLACES and "latlon" not in summary["pooled"]
+
+
+def test_chosen_takes_each_folds_better_variant_on_its_own_validation(tmp_path):
+    variants = {"good": write_variant(tmp_path / "good", 0.5), "bad": write_variant(tmp_path / "bad", 6.0)}
+    path = tmp_path / "good" / "fold1" / "predictions.parquet"
     table = pd.read_parquet(path)
-    table.loc[table.block == "b1", "block"] = "b0"
+    table.loc[table.split == "validation", "head"] += 30  # worse there, and only there
     table.to_parquet(path)
-    with pytest.raises(DataError, match="block b0: found in the test rows of 2 folds"):
-        folds.main({"a": pattern}, tmp_path / "folds.json")
+    result = folds.main(variants, tmp_path / "folds.json")
+    taken = result["chosen"]["per_fold"]
+    for fold, variant in (("0", "good"), ("1", "bad"), ("2", "good")):
+        assert taken[fold]["head"] == result["variants"][variant]["per_fold"][fold]["head"]
 
 
 def test_variants_on_other_rows_are_not_compared(tmp_path):

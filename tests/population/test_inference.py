@@ -61,6 +61,13 @@ def full_forward(reader, row, answer):
     return out.logits[0].log_softmax(-1)
 
 
+def test_a_hub_folders_generation_settings_change_no_answer(make, rows):
+    reader = make()
+    before = reader.greedy(rows)
+    reader.vlm.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=2, num_beams=3, max_new_tokens=1)
+    assert reader.greedy(rows) == before
+
+
 def suppressed(reader):
     return [reader.tokenizer.convert_tokens_to_ids(name) for name in chat.SPECIAL_TOKENS if name != chat.IM_END]
 

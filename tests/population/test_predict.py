@@ -94,6 +94,24 @@ def test_other_tiles_than_the_models_are_refused(one, trained, tmp_path):
         assert not (tmp_path / "out.csv").exists()
 
 
+def test_tiles_unlike_those_of_training_are_refused(one, trained, store, tmp_path):
+    settings = load(trained.sft)[2]
+    assert settings.band_names and settings.pixel_size == pytest.approx(0.04)
+    for options, message in (
+        ({"band_names": settings.band_names[::-1]}, r"band 1: found 'A07', expected 'A00' as in training"),
+        ({"pixel_size": 0.05}, r"pixel size: found 0\.05 \(EPSG:4326\), expected 0\.04 as in training"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predict.main(trained.sft, one(store.view(2), **options), tmp_path / "out.csv")
+
+
+def test_a_tile_without_data_where_the_model_looks_is_refused(one, trained, tmp_path):
+    pixels = random_pixels(0, bands=8, height=22)
+    pixels[:, 3:19, 3:19] = -128
+    with pytest.raises(DataError, match=r"P/C/2020: found no valid pixel in the centre 16 px \(1 such tiles\)"):
+        predict.main(trained.sft, one(pixels), tmp_path / "out.csv")
+
+
 def test_no_tile_no_model_no_place_to_write(one, trained, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"found no \.tif"):
@@ -122,13 +140,14 @@ def test_covariates_come_from_a_csv_and_stay_text(with_note, raw, store, split_o
 
 
 def test_a_missing_covariate_is_named(with_note, raw, store, tmp_path):
-    with pytest.raises(DataError, match=r"names \['note'\]; give a CSV of them with --covariates"):
+    with pytest.raises(DataError, match=r"names \['note'\]; give a file of them with --covariates"):
         predict.main(with_note, raw, tmp_path / "out.csv")
     keys = store.tiles[["province", "city", "year"]]
     for table, message in (
         (keys, r"no column 'note', found province, city, year"),
-        (pd.concat([keys, keys.iloc[[3]]]).assign(note="x"), r"two rows for P0/C\d\d/2020; keep one"),
-        (keys.assign(note="x").iloc[:-2], r"no row for P\d/C\d\d/2020 \(2 such tiles\)"),
+        (pd.concat([keys, keys.iloc[[3]]]).assign(note="x"), r"row 51: P0/C\d\d/2020 is already in row 5"),
+        (keys.assign(note="x").iloc[:-2], r"no row or a blank for P\d/C\d\d/2020 \(2 such tiles\)"),
+        (keys.assign(note=["", *["x"] * (len(keys) - 1)]), r"no row or a blank for P0/C00/2020 \(1 such tiles\)"),
     ):
         table.to_csv(tmp_path / "notes.csv", index=False)
         with pytest.raises(DataError, match=message):

@@ -131,6 +131,16 @@ def test_rows_without_the_covariate_are_refused(make, split_of):
         make(changes=changes, rows=split_of.rows("train").drop(columns="note"))
 
 
+def test_a_blank_covariate_is_refused_and_whole_numbers_read_alike(make, split_of):
+    rows = split_of.rows("train")
+    changes = {"sft.template": "{gdp}", "sft.covariates": ["gdp"]}
+    with pytest.raises(DataError, match=r"P\d/C\d\d/2020: gdp: found a blank \(2 such rows\)"):
+        make(changes=changes, rows=rows.assign(gdp=[None, 5.5, None, *[5.0] * (len(rows) - 3)]))
+    # One fractional value elsewhere makes a column float: 5 must not become 5.0 for it.
+    whole = make(changes=changes, rows=rows.assign(gdp=5))
+    assert make(changes=changes, rows=rows.assign(gdp=5.0)).prompts == whole.prompts
+
+
 def test_a_permuted_store_gives_the_same_samples(make, store, split_of, tmp_path):
     order = np.random.default_rng(0).permutation(len(store))
     moved = write_store(

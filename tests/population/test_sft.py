@@ -127,6 +127,7 @@ def test_a_dry_run_writes_nothing(trained, study, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run_sft(study, trained.pretrain, tmp_path, dry_run=True)
     assert "trainable groups:" in caplog.text
+    assert re.search(r"\d+ steps of [\d.]+ s: about [\d.]+ min and [\d.]+ GB", caplog.text)
     assert not any(tmp_path.iterdir())
 
 

@@ -1,0 +1,17 @@
+"""Names of places in figures: Chinese, and without matplotlib's mathematics."""
+
+from matplotlib import font_manager
+
+# the first that is installed draws what matplotlib's own font lacks
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
+
+
+def with_chinese() -> list[str]:
+    """matplotlib's font and whichever Chinese one is installed, for `font.family`."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
+
+
+def verbatim(text: str) -> str:
+    """`text` with its dollar signs as they are."""
+    return text.replace("$", r"\$")
