@@ -68,7 +68,7 @@ def cosine_schedule(
     """Cosine decay to zero over the whole training, after a linear warm-up over `warmup_ratio` of it."""
     per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     steps = math.ceil(samples / per_step) * int(args.num_train_epochs)
-    return get_cosine_schedule_with_warmup(optimizer, round(warmup_ratio * steps), steps)
+    return get_cosine_schedule_with_warmup(optimizer, min(round(warmup_ratio * steps), steps // 2), steps)
 
 
 def rehearse(

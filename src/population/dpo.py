@@ -27,6 +27,7 @@ if __name__ == "__main__":
 import json
 import logging
 import math
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +61,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     set_seed(params.seed)
     disable_datasets_bars()
+    # trl asks for the deprecated name at every step.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
     model, tokenizer, settings = model_folder.load(inputs.model)
@@ -68,11 +71,11 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
     lora = params.model.backbone != "tiny"
     collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
+    steps = math.ceil(len(pairs["train"]) / params.dpo.batch_size) * params.dpo.epochs
     if dry_run:
         vlm = get_peft_model(model.vlm, lora_config(params.sft)) if lora else model.vlm
         groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
         logger.info(groups.describe())
-        steps = math.ceil(len(pairs["train"]) / params.dpo.batch_size) * params.dpo.epochs
         examples = pairs["train"].head(params.dpo.batch_size).to_dict("records")
 
         def loss(device):
@@ -99,7 +102,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             best="eval_loss",
             learning_rate=params.dpo.lr,
             lr_scheduler_type="cosine",
-            warmup_steps=params.dpo.warmup_ratio,
+            # The first step of a warm-up has rate 0: of a single step nothing would be left.
+            warmup_steps=min(math.ceil(params.dpo.warmup_ratio * steps), steps // 2),
             beta=params.dpo.beta,
             loss_type=[params.dpo.loss],
             precompute_ref_log_probs=True,

@@ -61,12 +61,19 @@ def main(params, inputs, out, dry_run=False):
             page.split_section(facts, audit, inputs.split / "split_map.png"),
             *page.picture_sections(plots, inputs.pca / "quicklook.png"),
             page.data_section(files.read_json(inputs.tiles / "matching.json")),
-            page.run_section({"model": settings["sft"], "split": facts, "evaluate": params.evaluate.model_dump()}),
+            page.training_section(scores),
+            page.run_section(
+                {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
+                | {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
+                | {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
+                | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}
+            ),
         ]
         page.write(report / "index.html", facts, sections)
     files.write_json(out.metrics, scores)
     for group in ("head", "text", "dpo", "ridge", "shuffled"):
         print(f"{group:<9} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
+    print(f"report: {out.out}/index.html")
 
 
 def label_rows(store: Store, folder: Path) -> pd.DataFrame:

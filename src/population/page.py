@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.core import figures, report
+from src.core.baselines import PERMUTATIONS
 from src.core.report import Figure, Section, Table, cell, cell_interval
 from src.population.scoring import NETWORK, PARSED, WORDS
 
@@ -73,7 +74,9 @@ def draw(folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, cu
         folder / "score_intervals.png",
         groups,
         (*NETWORK, *WORDS),
-        f"R² and 95 % interval over {units['n_units']} test {units['unit']}s (model in colour)",
+        f"R² over {units['n_units']} test {units['unit']}s"
+        + (" with 95 % interval" if scores["mean"]["r2_low"] is not None else ", too few for intervals")
+        + " (model in colour)",
     )
     if np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
         others = rows[rows.role != "test"]
@@ -105,15 +108,16 @@ def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
 
 
 def _about(scores: dict, facts: dict) -> Section:
-    units = scores["units"]
+    units, drawn = scores["units"], scores["mean"]["r2_low"] is not None
     paragraphs = [
         f"A vision-language model looks at a multi-band tile of a place and predicts its growth rate in {UNIT}, "
         "by a regression head and in words, before and after preference optimisation (DPO). "
         "All scores are on the test fold, which nothing was tuned on.",
         "R² is 1 − SSE/SST about the test mean, MAE the mean absolute error. An answer that could not be parsed "
         "scores as the training mean; the parse rate says how often. Residual and bias are predicted minus actual.",
-        f"Intervals: {units['intervals']}. Neighbouring {units['unit']}s are still alike, so the true intervals "
-        "are somewhat wider, and one fold says little: experiments/folds.sh pools all of them.",
+        f"Intervals: {units['intervals']}. "
+        + (f"Neighbouring {units['unit']}s are still alike, so the true ones are wider. " if drawn else "")
+        + "One fold says little: experiments/folds.sh pools all of them.",
     ]
     if facts["unit"] == "place":
         paragraphs.append("The split is by place without a buffer: places near each other may be on both sides.")
@@ -147,8 +151,8 @@ def _results(scores: dict, plots: Path) -> Section:
     return Section(
         "Result",
         [
-            f"Model rows are shaded, baselines and the null are not. Ridge on shuffled labels, mean R² of 20 "
-            f"shuffles: {cell(mean_null)}.",
+            f"Model rows are shaded, baselines and the null are not. The row `shuffled` is one shuffle of the training "
+            f"labels; the mean R² of {PERMUTATIONS} of them is {cell(mean_null)}.",
         ],
         [
             Table(f"Test, n = {scores['head']['n']}, {UNIT}{note}", header, rows, frozenset(strong), words=2),
@@ -160,7 +164,7 @@ def _results(scores: dict, plots: Path) -> Section:
             ),
             Table(f"Validation, on which choices are made{note}", ["group", "R²", "MAE", "n"], validation),
         ],
-        [Figure(plots / "score_intervals.png", f"R² of every group with its interval{note}.")],
+        [Figure(plots / "score_intervals.png", f"R² of every group{note}.")],
     )
 
 
@@ -234,12 +238,23 @@ def data_section(matching: dict) -> Section:
     )
 
 
-def run_section(settings: dict[str, dict]) -> Section:
+def run_section(settings: dict) -> Section:
     """The settings of the stages whose outputs were read; long lists (one number per band) are left out."""
-    rows = [list(row) for prefix, values in settings.items() for row in _flat(values, prefix)]
-    return Section(
-        "Parameters", tables=[Table("From bandwise.json, split.json, params.yaml", ["key", "value"], rows, words=2)]
-    )
+    rows = [list(row) for row in _flat(settings, "")]
+    return Section("Parameters", tables=[Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)])
+
+
+def training_section(scores: dict) -> Section:
+    """What pretraining and preferences came to, each beside what it must beat."""
+    tables = []
+    if masked := scores["pretrain"]["masked_mse"]:
+        rows = [[name.replace("_", " "), cell(value)] for name, value in masked.items()]
+        caption = "Pretraining: squared error on masked patches of validation tiles, standardised bands"
+        tables.append(Table(caption, ["guess", "error"], rows))
+    facts = {name: value for name, value in scores["dpo"].items() if "pairs" in name or "reward" in name}
+    rows = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
+    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], rows, words=2))
+    return Section("Pretraining and preferences", tables=tables)
 
 
 def _matrix(places: dict, years: list[int]) -> Table:
@@ -256,7 +271,7 @@ def _matrix(places: dict, years: list[int]) -> Table:
 def _flat(values: dict, prefix: str) -> list[tuple[str, str]]:
     flat = []
     for name, value in values.items():
-        key = f"{prefix}.{name}"
+        key = f"{prefix}.{name}".lstrip(".")
         if isinstance(value, dict):
             flat += _flat(value, key)
         elif not (isinstance(value, list) and len(value) > 12):

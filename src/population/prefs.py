@@ -62,9 +62,15 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             (folder / f"{role}.jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("%s: %s", role, counts[role])
         if not counts["train"]["pairs"]:
+            drawn = counts["train"]["rows"] * params.prefs.num_samples
+            formless = counts["train"]["unparsable_answers"] > drawn / 2
             raise DataError(
                 f"{inputs.model}: no training pair survives ({counts['train']}); "
-                "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin"
+                + (
+                    "most answers lack the asked form, the model needs more steps: raise sft.epochs"
+                    if formless
+                    else "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin"
+                )
             )
         files.write_json(folder / "counts.json", counts)
 

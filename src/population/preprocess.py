@@ -43,6 +43,8 @@ def main(params, inputs, out, dry_run=False):
             raise unmatched_error(matched, params.data.max_unmatched, dry_run)
         facts = report(index, headers, matched, size, dtype, quantisation)
         print(summary(facts, shape))
+        rates = matched.samples.growth_rate
+        print(f"growth rates: {rates.min():.2f} to {rates.max():.2f}, mean {rates.mean():.2f} ‰ per year")
         if dry_run:
             return
 

@@ -48,6 +48,7 @@ from src.population.params import Params, Sft
 from src.population.samples import GrowthSamples, Prompter, identity
 
 logger = logging.getLogger(__name__)
+FORMED = 0.99  # share of answers that must parse before a growth rate in them counts
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -124,9 +125,9 @@ class SftTrainer(checkpoints.TrainedWeightsMixin, Trainer):
 def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[str, float]:
     """What every epoch records: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
 
-    One model answers in two ways. An epoch in which the head is good and the words are not yet is no good
-    epoch, so `selection` is the mean of both R² (of those that train) less ten times the share of answers that
-    cannot be parsed (which R² counts as the training mean, no bad guess at all): form comes first.
+    One model answers in two ways, so `selection` is the mean of both R² (of those that train). Before 99 % of
+    the answers have the asked form it is −10 less their cross-entropy: form comes first, and a run that is
+    still learning it is not stopped. (R² counts an answer that cannot be parsed as the training mean.)
     """
     prediction, network, cross_entropy = predicted.predictions
     label = reader.settings.label
@@ -143,9 +144,8 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
         "parse_rate": np.isfinite(words).mean(),
     }
     trained = [values["r2"]] * bool(reader.model.mse_weight) + [values["text_r2"]] * bool(reader.model.ce_weight)
-    values["selection"] = np.mean(trained)
-    if reader.model.ce_weight:
-        values["selection"] -= 10 * (1 - values["parse_rate"])
+    formed = values["parse_rate"] >= FORMED or not reader.model.ce_weight
+    values["selection"] = max(np.mean(trained), -10) if formed else -10 - values["cross_entropy"]
     return {name: float(value) for name, value in values.items()}
 
 
@@ -201,7 +201,7 @@ def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, 
 
 
 def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
-    """Encoder (from `freeze_encoder_epochs` on, at its own rate), merger, language model or its LoRA, head."""
+    """Language model or its LoRA, merger, head; encoder from `freeze_encoder_epochs` on, at its own rate."""
     lora = hasattr(model.vlm, "get_base_model")
     core = model.vlm.get_base_model() if lora else model.vlm
     visual = backbone.vision_encoder(core)
@@ -212,11 +212,12 @@ def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
     language = [p for name, p in model.vlm.named_parameters() if id(p) not in seen and (not lora or "lora_" in name)]
     return ParameterGroups(
         {
-            "encoder": (encoder, sft.encoder_lr, sft.freeze_encoder_epochs),
-            "merger": (merger, sft.lr, 0),
+            # First, because Trainer logs the rate of the first group.
             "lora" if lora else "language": (language, sft.lr, 0),
+            "merger": (merger, sft.lr, 0),
             # With mse_weight 0 the words train alone and the head stays as it was drawn.
             "head": (list(model.head.parameters()) if sft.mse_weight else [], sft.lr, 0),
+            "encoder": (encoder, sft.encoder_lr, sft.freeze_encoder_epochs),
         }
     )
 

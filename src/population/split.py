@@ -22,6 +22,7 @@ from src.core import normalize, run, splits
 from src.core.audit import audit, require_clean
 from src.core.errors import DataError
 from src.core.files import complete_folder, write_json
+from src.core.metrics import MINIMUM_UNITS
 from src.core.store import Store
 from src.population.params import Params
 
@@ -63,7 +64,13 @@ def main(params, inputs, out, dry_run=False):
         "label_mean": label_mean,
         "label_sd": label_sd,
     }
-    print(f"split: fold {summary['fold']} of {summary['folds']}: tiles {summary['counts']}, samples {samples}")
+    print(f"split: fold {summary['fold']} of {summary['folds']} (counted from 0): tiles {summary['counts']}")
+    print(f"split: labels {samples}, {summary['unit']}s {summary['units']}")
+    if summary["units"]["test"] < MINIMUM_UNITS:
+        print(
+            f"split: fewer than {MINIMUM_UNITS} test {summary['unit']}s, so scores get no intervals; "
+            "smaller split.block_degrees or fewer split.folds give more, pooled folds most"
+        )
     if dry_run:
         print(f"split: would read {len(split)} tiles for the audit and {len(train)} for the band statistics")
         return

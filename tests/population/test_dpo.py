@@ -204,6 +204,12 @@ def test_twice_the_same_bytes(study, trained, tmp_path):
     assert not any((tmp_path / "one" / "checkpoints").iterdir())
 
 
+def test_a_single_step_moves_the_words(study, trained, split_of, tmp_path):
+    few = {role: split_of.rows(role).head(3) for role in ("train", "validation")}
+    out = run_dpo(study, trained.sft, write_pairs(tmp_path / "prefs", few), tmp_path, {"dpo.epochs": 1})
+    assert moved_groups(weights_of(trained.sft), weights_of(out)), "a warm-up of one step would have rate 0"
+
+
 def test_the_hinge_loss_runs_and_is_another(study, trained, tmp_path):
     usual = run_dpo(study, trained.sft, trained.prefs, tmp_path / "usual", {"dpo.epochs": 1})
     hinge = run_dpo(study, trained.sft, trained.prefs, tmp_path / "hinge", {"dpo.epochs": 1, "dpo.loss": "hinge"})

@@ -180,9 +180,10 @@ def test_same_bytes_twice(run):
         assert files.tree_sha256([getattr(first, name)]) == files.tree_sha256([getattr(second, name)]), name
 
 
-def test_page_shows_figures_audit_and_escapes_names(run):
+def test_page_shows_figures_audit_and_escapes_names(run, capsys):
     out = run()
     html = (out.out / "index.html").read_text(encoding="utf-8")
+    assert "sft.lr" in html and "train pairs" in html and "report: " in capsys.readouterr().out
     drawn = {file.name for file in out.plots.iterdir()}
     assert drawn == {"predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png"}
     assert html.count("data:image/png;base64,") == 4

@@ -114,6 +114,8 @@ def test_training_and_validation_tiles_are_asked_and_test_tiles_never(sample, sp
 def test_no_surviving_pair_is_an_error_and_leaves_nothing(sample, tmp_path):
     with pytest.raises(DataError, match=r"no training pair survives.*'ties': 32.*num_samples"):
         sample(lambda row, count: say(*[1.0] * count))
+    with pytest.raises(DataError, match=r"most answers lack the asked form, .*raise sft\.epochs"):
+        sample(lambda row, count: ["about 1"] * count)
     assert not list(tmp_path.iterdir())
 
 

@@ -126,7 +126,9 @@ def test_refusals_leave_nothing(make_params, store, tmp_path):
 
 def test_dry_run_counts_and_writes_nothing(make_params, store, tmp_path, capsys):
     run_stage(make_params(), store, tmp_path / "split", dry_run=True)
-    assert "'train':" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "'train':" in told and "blocks {" in told
+    assert "fewer than 10 test blocks, so scores get no intervals" in told
     assert not (tmp_path / "split").exists()
 
 
