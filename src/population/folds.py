@@ -51,7 +51,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     """The prediction rows of all folds of one variant.
 
     Raises:
-        DataError: no file, or a label is tested in two folds.
+        DataError: no file, or a place or block is tested in two folds.
     """
     found = [Path(path) for path in sorted(glob(pattern))]
     found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
@@ -66,6 +66,14 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
             f"--variant {name}={pattern}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two "
             "files, expected one; give one file per fold of one split and one seed"
         )
+    for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
+        known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
+        folds = known.groupby(columns).fold.nunique()
+        if (folds > 1).any():
+            raise DataError(
+                f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
+                "expected one; give runs of one split.seed, split by blocks where tiles have coordinates"
+            )
     return table.sort_values(["fold", "split", *key], ignore_index=True)
 
 
@@ -133,9 +141,8 @@ def summarise(table: pd.DataFrame) -> dict:
 
 def print_summary(result: dict) -> None:
     """What a person wants to see of it."""
-    for name, summary in (result["variants"] | {"chosen": result.get("chosen")}).items():
-        if summary is None:
-            continue
+    chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
+    for name, summary in (result["variants"] | chosen).items():
         print(f"\n{name}: {summary['n']} test labels in {summary['n_blocks']} blocks, {len(summary['per_fold'])} folds")
         print(f"  {'group':<17}{'R² pooled [95 %]':<26}{'MAE':>7}  {'R² per fold'}")
         for group, score in summary["pooled"].items():

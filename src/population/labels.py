@@ -24,6 +24,7 @@ NAMES = {  # field -> column names it goes by
     "lat": ("lat",),
     "lon": ("lon",),
 }
+FIELDS = {spelling: field for field, spellings in NAMES.items() for spelling in spellings}
 RESERVED = {"sample", "tile", "tile_id", "tile_year", "place", "row"}  # columns set beside the labels
 YEAR = re.compile(r"([12][0-9]{3})年?")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -76,8 +77,7 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
         DataError: a column is missing, a key is no key, or two rows have the same one.
     """
     table = spreadsheet.read(Path(path))
-    known = {spelling: field for field, spellings in NAMES.items() for spelling in spellings}
-    header = [known.get(heading.casefold(), heading) for heading in table.header]
+    header = [FIELDS.get(heading.casefold(), heading) for heading in table.header]
     keys = ["province", "city", "year"]
     missing = [name for name in [*keys, *names] if name not in header]
     if missing:
@@ -123,7 +123,6 @@ def read_aliases(path: Path) -> pd.DataFrame:
 
 def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
     """Field -> column position, and for the wide form year -> column position."""
-    known = {spelling: field for field, spellings in NAMES.items() for spelling in spellings}
     columns: dict[str, int] = {}
     years: dict[int, int] = {}
     for position, heading in enumerate(table.header):
@@ -132,7 +131,7 @@ def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
         if year := YEAR.fullmatch(heading):
             target, key = years, int(year[1])
         else:
-            target, key = columns, known.get(heading.casefold(), heading)
+            target, key = columns, FIELDS.get(heading.casefold(), heading)
         if key in target:
             raise DataError(f"{table.path}: found two columns for {key}; remove or rename one of them")
         if key in RESERVED:

@@ -62,6 +62,26 @@ def test_a_place_tested_twice_is_refused(tmp_path):
     assert not (tmp_path / "folds.json").exists()
 
 
+def test_a_block_in_two_test_folds_is_refused(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    path = tmp_path / "a" / "fold1" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table.block == "b1", "block"] = "b0"
+    table.to_parquet(path)
+    with pytest.raises(DataError, match="block b0: found in the test rows of 2 folds"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+
+
+def test_a_place_tested_in_two_folds_in_different_years_is_refused(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    path = tmp_path / "a" / "fold1" / "predictions.parquet"
+    table = pd.read_parquet(path).assign(block="")
+    table.loc[table.city == "c2", ["city", "year"]] = ["c0", 1990]
+    table.to_parquet(path)
+    with pytest.raises(DataError, match=r"place \('p', 'c0'\): found in the test rows of 2 folds"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+
+
 def test_a_split_by_place_without_coordinates_pools_over_places(tmp_path):
     pattern = write_variant(tmp_path / "a", 1.0)
     for path in (tmp_path / "a").glob("*/predictions.parquet"):
