@@ -3,17 +3,26 @@
 Loading goes by the family names of the config and never takes another architecture silently.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 from transformers.models.qwen2_vl import Qwen2VLConfig
 from transformers.models.qwen3_vl import Qwen3VLConfig
 
-from src.core.errors import DataError, ParamsError
+from src.core import hub
+from src.core.errors import DataError, DependencyError, ParamsError
 
 FAMILIES = {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}
 
@@ -97,46 +106,135 @@ def build(config, seed: int) -> PreTrainedModel:
     return quicken(model)
 
 
-def load(source: str | Path, *, channels: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load the model in `source`, a folder in Hugging Face layout (or a hub id).
+def outline(source: str | Path, *, channels: tuple[int, ...], dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `source` as shapes on the `meta` device, without its weights; raises what `read_config` does."""
+    config = _checked_config(source, channels)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    return quicken(model)
+
+
+def read_config(source: str | Path):
+    """The config of the model in `source` (a folder or a hub id), checked; no weights are read or fetched.
+
+    Raises:
+        DataError: `source` is out of reach, its architecture is none of the three families, or it holds what
+            `hub.check_config` refuses.
+    """
+    folder = hub.fetch(source, weights=False)
+    raw = hub.check_config(folder)
+    file, found = folder / hub.CONFIG, raw.get("model_type")
+    if found not in FAMILIES:
+        raise DataError(f"{file}: model_type is {found!r}, expected one of {', '.join(FAMILIES)}; use another model")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise DataError(f"{file}: found fields that do not make a {found} ({error}); copy the folder again") from error
+    vision = raw.get("vision_config") or {}
+    channels = config.vision_config.in_channels
+    # The published name, which transformers ignores: a folder of 64 channels would be taken for one of 3.
+    if "in_channels" not in vision and vision.get("in_chans", channels) != channels:
+        raise DataError(
+            f"{file}: vision_config.in_chans: found {vision['in_chans']}, which transformers does not read (it takes "
+            f"{channels} channels); write in_channels: {vision['in_chans']} if that is what the weights have"
+        )
+    return config
+
+
+def load(
+    source: str | Path,
+    *,
+    channels: int | tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    four_bit: bool = False,
+    attention: str = "sdpa",
+) -> PreTrainedModel:
+    """Load the model in `source`, a folder in Hugging Face layout or a hub id.
 
     Weights come from safetensors alone: the older .bin format is a pickle and runs what is in it.
 
+    Args:
+        channels: that the patch embedding may read: the tiles' bands, or (3, bands) where the caller widens RGB.
+        dtype: of the weights (of those that stay whole, with `four_bit`).
+        four_bit: hold the linear layers of the language model in 4 bits (NF4, double quantisation; Dettmers et
+            al. 2023), to train LoRA on. Vision encoder, merger, embeddings and `lm_head` stay whole.
+        attention: sdpa or flash_attention_2.
+
     Raises:
-        DataError: the folder's architecture is none of the three families, or its weights do not fit.
-        ParamsError: its patch embedding has another number of channels than the tiles.
+        DataError: see `read_config`; or weights are missing, damaged, pickled, or do not fit the config.
+        ParamsError: the patch embedding has another number of channels; flash attention in float32.
+        DependencyError: bitsandbytes or flash-attn is asked for and absent.
     """
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: found no readable model config, expected a Qwen-VL folder: {error}") from error
-    if config.model_type not in FAMILIES:
-        raise DataError(f"{source}: model_type is {config.model_type!r}, expected one of {', '.join(FAMILIES)}")
-    found = config.vision_config.in_channels
-    if found != channels:
-        raise ParamsError(
-            f"{source}: its patch embedding reads {found} channels and the tiles have {channels}; "
-            f"use model.input: pca3 for a 3-channel model, or a model of {channels} channels"
-        )
+    _check_packages(four_bit, attention, dtype)
+    config = _checked_config(source, channels if isinstance(channels, tuple) else (channels,))
+    folder = hub.fetch(source)
+    hub.check_weights(folder)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            source,
+            folder,
             config=config,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             dtype=dtype,
             output_loading_info=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, with the others
+            quantization_config=_four_bits() if four_bit else None,
         )
+    except ImportError as error:
+        raise DependencyError(f"memory: four_bit or attention cannot be had here: {error}") from error
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{source}: found no readable weights, expected model.safetensors ({error}); copy the folder again"
-        ) from error
+        raise DataError(f"{folder}: found no readable weights ({error}); copy the folder again") from error
     mismatched = [name for name, *_ in report["mismatched_keys"]]
     wrong = [*sorted(report["missing_keys"]), *sorted(report["unexpected_keys"]), *sorted(mismatched)]
     if wrong:
-        raise DataError(f"{source}: weights do not fit the config, e.g. {wrong[:3]}; copy the folder again")
+        raise DataError(f"{folder}: weights do not fit the config, e.g. {wrong[:3]}; copy the folder again")
+    if config.tie_word_embeddings and model.lm_head.weight is not model.get_input_embeddings().weight:
+        raise DataError(
+            f"{folder / hub.CONFIG}: tie_word_embeddings: found true, and weights of lm_head that differ from the "
+            "embedding's; write false"
+        )
     return quicken(model)
+
+
+def _checked_config(source: str | Path, allowed: tuple[int, ...]):
+    """`read_config`, where the patch embedding reads one of the `allowed` numbers of channels."""
+    config = read_config(source)
+    found = config.vision_config.in_channels
+    if found not in allowed:
+        *_, bands = allowed
+        raise ParamsError(
+            f"{source}: vision_config.in_channels: its patch embedding reads {found} channels and the tiles have "
+            f"{bands}, expected {' or '.join(map(str, dict.fromkeys(allowed)))}; use "
+            + ("model.input: pca3 for a 3-channel model, or " if found == 3 else "")
+            + f"a model of {bands} channels"
+        )
+    return config
+
+
+def _check_packages(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
+    if four_bit and not find_spec("bitsandbytes"):
+        raise DependencyError(
+            "memory.four_bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
+            "the version), or set false"
+        )
+    if attention == "flash_attention_2":
+        if not find_spec("flash_attn"):
+            raise DependencyError(
+                "memory.attention: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
+                "(requirements-gpu.txt has the version), or set sdpa"
+            )
+        if dtype == torch.float32:
+            raise ParamsError("memory.attention: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
+
+
+def _four_bits() -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["model.visual", "lm_head"],  # so named, but it holds for 4 bits too
+    )
 
 
 def vision_encoder(model: nn.Module) -> nn.Module:

@@ -63,6 +63,8 @@ def _explain(detail: dict, model: type[BaseModel]) -> str:
         return f"{key}: unknown parameter; did you mean {near[0]}?" if near else f"{key}: unknown parameter"
     if detail["type"] == "missing":
         return f"{key}: missing; give it a value"
+    if not key:  # a rule between sections, which names the keys itself
+        return detail["msg"].removeprefix("Value error, ")
     return f"{key}: found {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from src.core.errors import BandwiseError
+from src.core.errors import BandwiseError, DependencyError
 
 logger = logging.getLogger(__name__)
 
@@ -14,8 +14,9 @@ logger = logging.getLogger(__name__)
 class ParameterGroups(TrainerCallback):
     """`groups` maps a name to (parameters, learning rate, first epoch in which they train).
 
-    A group without gradient in its third step stops the run (before, a zero-initialised layer above may
-    still hold everything back: the first step of a warm-up has rate 0). At the end each group must have moved.
+    A group that no gradient reaches in its first step stops the run, and one whose gradients are all 0 in its
+    third (before, a zero-initialised layer above may still hold everything back: the first step of a warm-up
+    has rate 0). At the end each group must have moved.
     """
 
     def __init__(self, groups: dict[str, tuple[list[nn.Parameter], float, int]]):
@@ -32,8 +33,18 @@ class ParameterGroups(TrainerCallback):
             lines.append(f"  {name:<16} {count:>12,} parameters  lr {rate:g}{later}")
         return "\n".join(lines)
 
-    def optimizer(self, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
-        """AdamW with each group's rate; biases, norms and single vectors are not decayed."""
+    def parameters(self) -> list[nn.Parameter]:
+        """All that trains, early or late."""
+        return [p for parameters, _, _ in self.groups.values() for p in parameters]
+
+    def optimizer(
+        self, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eight_bit: bool = False
+    ) -> torch.optim.Optimizer:
+        """AdamW with each group's rate; biases, norms and single vectors are not decayed.
+
+        Raises:
+            DependencyError: `eight_bit` is asked for and bitsandbytes is not installed.
+        """
         parts = []
         for parameters, rate, _ in self.groups.values():
             decayed = [p for p in parameters if p.ndim > 1]
@@ -43,7 +54,7 @@ class ParameterGroups(TrainerCallback):
                 for chosen, decay in ((decayed, weight_decay), (rest, 0.0))
                 if chosen
             ]
-        return torch.optim.AdamW(parts, betas=betas)
+        return adamw8bit()(parts, betas=betas) if eight_bit else torch.optim.AdamW(parts, betas=betas)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = {name: _fingerprints(group[0]) for name, group in self.groups.items()}
@@ -66,8 +77,8 @@ class ParameterGroups(TrainerCallback):
             if not parameters[0].requires_grad or self.steps[name] >= 3:
                 continue
             self.steps[name] += 1
-            moving = any(p.grad is not None and bool(p.grad.any()) for p in parameters)
-            if self.steps[name] == 3 and not moving:
+            reached = [p.grad for p in parameters if p.grad is not None]
+            if not reached or (self.steps[name] == 3 and not any(bool(grad.any()) for grad in reached)):
                 raise BandwiseError(f"group {name!r} is meant to train and gets no gradient; check what the loss reads")
 
     def on_epoch_end(self, args, state, control, **kwargs):
@@ -80,6 +91,17 @@ class ParameterGroups(TrainerCallback):
         still = [name for name in self.groups if self.steps[name] and name not in self.moved]
         if still:
             raise BandwiseError(f"group {still[0]!r} was meant to train and did not move; is its learning rate 0?")
+
+
+def adamw8bit() -> type[torch.optim.Optimizer]:
+    """The class of bitsandbytes; raises DependencyError where that is not installed."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise DependencyError(
+            "memory.optimizer_8bit: bitsandbytes is not installed; install it as in requirements-gpu.txt or set false"
+        ) from error
+    return AdamW8bit
 
 
 def _fingerprints(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:

@@ -6,13 +6,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
-from src.core.errors import DependencyError
+from src.core.errors import DependencyError, ParamsError
 from src.core.trainable import ParameterGroups
 
 
@@ -69,6 +70,20 @@ def cosine_schedule(
     per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     steps = math.ceil(samples / per_step) * int(args.num_train_epochs)
     return get_cosine_schedule_with_warmup(optimizer, min(round(warmup_ratio * steps), steps // 2), steps)
+
+
+@contextmanager
+def memory_advice(section: str) -> Iterator[None]:
+    """Turn a full GPU into a ParamsError that says what to change, cheapest first."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ParamsError(
+            f"{section}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
+            f"fits. Cheapest first: raise {section}.accumulate, memory.gradient_checkpointing: always, "
+            "memory.optimizer_8bit: true, LoRA on the encoder (sft.lora.encoder: true), memory.four_bit: true, "
+            "fewer pixels (data.size), a smaller model.backbone"
+        ) from error
 
 
 def rehearse(

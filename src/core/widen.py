@@ -43,24 +43,27 @@ def widen(
             f"channels and {bands} bands; use a pretrained RGB model"
         )
     if init == "pca":
-        weight = torch.einsum("dkhw,kc->dchw", old.float(), projection.float())
+        weight = torch.einsum("dkhw,kc->dchw", old, projection.float().to(old.device))
     elif init == "copy":
         weight = old[:, torch.arange(bands) % RGB] * (RGB / bands)
     else:
-        weight = torch.zeros(old.shape[0], bands, *old.shape[2:])
+        weight = torch.zeros(old.shape[0], bands, *old.shape[2:], device="cpu")  # where the draw is the same for all
         if init == "normal":
             weight.normal_(0, SPREAD, generator=torch.Generator().manual_seed(seed))
+        weight = weight.to(old.device)
         weight[:, :RGB] = old
     patch = visual.config.patch_size
     kernel = (1, patch, patch)
-    proj = nn.Conv3d(bands, len(old), kernel, kernel, bias=embed.proj.bias is not None)
-    proj = proj.to(embed.proj.weight)
+    bias, dtype = embed.proj.bias is not None, embed.proj.weight.dtype
+    proj = nn.Conv3d(bands, len(old), kernel, kernel, bias=bias, device=old.device, dtype=dtype)
     proj.weight.data.copy_(weight[:, :, None])
     if proj.bias is not None:
         proj.bias.data.copy_(embed.proj.bias.data)
     embed.proj, embed.in_channels, embed.temporal_patch_size = proj, bands, 1
     for config in {id(config): config for config in (visual.config, model.config.vision_config)}.values():
         config.in_channels, config.temporal_patch_size = bands, 1
+        if hasattr(config, "in_chans"):  # published, read by nobody here, and wrong from now on
+            config.in_chans = bands
     return model
 
 

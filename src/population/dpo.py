@@ -39,17 +39,17 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import chat, checkpoints, files, metrics
+from src.core import chat, checkpoints, files, lora, metrics
 from src.core.errors import DataError
 from src.core.live import LiveLog
+from src.core.precision import compute_dtype, trainer_arguments
 from src.core.store import Store
 from src.core.trainable import ParameterGroups
-from src.core.training import arguments, rehearse, to
+from src.core.training import arguments, memory_advice, rehearse, to
 from src.population import model as model_folder
 from src.population.heads import GrowthModel
 from src.population.inputs import read_split
-from src.population.model import lora_config
-from src.population.params import Params
+from src.population.params import TINY, Params
 from src.population.samples import Prompter
 
 logger = logging.getLogger(__name__)
@@ -65,15 +65,20 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    model, tokenizer, settings = model_folder.load(inputs.model)
+    half = compute_dtype(params.memory.precision)
+    adapted = params.model.backbone != TINY and params.sft.lora.rank > 0
+    dtype = torch.float32 if params.model.backbone == TINY else half
+    model, tokenizer, settings = model_folder.load(
+        inputs.model, dtype=dtype, four_bit=params.memory.four_bit, attention=params.memory.attention
+    )
     samples = split.samples.set_index("sample", drop=False)
     pairs = {role: read_pairs(inputs.prefs / f"{role}.jsonl", samples) for role in ("train", "validation")}
     logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
-    lora = params.model.backbone != "tiny"
+    peft_config = lora.config(**params.sft.lora.model_dump() | {"encoder": False}) if adapted else None
     collator = PairCollator(model, Prompter(tokenizer, settings, model.vlm.config.vision_config), store, samples)
     steps = math.ceil(len(pairs["train"]) / params.dpo.batch_size) * params.dpo.epochs
     if dry_run:
-        vlm = get_peft_model(model.vlm, lora_config(params.sft)) if lora else model.vlm
+        vlm = get_peft_model(model.vlm, peft_config) if adapted else model.vlm
         groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
         logger.info(groups.describe())
         examples = pairs["train"].head(params.dpo.batch_size).to_dict("records")
@@ -89,6 +94,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.checkpoint_root,
         "dpo",
         {"seed": params.seed, "threads": params.threads, "backbone": params.model.backbone}
+        | {"memory": params.memory.model_dump()}
         | {"sft": params.sft.model_dump(), "dpo": params.dpo.model_dump()},
         [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
     )
@@ -108,10 +114,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             loss_type=[params.dpo.loss],
             precompute_ref_log_probs=True,
             max_length=None,  # truncation could drop image tokens
-            gradient_checkpointing=torch.cuda.is_available(),
+            gradient_checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
+            optim="adamw_8bit" if params.memory.optimizer_8bit else "adamw_torch",
+            **trainer_arguments(half),
         )
     )
-    trainer_class = DPOTrainer if lora else WordsTrainer
+    trainer_class = DPOTrainer if adapted else WordsTrainer
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = trainer_class(
             model=model.vlm,
@@ -120,7 +128,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             eval_dataset=Dataset.from_pandas(pairs["validation"], preserve_index=False),
             data_collator=collator,
             processing_class=tokenizer,
-            peft_config=lora_config(params.sft) if lora else None,
+            peft_config=peft_config,
             callbacks=[LiveLog(plots), EarlyStoppingCallback(params.dpo.patience)],
         )
         trained = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -128,11 +136,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         trainer.add_callback(groups)
         trainer.create_optimizer()  # now: a resume asks it what trains before Trainer would make it
         logger.info(groups.describe())
-        checkpoints.train(trainer, scratch, params.dpo.save_steps)
+        with memory_advice("dpo"):
+            checkpoints.train(trainer, scratch, params.dpo.save_steps)
         groups.assert_moved()
         files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples, params.seed))
         model.vlm = trainer.model
-        model_folder.save(folder, model, tokenizer, settings)
+        model_folder.save(folder, model, tokenizer, settings, inputs.model, dtype)
     checkpoints.remove(scratch)
 
 
@@ -197,7 +206,7 @@ def read_pairs(path: Path, samples: pd.DataFrame) -> pd.DataFrame:
 def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probability of each row's answer given its prompt and tile, (B,); token t is predicted at t - 1."""
     inputs = {name: value for name, value in batch.items() if name not in ("completion_mask", *REFERENCE)}
-    core = vlm.get_base_model() if hasattr(vlm, "get_base_model") else vlm
+    core = lora.core(vlm)
     hidden = core.model(**inputs, use_cache=False).last_hidden_state
     log_probs = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
     taken = log_probs.gather(2, inputs["input_ids"][:, 1:, None])[..., 0]

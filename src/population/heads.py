@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from src.core import lora
 from src.core.augment import orient
 from src.core.patches import BandFrontEnd, band_means, pixel_values
 
@@ -109,7 +110,7 @@ class GrowthModel(nn.Module):
             token and `loss`.
         """
         vision, means = self.vision_inputs(tiles, valid, orientation)
-        core = self.vlm.get_base_model() if hasattr(self.vlm, "get_base_model") else self.vlm
+        core = lora.core(self.vlm)
         hidden = core.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from src.core import chat
+from src.core import chat, lora
+from src.core.precision import autocast
 from src.core.store import Store
 from src.population import prompts
 from src.population.heads import GrowthModel
@@ -57,7 +58,10 @@ class Reader:
     @torch.no_grad()
     def head(self, rows: pd.DataFrame) -> np.ndarray:
         """Growth rate of the regression head, (N,) ‰ per year."""
-        values = [self.model(**batch)["prediction"].float().cpu().numpy() for _, batch in self.batches(rows, "head")]
+        with autocast(self.model):
+            values = [
+                self.model(**batch)["prediction"].float().cpu().numpy() for _, batch in self.batches(rows, "head")
+            ]
         return np.concatenate(values).astype(np.float64) * self.settings.label.sd + self.settings.label.mean
 
     def greedy(self, rows: pd.DataFrame) -> list[str]:
@@ -72,8 +76,11 @@ class Reader:
         texts = self._generate(repeated, "sampled answers", (seed, keys, temperature, top_p))
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
-    @torch.no_grad()
     def _generate(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
+        with torch.no_grad(), autocast(self.model):
+            return self._answers(rows, what, sampling)
+
+    def _answers(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
         longest = max(len(ids) for ids in self.prompter.answers([-9999.99, 9999.99]))
         suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
         texts, done = [], 0
@@ -102,13 +109,16 @@ class Reader:
             texts += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return texts
 
-    @torch.no_grad()
     def expectation(self, rows: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
         """Mean of `grid` (‰ per year) weighted by the probability of each value's answer, (N,).
 
         The prompt is read once and its keys and values shared by all candidate answers.
         """
-        core = self.vlm.get_base_model() if hasattr(self.vlm, "get_base_model") else self.vlm
+        with torch.no_grad(), autocast(self.model):
+            return self._expectation(rows, grid)
+
+    def _expectation(self, rows: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
+        core = lora.core(self.vlm)
         candidates = self.prompter.answers(grid)
         length = max(map(len, candidates))
         pad = self.tokenizer.pad_token_id

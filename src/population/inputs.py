@@ -1,15 +1,18 @@
-"""What training stages read beside the store: the split, its statistics and the PCA."""
+"""What training stages read beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import safetensors.torch
 import torch
 
 from src.core import files, normalize, splits
 from src.core.patches import BandFrontEnd, usable_side
 from src.core.store import Store
 from src.population.params import Model
+
+MEAN = "band_mean.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,18 @@ def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["bias"])
 
 
-def front_end(store: Store, split: Split, pca_folder: Path, model: Model, vision_config=None) -> BandFrontEnd:
-    """Standardisation and projection for `store` as `model.input` asks; cropped to whole merge units."""
-    pca = read_pca(pca_folder) if model.input == "pca3" else None
-    patch, merge = (vision_config.patch_size, vision_config.spatial_merge_size) if vision_config else (1, 1)
-    side = usable_side(min(store.height, store.width), patch, merge)
-    return BandFrontEnd(store.quantisation, split.mean, split.sd, side, pca)
+def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model, vision_config) -> BandFrontEnd:
+    """Standardisation with `mean` (C,) and projection for `store` as `model.input` asks; cropped to merge units."""
+    side = usable_side(min(store.height, store.width), vision_config.patch_size, vision_config.spatial_merge_size)
+    return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
+
+
+def write_mean(folder: Path, front: BandFrontEnd) -> None:
+    """Leave beside a pretrained encoder the band means it was trained with."""
+    with files.complete_file(folder / MEAN) as aside:
+        safetensors.torch.save_file({"mean": front.mean.cpu()}, aside)
+
+
+def read_mean(folder: Path) -> torch.Tensor:
+    """(C,) band means that `write_mean` left; raises StorageError or DataError as `files.read_arrays` does."""
+    return torch.from_numpy(files.read_arrays(folder / MEAN)["mean"])

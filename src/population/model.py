@@ -8,22 +8,20 @@ from typing import Literal
 
 import safetensors.torch
 import torch
-from peft import LoraConfig
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from src.core import backbone, files
+from src.core import backbone, files, lora
 from src.core.errors import BandwiseError, DataError
 from src.core.params import Section, validate
 from src.core.patches import BandFrontEnd
+from src.core.precision import hold_weights
 from src.core.sensors import Quantisation
 from src.population.heads import GrowthModel, RegressionHead, RidgeWeights
-from src.population.params import Sft
 
-SETTINGS, HEAD = "bandwise.json", "head.safetensors"
+SETTINGS, HEAD, ADAPTER = "bandwise.json", "head.safetensors", "adapter"
 LABEL_UNIT = "per mille per year"
-# Attention and MLP of the language model; its name in the module tree keeps the vision blocks out.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 class Ridge(Section):
@@ -99,28 +97,37 @@ def assemble(vlm, settings: Settings, weights: tuple[float, float] = (1.0, 1.0))
     return GrowthModel(vlm, settings.front_end(), regression, settings.label.mean, weights)
 
 
-def lora_config(sft: Sft) -> LoraConfig:
-    """LoRA on the language model, for pretrained backbones; base weights stay frozen."""
-    return LoraConfig(
-        r=sft.lora_rank,
-        lora_alpha=sft.lora_alpha,
-        lora_dropout=sft.lora_dropout,
-        target_modules=LORA_TARGETS,
-        task_type="CAUSAL_LM",
-    )
+def save(
+    folder: Path,
+    model: GrowthModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    base: Path,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model folder; with LoRA `adapter/` beside the merged weights, for the model in `base`.
 
-
-def save(folder: Path, model: GrowthModel, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> None:
-    """Write a model folder; LoRA weights are merged first."""
-    vlm = model.vlm.merge_and_unload() if hasattr(model.vlm, "merge_and_unload") else model.vlm
+    Args:
+        base: the model folder that training started from.
+        dtype: of the written weights.
+    """
+    vlm = model.vlm
+    if isinstance(vlm, PeftModel):
+        lora.save_adapter(vlm, folder / ADAPTER, base)
+        if getattr(lora.core(vlm), "is_quantized", False):
+            # Merged into the weights that were rounded to 4 bits, the rounding would stay.
+            channels = lora.core(vlm).config.vision_config.in_channels
+            vlm = PeftModel.from_pretrained(backbone.load(base, channels=channels, dtype=dtype), folder / ADAPTER)
+        vlm = vlm.merge_and_unload()
+    hold_weights(vlm, [], dtype)
     vlm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     safetensors.torch.save_file(model.head.state_dict(), folder / HEAD, metadata={"format": "pt"})
     files.write_json(folder / SETTINGS, settings.model_dump())
 
 
-def load(folder: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
-    """Read a model folder for inference.
+def load(folder: Path, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
+    """Read a model folder for inference, or with `options` for `backbone.load` to train on.
 
     Raises:
         DataError: a file is missing, or its contents do not fit one another.
@@ -128,7 +135,9 @@ def load(folder: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
     """
     settings = read_settings(folder)
     front = settings.front_end()
-    model = assemble(backbone.load(folder, channels=front.channels), settings)
+    # As they were written where there is a GPU; CPUs are slow at bfloat16.
+    options = {"dtype": "auto" if torch.cuda.is_available() else torch.float32} | options
+    model = assemble(backbone.load(folder, channels=front.channels, **options), settings)
     try:
         model.head.load_state_dict(safetensors.torch.load_file(Path(folder) / HEAD))
     except (OSError, SafetensorError, RuntimeError) as error:

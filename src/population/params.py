@@ -11,7 +11,21 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+TINY = "tiny"  # model.backbone: built from params, not read
+
+
+class Memory(Section):
+    precision: Literal["auto", "float32", "bfloat16"]
+    attention: Literal["sdpa", "flash_attention_2"]
+    gradient_checkpointing: Literal["auto", "always", "never"]
+    optimizer_8bit: bool
+    four_bit: bool
+
+    def checkpoints_gradients(self, backbone: str) -> bool:
+        """Whether activations are computed twice to hold fewer of them."""
+        return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
 
 class Data(Section):
@@ -62,6 +76,7 @@ class Model(Section):
     family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
     bands: Positive
     input: Literal["bands", "pca3"]
+    init: Literal["pca", "copy", "normal", "zero"]
     tiny: Tiny
 
 
@@ -71,13 +86,25 @@ class Decoder(Section):
     heads: Positive
 
 
+class PretrainRates(Section):
+    patch_embed: RateOrFrozen
+    blocks: RateOrFrozen
+    decoder: Rate
+
+
+class PretrainLr(Section):
+    tiny: PretrainRates
+    pretrained: PretrainRates
+
+
 class Pretrain(Section):
     encoder: Literal["full", "patch_embed"]
     tiles: Literal["train", "all"]
     epochs: Count
     samples_per_file: Positive
     batch_size: Positive
-    lr: Rate
+    accumulate: Positive
+    lr: PretrainLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     mask_ratio: Fraction
@@ -85,6 +112,27 @@ class Pretrain(Section):
     scales: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     decoder: Decoder
     save_steps: Positive
+
+
+class SftRates(Section):
+    language: RateOrFrozen
+    merger: RateOrFrozen
+    head: RateOrFrozen
+    blocks: RateOrFrozen
+    patch_embed: RateOrFrozen
+
+
+class SftLr(Section):
+    tiny: SftRates
+    pretrained: SftRates
+
+
+class Lora(Section):
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Text
+    encoder: bool
 
 
 class Sft(Section):
@@ -98,16 +146,15 @@ class Sft(Section):
     mse_weight: Weight
     epochs: Positive
     freeze_encoder_epochs: Count
+    feature_cache_gb: Weight
     batch_size: Positive
-    lr: Rate
-    encoder_lr: Rate
+    accumulate: Positive
+    lr: SftLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive
     augment: bool
-    lora_rank: Positive
-    lora_alpha: Positive
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    lora: Lora
     save_steps: Positive
 
     @model_validator(mode="after")
@@ -130,6 +177,7 @@ class Dpo(Section):
     loss: Literal["sigmoid", "hinge"]
     epochs: Positive
     batch_size: Positive
+    accumulate: Positive
     lr: Rate
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive
@@ -143,11 +191,20 @@ class Evaluate(Section):
     batch_size: Positive
 
 
+class Card(Section):
+    data: Text
+    licence: Text | None
+    attribution: Text | None
+    base_licence: Text | None
+
+
 class Params(Section):
     seed: Count
     threads: Positive
     report_to: Literal["none", "tensorboard", "wandb"]
     checkpoint_root: Text
+    launch: Text
+    memory: Memory
     data: Data
     split: Split
     model: Model
@@ -156,3 +213,10 @@ class Params(Section):
     prefs: Prefs
     dpo: Dpo
     evaluate: Evaluate
+    card: Card
+
+    @model_validator(mode="after")
+    def _four_bits_are_frozen(self) -> "Params":
+        if self.memory.four_bit and (self.model.backbone == TINY or not self.sft.lora.rank):
+            raise ValueError("memory.four_bit freezes the language model: it needs a pretrained backbone and sft.lora")
+        return self

@@ -23,23 +23,24 @@ import math
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, chat, checkpoints, files
+from src.core import backbone, checkpoints, files
 from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
 from src.core.mae_figure import reconstruction_grid
 from src.core.mae_nulls import masked_errors
 from src.core.patches import unpatchify
+from src.core.precision import autocast, compute_dtype, hold_weights, trainer_arguments
 from src.core.store import Store
-from src.core.trainable import ParameterGroups
-from src.core.training import arguments, cosine_schedule, rehearse, to
-from src.population import prompts
-from src.population.inputs import front_end, read_split
-from src.population.params import Model, Params
+from src.core.training import arguments, cosine_schedule, memory_advice, rehearse, to
+from src.population.groups import pretrain_groups
+from src.population.inputs import front_end, read_pca, read_split, write_mean
+from src.population.params import TINY, Params
 from src.population.samples import identity
+from src.population.starting import starting_model
 from src.population.views import Pretraining, TileViews
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    vlm, tokenizer = starting_model(params.model, store, params.seed)
+    pca = read_pca(inputs.pca)
+    tiny = params.model.backbone == TINY
+    half = compute_dtype(params.memory.precision)
+    dtype = torch.float32 if tiny else half
+    meta = dry_run and not tiny  # shapes say what fits
+    vlm, tokenizer, mean = starting_model(
+        params.model, store, split, pca, params.seed, dtype, params.memory.attention, meta
+    )
     visual = backbone.vision_encoder(vlm)
-    front = front_end(store, split, inputs.pca, params.model, visual.config)
+    front = front_end(store, mean, split, pca, params.model, visual.config)
     check_side(front.side, visual.config, store)
 
     chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.tiles.tile.tolist()
@@ -79,7 +87,11 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.pretrain.norm_pix_loss,
     )
     model = Pretraining(front, mae, params.pretrain.mask_ratio)
-    groups = parameter_groups(mae, params.pretrain.lr)
+    rates = params.pretrain.lr.tiny if tiny else params.pretrain.lr.pretrained
+    groups = pretrain_groups(mae, rates)
+    hold_weights(mae, groups.parameters(), dtype)
+    if params.memory.checkpoints_gradients(params.model.backbone):
+        vlm.activation_checkpointing_enable()
     logger.info(
         "%d views of %d tiles, validation on %d, %d units of which %.0f %% masked",
         len(views), len(chosen), len(held_out), units, 100 * params.pretrain.mask_ratio,
@@ -96,7 +108,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             scratch = checkpoints.folder(
                 params.checkpoint_root,
                 "pretrain",
-                {"seed": params.seed, "threads": params.threads}
+                {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
                 | {"model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()},
                 [inputs.tiles / "manifest.json", inputs.split, inputs.pca],
             )
@@ -109,9 +121,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                     report_to=params.report_to,
                     label_names=["noise"],  # what makes Trainer ask for a loss in validation
                     prediction_loss_only=True,
+                    **trainer_arguments(half),
                 )
             )
-            optimizer = groups.optimizer(params.pretrain.weight_decay, betas=(0.9, 0.95))
+            optimizer = groups.optimizer(
+                params.pretrain.weight_decay, betas=(0.9, 0.95), eight_bit=params.memory.optimizer_8bit
+            )
             schedule = cosine_schedule(optimizer, args, len(views), params.pretrain.warmup_ratio)
             trainer = PretrainTrainer(
                 model=model,
@@ -122,38 +137,20 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 optimizers=(optimizer, schedule),
                 callbacks=[groups, LiveLog(plots)],
             )
-            checkpoints.train(trainer, scratch, params.pretrain.save_steps)
+            with memory_advice("pretrain"):
+                checkpoints.train(trainer, scratch, params.pretrain.save_steps)
             groups.assert_moved()
             model.eval()
             errors = validation_errors(model, held_out, params.pretrain.batch_size)
             draw_reconstructions(plots / "reconstruction.png", model, held_out)
             files.write_json(plots / "masked_mse.json", errors)
             logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+        hold_weights(vlm, [], dtype)
         vlm.save_pretrained(folder)
+        write_mean(folder, front)
         tokenizer.save_pretrained(folder)
     if params.pretrain.epochs:
         checkpoints.remove(scratch)
-
-
-def starting_model(params: Model, store: Store, seed: int):
-    """The backbone and its tokenizer: built small from a config, or read from a folder or the hub."""
-    channels = store.bands if params.input == "bands" else 3
-    if params.backbone != "tiny":
-        return backbone.load(params.backbone, channels=channels), AutoTokenizer.from_pretrained(params.backbone)
-    values = [sign * (number + number / 100) for number in range(100) for sign in (1, -1)]  # all pairs of decimals
-    numbers = [prompts.answer(value, language) for value in values for language in prompts.PROMPTS]
-    tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
-    tiny = params.tiny
-    config = backbone.tiny_config(
-        params.family,
-        channels=channels,
-        patch_size=tiny.patch_size,
-        side=min(store.height, store.width),
-        vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
-        text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
-        tokenizer=tokenizer,
-    )
-    return backbone.build(config, seed), tokenizer
 
 
 def check_side(side: int, vision_config, store: Store) -> None:
@@ -164,19 +161,6 @@ def check_side(side: int, vision_config, store: Store) -> None:
             f"{store.folder}: tiles are {store.height} x {store.width} px, expected at least {2 * unit} "
             f"(2 x 2 units of {unit} px); use larger tiles or a smaller patch (model.tiny.patch_size)"
         )
-
-
-def parameter_groups(mae: MaskedAutoencoder, lr: float) -> ParameterGroups:
-    """What the loss reaches: the merger lies behind the last visible token and is left alone."""
-    visual = mae.visual
-    embedding = list(visual.patch_embed.parameters())
-    embedding += list(visual.pos_embed.parameters()) if hasattr(visual, "pos_embed") else []
-    blocks = list(visual.blocks.parameters()) if mae.encoder == "full" else []
-    decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
-    trained = {id(p) for p in (*embedding, *blocks, *decoder)}
-    for p in visual.parameters():
-        p.requires_grad_(id(p) in trained)
-    return ParameterGroups({"patch_embed": (embedding, lr, 0), "blocks": (blocks, lr, 0), "decoder": (decoder, lr, 0)})
 
 
 @torch.no_grad()
@@ -191,7 +175,8 @@ def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) 
     for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / batch_size)):
         batch = held_out.__getitems__(part.tolist())
         images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
-        errors, count = masked_errors(mae, images, valid, batch["noise"].to(device), model.mask_ratio, positions)
+        with autocast(mae):
+            errors, count = masked_errors(mae, images, valid, batch["noise"].to(device), model.mask_ratio, positions)
         sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}
         values += count
     return {name: round(total / values, 6) for name, total in sums.items()}
@@ -204,13 +189,16 @@ def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, co
     device = mae.mask_token.device
     batch = held_out.__getitems__(list(range(min(count, len(held_out)))))
     images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
-    out = mae(images, valid, batch["noise"].to(device), model.mask_ratio)
+    with autocast(mae):
+        out = mae(images, valid, batch["noise"].to(device), model.mask_ratio)
     mask = out["mask"][:, :, None, None, None].expand_as(out["prediction"])
     side = images.shape[-1]
     mask = unpatchify(mask, side, side)[:, :1]
     mended = torch.where(mask, unpatchify(mae.reconstruct(images, valid, out["prediction"]), side, side), images)
     names = [held_out.store.tiles.tile_id[row].rsplit("/", 1)[0] for row in held_out.rows[: len(images)]]
-    reconstruction_grid(path, images[:, :3].cpu().numpy(), mask[:, 0].cpu().numpy(), mended[:, :3].cpu().numpy(), names)
+    reconstruction_grid(
+        path, images[:, :3].cpu().numpy(), mask[:, 0].cpu().numpy(), mended[:, :3].float().cpu().numpy(), names
+    )
 
 
 if __name__ == "__main__":

@@ -25,27 +25,29 @@ if __name__ == "__main__":
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from peft import get_peft_model
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from src.core import backbone, baselines, checkpoints, files
+from src.core import backbone, baselines, checkpoints, files, lora
 from src.core.live import LiveLog
+from src.core.patches import BandFrontEnd
+from src.core.precision import compute_dtype, hold_weights, trainer_arguments
 from src.core.store import Store
-from src.core.trainable import ParameterGroups
-from src.core.training import arguments, cosine_schedule, rehearse, to
+from src.core.training import arguments, cosine_schedule, memory_advice, rehearse, to
 from src.population import model as model_folder
 from src.population import prompts
-from src.population.heads import GrowthModel
+from src.population.groups import sft_groups
 from src.population.inference import Reader, parsed
-from src.population.inputs import Split, front_end, read_pca, read_split
+from src.population.inputs import Split, front_end, read_mean, read_pca, read_split
 from src.population.model import Settings
-from src.population.params import Params, Sft
+from src.population.params import TINY, Params
 from src.population.samples import GrowthSamples, Prompter, identity
+from src.population.starting import starting_model
 
 logger = logging.getLogger(__name__)
 FORMED = 0.99  # share of answers that must parse before a growth rate in them counts
@@ -56,14 +58,32 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    front = front_end(store, split, inputs.pca, params.model)
-    vlm = backbone.load(inputs.pretrain, channels=front.channels)
-    tokenizer = AutoTokenizer.from_pretrained(inputs.pretrain)
-    if params.model.backbone != "tiny":
-        vlm = get_peft_model(vlm, model_folder.lora_config(params.sft))
-    settings = make_settings(params, store, split, inputs.pca, vlm.config.vision_config)
+    pca = read_pca(inputs.pca)
+    tiny = params.model.backbone == TINY
+    half = compute_dtype(params.memory.precision)
+    dtype = torch.float32 if tiny else half
+    if dry_run and not tiny:  # shapes say what fits
+        vlm, tokenizer, mean = starting_model(params.model, store, split, pca, params.seed, dtype, meta=True)
+    else:
+        vlm = backbone.load(
+            inputs.pretrain,
+            channels=store.bands if params.model.input == "bands" else len(pca[0]),
+            dtype=dtype,
+            four_bit=params.memory.four_bit,
+            attention=params.memory.attention,
+        )
+        tokenizer, mean = AutoTokenizer.from_pretrained(inputs.pretrain), read_mean(inputs.pretrain)
+    if params.memory.checkpoints_gradients(params.model.backbone):
+        vlm.activation_checkpointing_enable()
+    if not tiny and params.sft.lora.rank:
+        vlm = get_peft_model(vlm, lora.config(**params.sft.lora.model_dump()))
+    front = front_end(store, mean, split, pca, params.model, vlm.config.vision_config)
+    settings = make_settings(params, store, split, front)
     model = model_folder.assemble(vlm, settings, (params.sft.ce_weight, params.sft.mse_weight))
-    groups = parameter_groups(model, params.sft)
+    rates = params.sft.lr.tiny if tiny else params.sft.lr.pretrained
+    # With mse_weight 0 the words train alone and the head stays as it was drawn.
+    groups = sft_groups(model, rates, params.sft.freeze_encoder_epochs, head=params.sft.mse_weight > 0)
+    hold_weights(model, groups.parameters(), dtype)
 
     prompter = Prompter(tokenizer, settings, vlm.config.vision_config)
     train = GrowthSamples(store, split.rows("train"), prompter, params.seed, params.sft.augment)
@@ -84,7 +104,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = checkpoints.folder(
         params.checkpoint_root,
         "sft",
-        {"seed": params.seed, "threads": params.threads}
+        {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
         | {"model": params.model.model_dump(), "sft": params.sft.model_dump()},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )
@@ -97,9 +117,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             report_to=params.report_to,
             best="eval_selection",
             label_names=["target"],
+            **trainer_arguments(half),
         )
     )
-    optimizer = groups.optimizer(params.sft.weight_decay)
+    optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
     reader = Reader(model, tokenizer, settings, store, batch_size=4 * params.sft.batch_size)
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = SftTrainer(
@@ -112,9 +133,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), params.sft.warmup_ratio)),
             callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(params.sft.patience)],
         )
-        checkpoints.train(trainer, scratch, params.sft.save_steps)
+        with memory_advice("sft"):
+            checkpoints.train(trainer, scratch, params.sft.save_steps)
         groups.assert_moved()
-        model_folder.save(folder, model, tokenizer, settings)
+        model_folder.save(folder, model, tokenizer, settings, inputs.pretrain, dtype)
     checkpoints.remove(scratch)
 
 
@@ -149,13 +171,11 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
     return {name: float(value) for name, value in values.items()}
 
 
-def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, vision_config) -> Settings:
+def make_settings(params: Params, store: Store, split: Split, front: BandFrontEnd) -> Settings:
     """What bandwise.json will hold: everything between a tile and a number that is not a weight."""
-    front = front_end(store, split, pca_folder, params.model, vision_config)
     pca = None
-    if params.model.input == "pca3":
-        weight, bias = read_pca(pca_folder)
-        pca = {"weight": weight.double().tolist(), "bias": bias.double().tolist()}
+    if front.weight is not None:
+        pca = {"weight": front.weight.double().tolist(), "bias": front.bias.double().tolist()}
     train, validation = split.rows("train"), split.rows("validation")
     ridge = None
     if params.sft.head == "anchored":
@@ -174,8 +194,8 @@ def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, 
             "input": params.model.input,
             "band_names": store.band_names,
             "pixel_size": float(pixel_size) if np.isfinite(pixel_size) else None,
-            "band_mean": split.mean.double().tolist(),
-            "band_sd": split.sd.double().tolist(),
+            "band_mean": front.mean.double().tolist(),
+            "band_sd": front.sd.double().tolist(),
             "pca": pca,
             "side": front.side,
             "label": {
@@ -196,28 +216,6 @@ def make_settings(params: Params, store: Store, split: Split, pca_folder: Path, 
             },
             "split_hash": split.facts["hash"],
             "pretrained_on": params.pretrain.tiles,
-        }
-    )
-
-
-def parameter_groups(model: GrowthModel, sft: Sft) -> ParameterGroups:
-    """Language model or its LoRA, merger, head; encoder from `freeze_encoder_epochs` on, at its own rate."""
-    lora = hasattr(model.vlm, "get_base_model")
-    core = model.vlm.get_base_model() if lora else model.vlm
-    visual = backbone.vision_encoder(core)
-    mergers = {id(p) for name, p in visual.named_parameters() if "merger" in name}
-    encoder = [p for p in visual.parameters() if id(p) not in mergers]
-    merger = [p for p in visual.parameters() if id(p) in mergers]
-    seen = {id(p) for p in visual.parameters()}
-    language = [p for name, p in model.vlm.named_parameters() if id(p) not in seen and (not lora or "lora_" in name)]
-    return ParameterGroups(
-        {
-            # First, because Trainer logs the rate of the first group.
-            "lora" if lora else "language": (language, sft.lr, 0),
-            "merger": (merger, sft.lr, 0),
-            # With mse_weight 0 the words train alone and the head stays as it was drawn.
-            "head": (list(model.head.parameters()) if sft.mse_weight else [], sft.lr, 0),
-            "encoder": (encoder, sft.encoder_lr, sft.freeze_encoder_epochs),
         }
     )
 

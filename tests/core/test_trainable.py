@@ -1,13 +1,14 @@
 """A group of parameters that is meant to train and does not stops the run."""
 
 import logging
+import sys
 
 import pytest
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from src.core.errors import BandwiseError
+from src.core.errors import BandwiseError, DependencyError
 from src.core.trainable import ParameterGroups
 from src.core.training import arguments
 
@@ -62,12 +63,27 @@ def test_groups_that_train_pass(tmp_path):
     fit(tmp_path, net, ParameterGroups(parts(net, "encoder", "head"))).assert_moved()
 
 
-def test_a_group_without_gradient_stops_at_its_third_step(tmp_path):
+def test_a_group_that_no_gradient_reaches_stops_at_its_first_step(tmp_path):
     net = make_net()
     groups = ParameterGroups(parts(net, "encoder", "unused", "head"))
     with pytest.raises(BandwiseError, match="group 'unused' is meant to train and gets no gradient"):
         fit(tmp_path, net, groups)
-    assert groups.steps["unused"] == 3
+    assert groups.steps["unused"] == 1
+
+
+def test_a_group_whose_gradient_stays_zero_stops_at_its_third_step(tmp_path):
+    net = make_net()
+    groups = ParameterGroups(parts(net, "encoder"))  # the head above it is frozen, at zero
+    nn.init.zeros_(net.head.weight).requires_grad_(False)
+    with pytest.raises(BandwiseError, match="group 'encoder' is meant to train and gets no gradient"):
+        fit(tmp_path, net, groups)
+    assert groups.steps["encoder"] == 3
+
+
+def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(DependencyError, match=r"memory\.optimizer_8bit: bitsandbytes is not installed; install it"):
+        ParameterGroups(parts(make_net(), "head")).optimizer(0.0, eight_bit=True)
 
 
 def test_a_zero_layer_above_holds_a_group_back_for_one_step_only(tmp_path):

@@ -21,6 +21,7 @@ from src.core.store import Store
 from src.population import dpo, pca, preprocess, pretrain, prompts, sft, split
 from src.population import inputs as stage_inputs
 from src.population.params import Params
+from src.population.starting import starting_model
 from tests.tiles import write_geotiff
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,18 @@ SMALL = {
 }
 
 
+def sft_rates(rate: float, encoder: float = 0.0005) -> dict:
+    """`sft.lr` with one rate for language model, merger and head, and one for the encoder."""
+    groups = dict.fromkeys(("language", "merger", "head"), rate) | dict.fromkeys(("blocks", "patch_embed"), encoder)
+    return {"tiny": groups, "pretrained": groups}
+
+
+def pretrain_rates(rate: float) -> dict:
+    """`pretrain.lr` with one rate for all."""
+    groups = dict.fromkeys(("patch_embed", "blocks", "decoder"), rate)
+    return {"tiny": groups, "pretrained": groups}
+
+
 def small_values(changes: dict | None = None) -> dict:
     """The committed params.yaml with SMALL and then `changes`, as nested values."""
     values = YAML(typ="safe", pure=True).load(COMMITTED)
@@ -79,13 +92,13 @@ def small_params(changes: dict | None = None) -> Params:
     return validate(small_values(changes), Params, where="small")
 
 
-def write_study(folder: Path) -> Namespace:
+def write_study(folder: Path, side: int = SIDE) -> Namespace:
     """GeoTIFFs, labels.csv and aliases.csv below `folder`."""
     generator = np.random.default_rng(3)
     means = generator.integers(-60, 60, (PLACES + 1, BANDS))
     rows = []
     for number, mean in enumerate(means):
-        pixels = mean[:, None, None] + generator.integers(-30, 31, (BANDS, SIDE, SIDE))
+        pixels = mean[:, None, None] + generator.integers(-30, 31, (BANDS, side, side))
         pixels = pixels.astype(np.int8)
         if number % 5 == 0:
             pixels[:, : 3 + number % 4, :7] = NODATA
@@ -95,7 +108,8 @@ def write_study(folder: Path) -> Namespace:
         path = folder / "raw" / province / city / f"2020_{city}.tif"
         tags = {"quantisation": "linear", "scale": SCALE}
         names = [f"A{band:02d}" for band in range(BANDS)]
-        write_geotiff(path, pixels, tags, lat=lat, lon=lon, nodata=NODATA, band_names=names)
+        size = 0.04 * SIDE / side  # degrees, so that the ground is the same
+        write_geotiff(path, pixels, tags, lat=lat, lon=lon, pixel_size=size, nodata=NODATA, band_names=names)
         if number == 0:
             continue  # a tile without a label
         growth = 5 + 0.1 * mean[1] - 0.06 * mean[4] + generator.normal(0, 0.3)
@@ -106,13 +120,23 @@ def write_study(folder: Path) -> Namespace:
     return Namespace(tiles=folder / "raw", labels=folder / "labels.csv", aliases=folder / "aliases.csv")
 
 
-def prepare(folder: Path, params: Params) -> Namespace:
+def prepare(folder: Path, params: Params, side: int = SIDE) -> Namespace:
     """Everything before the first network: a namespace with the folders tiles, split and pca."""
     paths = Namespace(tiles=folder / "tiles", split=folder / "split", pca=folder / "pca")
-    preprocess.main(params, write_study(folder), Namespace(out=paths.tiles))
+    preprocess.main(params, write_study(folder, side), Namespace(out=paths.tiles))
     split.main(params, Namespace(tiles=paths.tiles), Namespace(out=paths.split))
     pca.main(params, Namespace(tiles=paths.tiles, split=paths.split), Namespace(out=paths.pca))
     return paths
+
+
+def begin(params: Params, study: Namespace, seed: int = 0) -> Namespace:
+    """What a training stage starts from: vlm, tokenizer, front and settings, nothing trained."""
+    store = Store.open(study.tiles)
+    split, projection = stage_inputs.read_split(study.split, store), stage_inputs.read_pca(study.pca)
+    vlm, tokenizer, mean = starting_model(params.model, store, split, projection, seed)
+    front = stage_inputs.front_end(store, mean, split, projection, params.model, vlm.config.vision_config)
+    settings = sft.make_settings(params, store, split, front)
+    return Namespace(vlm=vlm, tokenizer=tokenizer, front=front, settings=settings)
 
 
 def run_pretrain(study: Namespace, folder: Path, changes: dict | None = None, dry_run: bool = False) -> Path:

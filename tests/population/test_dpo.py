@@ -182,9 +182,9 @@ def test_the_best_epoch_is_kept_whole(study, trained, tmp_path, monkeypatch, lor
         out.metrics["eval_loss"] = next(scores)
         return out
 
-    def watch(folder, model, tokenizer, settings):
+    def watch(folder, model, tokenizer, settings, *rest):
         kept.update(weights(model.vlm))
-        save(folder, model, tokenizer, settings)
+        save(folder, model, tokenizer, settings, *rest)
 
     evaluation_loop, save = DPOTrainer.evaluation_loop, dpo.model_folder.save
     monkeypatch.setattr(DPOTrainer, "evaluation_loop", scripted)
@@ -220,10 +220,10 @@ def test_lora_moves_the_language_model_alone_and_merges(study, trained, store, s
     kept = {}
     save = dpo.model_folder.save
 
-    def watch(folder, model, tokenizer, settings):
+    def watch(folder, model, tokenizer, settings, *rest):
         kept["names"] = {name for name, p in model.vlm.named_parameters() if p.requires_grad}
         kept["head"] = Reader(model, tokenizer, settings, store, 8).head(split_of.rows("test"))
-        save(folder, model, tokenizer, settings)
+        save(folder, model, tokenizer, settings, *rest)
 
     monkeypatch.setattr(dpo.model_folder, "save", watch)
     changes = {"model.backbone": str(trained.pretrain), "dpo.lr": 0.01}

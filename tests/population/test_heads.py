@@ -7,11 +7,9 @@ import torch
 from src.core import baselines, chat
 from src.core.augment import orient
 from src.core.patches import band_means
-from src.population import sft
 from src.population.model import assemble
-from src.population.pretrain import starting_model
 from src.population.samples import GrowthSamples, Prompter
-from tests.population.conftest import small_params
+from tests.population.conftest import begin, small_params
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
@@ -22,8 +20,8 @@ def make(store, study, split_of):
 
     def make(head="anchored", family="qwen2_5_vl", weights=(1.0, 1.0)):
         params = small_params({"sft.head": head, "model.family": family})
-        vlm, tokenizer = starting_model(params.model, store, seed=0)
-        settings = sft.make_settings(params, store, split_of, study.pca, vlm.config.vision_config)
+        start = begin(params, study)
+        vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         torch.manual_seed(0)
         model = assemble(vlm, settings, weights).eval()
         prompter = Prompter(tokenizer, settings, vlm.config.vision_config)

@@ -6,11 +6,10 @@ import torch
 
 from src.core import chat
 from src.population import model as model_folder
-from src.population import prompts, sft
+from src.population import prompts
 from src.population.inference import KeyedSampling, Reader, group_predictions, mean_of_parsed, parsed
 from src.population.model import assemble
-from src.population.pretrain import starting_model
-from tests.population.conftest import small_params
+from tests.population.conftest import begin, small_params
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 NOTES = ["", "coast", "a much longer note, 12 34", "x"]
@@ -31,12 +30,12 @@ def make(store, study, split_of):
         params = small_params(
             {"model.family": family, "sft.head": "mlp", "sft.template": "{note}?", "sft.covariates": ["note"]}
         )
-        vlm, tokenizer = starting_model(params.model, store, seed=1)
+        start = begin(params, study, seed=1)
+        vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         with torch.no_grad():
             for p in vlm.parameters():
                 if p.ndim > 1:
                     p.mul_(6)
-        settings = sft.make_settings(params, store, split_of, study.pca, vlm.config.vision_config)
         torch.manual_seed(0)
         return Reader(assemble(vlm, settings), tokenizer, settings, store, batch_size)
 
@@ -207,7 +206,7 @@ def test_every_group_is_that_of_its_model_and_keeps_the_order(trained, store, sp
         for p in model.vlm.model.language_model.parameters():
             p.add_(0.3 * p.std().nan_to_num() * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     (tmp_path / "dpo").mkdir()
-    model_folder.save(tmp_path / "dpo", model, tokenizer, settings)
+    model_folder.save(tmp_path / "dpo", model, tokenizer, settings, trained.sft)
     rows = split_of.rows("test")
     rows.index += 100
     evaluate = small_params().evaluate

@@ -24,7 +24,7 @@ def copy(trained, tmp_path):
 def test_a_folder_read_and_written_again_answers_the_same(trained, store, split_of, tmp_path):
     model, tokenizer, settings = model_folder.load(trained.sft)
     (tmp_path / "again").mkdir()
-    model_folder.save(tmp_path / "again", model, tokenizer, settings)
+    model_folder.save(tmp_path / "again", model, tokenizer, settings, trained.pretrain)
     rows = split_of.rows("test")
     first = Reader(*model_folder.load(trained.sft), store, 4)
     second = Reader(*model_folder.load(tmp_path / "again"), store, 4)

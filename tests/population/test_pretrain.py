@@ -10,34 +10,38 @@ import torch
 from transformers import AutoTokenizer
 
 from src.core.errors import DataError
-from src.population import pretrain, prompts
-from tests.population.conftest import contents, run_pretrain, small_params, weights_of
+from src.population import inputs, prompts
+from src.population.starting import starting_model
+from tests.population.conftest import contents, pretrain_rates, run_pretrain, small_params, weights_of
 
 
-def starting_weights(store, seed=0):
-    return pretrain.starting_model(small_params().model, store, seed)[0].state_dict()
+@pytest.fixture
+def starting_weights(study, store, split_of):
+    """`starting_weights(seed)` -> what pretraining starts from."""
+    pca = inputs.read_pca(study.pca)
+    return lambda seed=0: starting_model(small_params().model, store, split_of, pca, seed)[0].state_dict()
 
 
 def moved(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_blocks_and_patch_embedding_move_and_nothing_else(trained, store):
-    changed = moved(starting_weights(store), weights_of(trained.pretrain))
+def test_blocks_and_patch_embedding_move_and_nothing_else(trained, starting_weights):
+    changed = moved(starting_weights(), weights_of(trained.pretrain))
     assert changed and all(".visual." in name and "merger" not in name for name in changed)
     for part in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.mlp.down_proj.weight"):
         assert any(name.endswith(part) for name in changed), part
 
 
-def test_patch_embed_mode_moves_the_patch_embedding_alone(study, store, tmp_path):
+def test_patch_embed_mode_moves_the_patch_embedding_alone(study, starting_weights, tmp_path):
     out = run_pretrain(study, tmp_path, {"pretrain.encoder": "patch_embed", "pretrain.epochs": 1})
-    assert moved(starting_weights(store), weights_of(out)) == {"model.visual.patch_embed.proj.weight"}
+    assert moved(starting_weights(), weights_of(out)) == {"model.visual.patch_embed.proj.weight"}
 
 
-def test_no_epoch_is_the_starting_model(study, store, tmp_path):
+def test_no_epoch_is_the_starting_model(study, starting_weights, tmp_path):
     out = run_pretrain(study, tmp_path, {"pretrain.epochs": 0})
-    assert not moved(starting_weights(store), weights_of(out))
-    assert moved(starting_weights(store, seed=1), weights_of(out))
+    assert not moved(starting_weights(), weights_of(out))
+    assert moved(starting_weights(seed=1), weights_of(out))
     assert (tmp_path / "plots" / "pretrain").is_dir(), "dvc expects every output"
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.decode(tokenizer(prompts.PROMPTS["zh"])["input_ids"]) == prompts.PROMPTS["zh"]
@@ -90,7 +94,9 @@ def test_errors_stand_beside_their_nulls(trained):
 
 def test_the_loss_falls(study, tmp_path):
     """Pixels of the small study are noise about the tile's mean, which is what can be learned."""
-    run_pretrain(study, tmp_path, {"pretrain.epochs": 8, "pretrain.lr": 0.005, "pretrain.norm_pix_loss": False})
+    run_pretrain(
+        study, tmp_path, {"pretrain.epochs": 8, "pretrain.lr": pretrain_rates(0.005), "pretrain.norm_pix_loss": False}
+    )
     folder = tmp_path / "plots" / "pretrain" / "plots" / "metrics"
     for kind in ("train", "validation"):
         losses = pd.read_csv(folder / kind / "loss.tsv", sep="\t").loss

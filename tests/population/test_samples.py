@@ -9,11 +9,10 @@ from src.core import chat
 from src.core.augment import orient
 from src.core.errors import DataError
 from src.core.patches import unpatchify
-from src.population import prompts, sft
+from src.population import prompts
 from src.population.model import load
-from src.population.pretrain import starting_model
 from src.population.samples import GrowthSamples, Prompter, identity
-from tests.population.conftest import CONTROL, small_params
+from tests.population.conftest import CONTROL, begin, small_params
 from tests.tiles import write_store
 
 
@@ -23,8 +22,8 @@ def make(store, study, split_of):
 
     def make(augment=True, changes=None, rows=None, seed=0):
         params = small_params(changes)
-        vlm, tokenizer = starting_model(params.model, store, seed=0)
-        settings = sft.make_settings(params, store, split_of, study.pca, vlm.config.vision_config)
+        start = begin(params, study)
+        vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         prompter = Prompter(tokenizer, settings, vlm.config.vision_config)
         return GrowthSamples(store, split_of.rows("train") if rows is None else rows, prompter, seed, augment)
 

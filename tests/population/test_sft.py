@@ -15,6 +15,7 @@ import torch
 from src.core import chat
 from src.core.errors import BandwiseError, DataError, ParamsError
 from src.population import sft
+from src.population.heads import GrowthModel
 from src.population.inference import Reader
 from src.population.model import load
 from tests.population.conftest import (
@@ -24,6 +25,7 @@ from tests.population.conftest import (
     moved_groups,
     run_pretrain,
     run_sft,
+    sft_rates,
     small_params,
     weights_of,
 )
@@ -60,7 +62,7 @@ def test_every_group_is_printed_and_moves(trained, study, tmp_path, caplog, head
     out = run_sft(study, trained.pretrain, tmp_path, changes)
     assert moved_groups(weights_of(trained.pretrain), weights_of(out)) == {"encoder", "merger", "language"}
     printed = caplog.text
-    for group in ("encoder", "merger", "language", "head"):
+    for group in ("patch_embed", "blocks", "merger", "language", "head"):
         assert re.search(rf"^  {group} +[\d,]+ parameters  lr ", printed, re.MULTILINE), group
     assert "32 training and 6 validation labels, 16 image tokens a tile" in printed
     last = safetensors.torch.load_file(out / "head.safetensors")["net.4.weight"]
@@ -148,7 +150,7 @@ def test_twice_the_same_bytes(trained, study, tmp_path):
 
 def test_seed_and_rates_change_the_weights(trained, study, tmp_path):
     usual = weights_of(trained.sft)["lm_head.weight"]
-    for number, changes in enumerate(({"seed": 1}, {"sft.lr": 0.0005})):
+    for number, changes in enumerate(({"seed": 1}, {"sft.lr": sft_rates(0.0005)})):
         other = run_sft(study, trained.pretrain, tmp_path / str(number), changes)
         assert not torch.equal(weights_of(other)["lm_head.weight"], usual)
 
@@ -174,14 +176,14 @@ def test_the_words_train_alone_too(trained, study, tmp_path):
 
 
 def test_a_group_without_gradient_stops_the_run_and_leaves_nothing(trained, study, tmp_path, monkeypatch):
-    forward = sft.GrowthModel.forward
+    forward = GrowthModel.forward
 
     @functools.wraps(forward)
     def detached(self, *args, **kwargs):
         out = forward(self, *args, **kwargs)
         return out | {"loss": out["cross_entropy"].mean()} if "loss" in out else out
 
-    monkeypatch.setattr(sft.GrowthModel, "forward", detached)
+    monkeypatch.setattr(GrowthModel, "forward", detached)
     with pytest.raises(BandwiseError, match="group 'head' is meant to train and gets no gradient"):
         run_sft(study, trained.pretrain, tmp_path)
     assert not (tmp_path / "sft").exists() and not list((tmp_path / "plots").glob("*"))
@@ -190,16 +192,16 @@ def test_a_group_without_gradient_stops_the_run_and_leaves_nothing(trained, stud
 def test_lora_moves_lora_vision_and_head_and_merges(trained, study, store, split_of, tmp_path, monkeypatch, caplog):
     """A folder as backbone is a pretrained model: the base of its language model stays as it was."""
     caplog.set_level(logging.INFO)
-    base = {"model.backbone": str(trained.pretrain), "sft.freeze_encoder_epochs": 0, "sft.lr": 0.01}
+    base = {"model.backbone": str(trained.pretrain), "sft.freeze_encoder_epochs": 0, "sft.lr": sft_rates(0.01)}
     pretrained = run_pretrain(study, tmp_path, base | {"pretrain.epochs": 1})
     assert moved_groups(weights_of(trained.pretrain), weights_of(pretrained)) == {"encoder"}
     kept = {}
     save = sft.model_folder.save
 
-    def watch(folder, model, tokenizer, settings):
+    def watch(folder, model, tokenizer, settings, *rest):
         kept["weights"] = {name: p.detach().clone() for name, p in model.vlm.named_parameters()}
         kept["head"] = Reader(model, tokenizer, settings, store, 8).head(split_of.rows("test"))
-        save(folder, model, tokenizer, settings)
+        save(folder, model, tokenizer, settings, *rest)
 
     monkeypatch.setattr(sft.model_folder, "save", watch)
     out = run_sft(study, pretrained, tmp_path, base)

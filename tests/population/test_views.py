@@ -9,10 +9,8 @@ from src.core.augment import orient
 from src.core.mae import MaskedAutoencoder
 from src.core.patches import BandFrontEnd
 from src.core.sensors import Quantisation
-from src.population.inputs import front_end
-from src.population.pretrain import starting_model
 from src.population.views import Pretraining, TileViews
-from tests.population.conftest import small_params
+from tests.population.conftest import begin, small_params
 
 SCALES = [1.0, 0.8, 0.6]
 
@@ -27,13 +25,12 @@ def views(store, split_of):
 
 
 @pytest.fixture
-def module(store, study, split_of):
+def module(study):
     params = small_params()
-    vlm, _ = starting_model(params.model, store, seed=0)
-    visual = vlm.model.visual
-    front = front_end(store, split_of, study.pca, params.model, visual.config)
+    start = begin(params, study)
     torch.manual_seed(0)
-    return Pretraining(front, MaskedAutoencoder(visual, front.side, "full", (1, 32, 2), True), 0.75)
+    mae = MaskedAutoencoder(start.vlm.model.visual, start.front.side, "full", (1, 32, 2), True)
+    return Pretraining(start.front, mae, 0.75)
 
 
 def everything(dataset, epoch):

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from src.population import evaluate, prefs, scoring
-from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, small_params
+from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, sft_rates, small_params
 
 # Enough training for words that can be parsed: without them there is no preference pair.
 CHANGES = {
     "sft.epochs": 20,
     "sft.batch_size": 4,
-    "sft.lr": 0.01,
+    "sft.lr": sft_rates(0.01),
     "sft.ce_weight": 1.0,
     "sft.mse_weight": 1.0,
     "prefs.num_samples": 5,

@@ -23,9 +23,11 @@ from src.population import dpo, samples, views
 from tests.population.conftest import (
     contents,
     prepare,
+    pretrain_rates,
     run_dpo,
     run_pretrain,
     run_sft,
+    sft_rates,
     small_params,
     small_values,
     train_small,
@@ -164,7 +166,8 @@ def test_an_incomplete_newest_checkpoint_is_skipped_aloud(ready, undisturbed, tm
 def test_other_params_start_afresh(ready, tmp_path, stop, caplog, stage):
     caplog.set_level(logging.INFO)
     stop(stage, 7, crash, Crash)
-    other = CHANGES | {f"{stage}.lr": 0.0003}
+    rates = {"pretrain": pretrain_rates(0.0003), "sft": sft_rates(0.0003), "dpo": 0.0003}
+    other = CHANGES | {f"{stage}.lr": rates[stage]}
     run_stage(ready, stage, tmp_path, other)
     assert not resumed_from(caplog)
     run_stage(ready, stage, tmp_path / "alone", other)

@@ -1,0 +1,67 @@
+"""The model that the first training stage starts from: built small, or read from a folder or the hub and widened."""
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from src.core import backbone, chat, hub
+from src.core.store import Store
+from src.core.widen import RGB, shifted_mean, widen
+from src.population import prompts
+from src.population.inputs import Split
+from src.population.params import TINY, Model
+
+
+def starting_model(
+    params: Model,
+    store: Store,
+    split: Split,
+    pca: tuple[torch.Tensor, torch.Tensor],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    meta: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.Tensor]:
+    """The backbone with a patch embedding for the tiles' bands (Route A) or for three components (Route B).
+
+    Args:
+        pca: weight (3, C) and bias (3,) of the pca stage, for `model.init: pca`.
+        dtype: of the weights of a pretrained backbone.
+        meta: shapes alone, without reading any weights.
+
+    Returns:
+        Model, tokenizer, and the band means (C,) to standardise with: the training tiles', or such as hide the
+        PCA's offset in them.
+    """
+    channels = store.bands if params.input == "bands" else RGB
+    allowed = (RGB, channels)
+    if params.backbone == TINY:
+        return *tiny_model(params, store, seed, channels), split.mean
+    if meta:
+        vlm = backbone.outline(params.backbone, channels=allowed, dtype=dtype)
+    else:
+        vlm = backbone.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
+    tokenizer = AutoTokenizer.from_pretrained(hub.fetch(params.backbone, weights=False))
+    if vlm.config.vision_config.in_channels == channels:
+        return vlm, tokenizer, split.mean
+    weight, offset = pca
+    widen(vlm, channels, params.init, seed, weight.to(vlm.device) if params.init == "pca" else None)
+    mean = shifted_mean(split.mean, split.sd, weight, offset) if params.init == "pca" else split.mean
+    return vlm, tokenizer, mean
+
+
+def tiny_model(params: Model, store: Store, seed: int, channels: int):
+    """A model of a few million weights drawn from `seed`, and a tokenizer trained on all prompts and answers."""
+    values = [sign * (number + number / 100) for number in range(100) for sign in (1, -1)]  # all pairs of decimals
+    numbers = [prompts.answer(value, language) for value in values for language in prompts.PROMPTS]
+    tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
+    tiny = params.tiny
+    config = backbone.tiny_config(
+        params.family,
+        channels=channels,
+        patch_size=tiny.patch_size,
+        side=min(store.height, store.width),
+        vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
+        text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
+        tokenizer=tokenizer,
+    )
+    return backbone.build(config, seed), tokenizer
