@@ -60,8 +60,10 @@ class Header:
         return (self.transform.a, -self.transform.e) if self.transform else (math.nan, math.nan)
 
 
-def read_header(path: Path, bands: int, name: str | None = None) -> Header:
+def read_header(path: Path, bands: int, name: str | None = None, max_bytes: int = MAX_TILE_BYTES) -> Header:
     """The checked header of one `.tif`, `.tiff` or `.npy` tile; no pixel is decoded.
+
+    `max_bytes` limits what the header may claim, decoded.
 
     Raises:
         DataError: not such a file, or truncated; another number of bands than `bands`; a dtype other
@@ -69,7 +71,8 @@ def read_header(path: Path, bands: int, name: str | None = None) -> Header:
             GeoTIFF; an int8 no-data value other than -128; malformed quantisation tags.
     """
     name = name or str(path)
-    header = _npy_header(path, name) if path.suffix.lower() == ".npy" else _geotiff_header(path, name)
+    form = _npy_header if path.suffix.lower() == ".npy" else _geotiff_header
+    header = form(path, name, max_bytes)
     if header.bands != bands:
         raise _unexpected(name, "bands", header.bands, bands, "export all bands or set model.bands")
     if header.dtype not in DTYPES:
@@ -114,8 +117,8 @@ def read_crop(
     """Decode the centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
 
     `pixels` is int8 for an int8 tile, where a pixel is invalid when any band is -128, and float16 for
-    a float tile, where it is invalid when any band is no data (or NaN, with `nan_is_nodata`) and is
-    stored as 0. int8 is decoded straight into `pixels`, by `threads` GDAL threads.
+    a float tile, where it is invalid when any band is no data (or NaN, with `nan_is_nodata` or a no-data
+    value of NaN) and is stored as 0. int8 is decoded straight into `pixels`, by `threads` GDAL threads.
 
     Raises:
         DataError: the pixels cannot be decoded, none is valid, a float is NaN (without
@@ -126,7 +129,7 @@ def read_crop(
     if header.dtype == "int8":
         np.greater(values.min(axis=0), NODATA, out=valid)
     else:
-        _store_floats(header, values, nan_is_nodata, threads, pixels, valid)
+        store_floats(header, values, nan_is_nodata, threads, pixels, valid)
     if not valid.any():
         raise _unexpected(header.name, "pixels", "nothing but no data", "a valid pixel", "remove the tile")
 
@@ -134,32 +137,50 @@ def read_crop(
 def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
     """The centre crop as the file holds it, but north-up, into `out` (C, size, size) of the header's dtype."""
     top, left = _crop_origin(header, size)
-    if header.flipped:
-        top = header.height - size - top
     if header.path.suffix.lower() == ".npy":
-        stored = np.load(header.path, mmap_mode="r", allow_pickle=False)
-        np.copyto(out, stored[:, top : top + size, left : left + size])
+        decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
+    else:
+        with opened(header, threads) as dataset:
+            decode_window(header, dataset, top, left, out)
+
+
+def opened(header: Header, threads: int) -> rasterio.DatasetReader:
+    """The header's GeoTIFF; while it is open, GDAL caches what `threads` threads have decoded."""
+    try:
+        return _open(header.path, num_threads=threads)
+    except RasterioError as error:
+        raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
+
+
+def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
+    """The window of `out` (C, h, w) whose first pixel is (top, left) of the north-up raster `source`."""
+    height, width = out.shape[1:]
+    if header.flipped:
+        top = header.height - height - top
+    if isinstance(source, np.ndarray):
+        np.copyto(out, source[:, top : top + height, left : left + width])
     else:
         try:
-            with _open(header.path, num_threads=threads) as dataset:
-                dataset.read(out=out, window=Window(left, top, size, size))
+            source.read(out=out, window=Window(left, top, width, height))
         except RasterioError as error:
             raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
     if header.flipped:
         out[:] = out[:, ::-1].copy()
 
 
-def _store_floats(
+def store_floats(
     header: Header, values: np.ndarray, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
+    """Decoded `values` (C, h, w) into `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
     # A sum is NaN where a term is, and also where infinities cancel: look again there.
     with np.errstate(invalid="ignore", over="ignore"):
         suspect = np.isnan(values.sum(axis=0))
     missing = np.zeros_like(suspect)
     missing[suspect] = np.isnan(values[:, suspect]).any(axis=0)
-    if missing.any() and not nan_is_nodata:
+    declared = header.nodata is not None and math.isnan(header.nodata)
+    if missing.any() and not (nan_is_nodata or declared):
         found = f"NaN in {int(missing.sum())} of {valid.size}"
-        fix = "set data.nan_is_nodata: true if NaN means no data, or fill them"
+        fix = "if they mean no data, say so (gdal_edit -a_nodata nan or data.nan_is_nodata: true), or fill them"
         raise _unexpected(header.name, "pixels", found, "numbers", fix)
     if header.nodata is not None:
         missing |= (values == header.nodata).any(axis=0)
@@ -175,14 +196,14 @@ def _store_floats(
         list(pool.map(np.copyto, pixels, values))
 
 
-def _geotiff_header(path: Path, name: str) -> Header:
+def _geotiff_header(path: Path, name: str, max_bytes: int) -> Header:
     try:
         with _open(path) as dataset:
             if len(set(dataset.dtypes)) > 1:
                 found = ", ".join(sorted(set(dataset.dtypes)))
                 raise _unexpected(name, "dtype", found, "one for all bands", "export it again")
             shape = (dataset.count, dataset.height, dataset.width)
-            _check_bytes(name, shape, dataset.dtypes[0])
+            _check_bytes(name, shape, dataset.dtypes[0], max_bytes)
             _check_blocks(dataset, path, name)
             names = dataset.descriptions
             return Header(
@@ -199,9 +220,9 @@ def _geotiff_header(path: Path, name: str) -> Header:
         raise _unexpected(name, "format", _reason(error), "a GeoTIFF", "export it again as GeoTIFF") from error
 
 
-def _npy_header(path: Path, name: str) -> Header:
+def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
     shape, dtype = npy.read_header(path, name)
-    _check_bytes(name, shape, dtype.name)
+    _check_bytes(name, shape, dtype.name, max_bytes)
     where = f"{name}.json"
     sidecar = npy.read_sidecar(path, where)
     position = (None, None, False)
@@ -245,11 +266,10 @@ def _crop_origin(header: Header, size: int) -> tuple[int, int]:
     return (header.height - size) // 2, (header.width - size) // 2
 
 
-def _check_bytes(name: str, shape: tuple[int, int, int], dtype: str) -> None:
-    found = math.prod(shape) * np.dtype(dtype).itemsize
-    if found > MAX_TILE_BYTES:
+def _check_bytes(name: str, shape: tuple[int, int, int], dtype: str, max_bytes: int) -> None:
+    if math.prod(shape) * np.dtype(dtype).itemsize > max_bytes:
         claimed = f"{' x '.join(map(str, shape))} {dtype}"
-        raise _unexpected(name, "size", claimed, f"at most {MAX_TILE_BYTES} bytes", "cut it into smaller tiles")
+        raise _unexpected(name, "size", claimed, f"at most {max_bytes} bytes", "cut it into smaller tiles")
 
 
 def _check_blocks(dataset: rasterio.DatasetReader, path: Path, name: str) -> None:

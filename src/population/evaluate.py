@@ -6,7 +6,7 @@
         --plots plots/population/evaluate
 
 Writes metrics/population.json (scores, intervals, audit), reports/population/predictions.parquet
-(validation and test rows, a column per group) and index.html, and the PNGs in plots/population/evaluate.
+(validation and test rows, a column per group), index.html and model_card.md, and the PNGs in plots/population/evaluate.
 This is the only stage that looks at test labels.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 from src.core import baselines, files, run, splits
 from src.core.errors import DataError
 from src.core.store import Store
-from src.population import page, scoring
+from src.population import card, page, scoring
 from src.population.params import Params
 
 
@@ -53,6 +53,10 @@ def main(params, inputs, out, dry_run=False):
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
     curves = page.read_curves(inputs.curves)
+    used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
+    used |= {"memory": params.memory.model_dump()}
+    used |= {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
+    used |= {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
         page.draw(plots, table, rows, scores, curves, facts["label_mean"])
@@ -62,14 +66,10 @@ def main(params, inputs, out, dry_run=False):
             *page.picture_sections(plots, inputs.pca / "quicklook.png"),
             page.data_section(files.read_json(inputs.tiles / "matching.json")),
             page.training_section(scores),
-            page.run_section(
-                {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
-                | {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
-                | {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
-                | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}
-            ),
+            page.run_section(used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}, card.NAME),
         ]
         page.write(report / "index.html", facts, sections)
+        card.write(report / card.NAME, params.card, used, store, rows, settings["sft"], facts, audit, scores)
     files.write_json(out.metrics, scores)
     for group in ("head", "text", "dpo", "ridge", "shuffled"):
         print(f"{group:<9} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
@@ -138,7 +138,7 @@ if __name__ == "__main__":
         },
         outputs={
             "metrics": "JSON of all scores",
-            "out": "folder for predictions.parquet and index.html",
+            "out": "folder for predictions.parquet, index.html and model_card.md",
             "plots": "folder for the figures",
         },
     )

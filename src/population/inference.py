@@ -48,7 +48,8 @@ class Reader:
     def batches(self, rows: pd.DataFrame, what: str):
         """Yield (rows, prompts padded on the left with tiles, all on the model's device)."""
         device = next(self.model.parameters()).device
-        for start in tqdm(range(0, len(rows), self.batch_size), desc=what, unit="batch", leave=False):
+        starts = range(0, len(rows), self.batch_size)
+        for start in tqdm(starts, desc=what, unit="batch", leave=False, disable=len(starts) < 2):
             part = rows.iloc[start : start + self.batch_size]
             batch = chat.pad_batch(self.prompter.prompts(part), None, self.tokenizer)
             batch["tiles"] = torch.from_numpy(self.store.read(part.tile.tolist()))

@@ -115,9 +115,11 @@ def save(
     if isinstance(vlm, PeftModel):
         lora.save_adapter(vlm, folder / ADAPTER, base)
         if getattr(lora.core(vlm), "is_quantized", False):
-            # Merged into the weights that were rounded to 4 bits, the rounding would stay.
+            # Merged into packed weights, the sum would be rounded to 4 bits again; into those of `base`, it would
+            # be another model than the one that was trained and validated.
             channels = lora.core(vlm).config.vision_config.in_channels
-            vlm = PeftModel.from_pretrained(backbone.load(base, channels=channels, dtype=dtype), folder / ADAPTER)
+            unpacked = backbone.load(base, channels=channels, dtype=dtype, four_bit=True).dequantize(dtype=dtype)
+            vlm = PeftModel.from_pretrained(unpacked, folder / ADAPTER)
         vlm = vlm.merge_and_unload()
     hold_weights(vlm, [], dtype)
     vlm.save_pretrained(folder)

@@ -238,10 +238,14 @@ def data_section(matching: dict) -> Section:
     )
 
 
-def run_section(settings: dict) -> Section:
-    """The settings of the stages whose outputs were read; long lists (one number per band) are left out."""
+def run_section(settings: dict, card: str) -> Section:
+    """The settings of the stages whose outputs were read; long lists (one number per band) are left out.
+
+    `card` is the file beside the page that says the rest.
+    """
     rows = [list(row) for row in _flat(settings, "")]
-    return Section("Parameters", tables=[Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)])
+    beside = f"{card}, beside this page, says what the model reads, under which licences it stands and what limits it."
+    return Section("Parameters", [beside], [Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)])
 
 
 def training_section(scores: dict) -> Section:

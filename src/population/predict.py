@@ -1,21 +1,39 @@
-"""Growth rates of new tiles from a model folder and nothing else.
+"""Growth rates from a model folder and nothing else: of new tiles as a table, or of a large raster as a map.
 
     python -m src.population.predict --model models/population/sft --tiles data/raw/new --out predictions.csv
+    python -m src.population.predict --model models/population/sft --raster big.tif --year 2020 --out growth_map.tif
 
 Tiles are named as in training, `<province>/<city>/<year>_<city>.tif`; a folder or a .zip. Writes one row
 a tile: tile_id, province, city, year, head (‰ per year), text (the answer), text_value (empty where the
 answer is not of the asked form).
+
+A raster is a GeoTIFF of any size. Windows of the size the model reads cover it, --stride px apart, half a
+window unless given. The map is a GeoTIFF with one cell per stride: the head's growth rates (‰ per year) of
+the windows that cover the cell, weighted by how near their centres are; NaN where the raster has no data.
 """
 
 import argparse
 from pathlib import Path
 
-PARSER = argparse.ArgumentParser(prog="python -m src.population.predict", description=__doc__)
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected at least 1")
+    return int(text)
+
+
+PARSER = argparse.ArgumentParser(
+    prog="python -m src.population.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 PARSER.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
-PARSER.add_argument("--tiles", type=Path, required=True, help="folder or .zip of tiles")
-PARSER.add_argument("--out", type=Path, required=True, help="CSV file to write")
-PARSER.add_argument("--covariates", type=Path, help=".csv or .xlsx with province, city, year and what the prompt names")
-PARSER.add_argument("--batch-size", type=int, default=16)
+SOURCE = PARSER.add_mutually_exclusive_group(required=True)
+SOURCE.add_argument("--tiles", type=Path, help="folder or .zip of tiles")
+SOURCE.add_argument("--raster", type=Path, help="GeoTIFF to map")
+PARSER.add_argument("--out", type=Path, required=True, help="file to write: CSV of tiles, GeoTIFF of a raster")
+PARSER.add_argument("--covariates", type=Path, help="tiles: .csv or .xlsx with province, city, year and the prompt's")
+PARSER.add_argument("--year", type=int, help="raster: its year; needed if the prompt names it, else only a tag")
+PARSER.add_argument("--stride", type=_positive, help="raster: px from window to window, and side of the map's cells")
+PARSER.add_argument("--batch-size", type=_positive, default=16)
 if __name__ == "__main__":
     PARSER.parse_args()  # --help ends here, before seconds of imports
 
@@ -26,22 +44,22 @@ import tempfile
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from src.core import archive, files, run, tiles
-from src.core.errors import DataError
+from src.core import archive, files, mosaic, run, tiles, windows
+from src.core.errors import DataError, ParamsError
 from src.core.raster import Header
 from src.core.sensors import Quantisation
 from src.core.store import Store, Writer
-from src.population import labels
+from src.population import labels, mapping
+from src.population.heads import GrowthModel
 from src.population.inference import Reader, parsed
-from src.population.model import Settings, load
+from src.population.model import Settings, load, read_settings
 
 
 def main(model: Path, root: Path, out: Path, covariates: Path | None = None, batch_size: int = 16) -> None:
     """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
-    network, tokenizer, settings = load(model)
-    if torch.cuda.is_available():
-        network.cuda()
+    network, tokenizer, settings = _loaded(model)
     with tempfile.TemporaryDirectory() as scratch:
         store = read_tiles(root, Path(scratch), settings)
         network.front.quantisation = store.quantisation  # another linear scale is another unit of the same values
@@ -54,20 +72,52 @@ def main(model: Path, root: Path, out: Path, covariates: Path | None = None, bat
         table.to_csv(aside, index=False, float_format="%.4f")
 
 
+def map_raster(
+    model: Path, path: Path, out: Path, year: int | None = None, stride: int | None = None, batch_size: int = 16
+) -> None:
+    """Map the GeoTIFF `path` with the model folder `model` into the GeoTIFF `out`, see `mapping.write_growth`.
+
+    Raises:
+        ParamsError: `out` is `path`, a stride beyond the window, or no year where the prompt names it.
+        DataError: a raster unlike the tiles of training, or a prompt with covariates, which differ from
+            place to place and which a raster does not hold.
+    """
+    if out.resolve() == path.resolve():
+        raise ParamsError(f"--out: found {out}, which is the raster; give another file")
+    settings = read_settings(model)  # weights are read last: a wrong raster should not cost minutes
+    if settings.covariates:
+        raise DataError(
+            f"{model}: the prompt names {settings.covariates}, which a raster does not hold; use a model whose prompt "
+            "names none, or --tiles with --covariates"
+        )
+    if year is None and "{year}" in settings.prompt:
+        raise ParamsError("--year: missing; the model's prompt names {year}: give the raster's year")
+    header = mosaic.read_header(path, settings.bands)
+    quantisation = agreed_with_training([header], settings, path)
+    if min(header.height, header.width) < settings.side:
+        raise DataError(
+            f"{path}: size: found {header.height} x {header.width} px, the model reads {settings.side} x "
+            f"{settings.side}; use a larger one"
+        )
+    stride = max(settings.side // 2, 1) if stride is None else stride
+    grid = windows.Grid(header.height, header.width, settings.side, stride)
+    network, tokenizer, _ = _loaded(model)
+    network.front.quantisation = quantisation
+
+    def head(strip: mapping.Strip, rows: np.ndarray) -> np.ndarray:
+        reader = Reader(network, tokenizer, settings, strip, batch_size)
+        return reader.head(pd.DataFrame({"tile": rows, "year": year}))
+
+    tags = {"window_px": settings.side, "stride_px": stride} | ({} if year is None else {"year": year})
+    mapping.write_growth(header, grid, head, out, tags)
+
+
 def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
     """The tiles below `root` as a store in `folder`, checked as preprocess checks them."""
-    trained = Quantisation.from_dict(settings.quantisation)
     with archive.opened(root) as opened:
         names = archive.find_tiles(opened, root)
         headers = tiles.read_headers(names, settings.bands)
-        undeclared = all(header.quantisation is None for header in headers)
-        param = (trained.kind, trained.scale) if undeclared else ("tags", None)
-        quantisation = tiles.agreed_quantisation(headers, *param)
-        if quantisation.kind != trained.kind:
-            raise DataError(f"{root}: quantisation is {quantisation}, the model was trained on {trained}; convert them")
-        tiles.check_pixel_sizes(headers)
-        tiles.check_band_names(headers)
-        check_like_training(headers, settings)
+        quantisation = agreed_with_training(headers, settings, root)
         size = tiles.common_size(headers, None)
         if size < settings.side:
             raise DataError(
@@ -89,8 +139,21 @@ def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
     return store
 
 
-def check_like_training(headers: list[Header], settings: Settings) -> None:
-    """Raise DataError where band names or pixel sizes are not those of the tiles the model was trained on."""
+def agreed_with_training(headers: list[Header], settings: Settings, where: Path) -> Quantisation:
+    """The quantisation that all files declare, or that of training where none does.
+
+    Raises:
+        DataError: quantisation, band names or pixel sizes differ, or are not those of the tiles the model
+            was trained on.
+    """
+    trained = Quantisation.from_dict(settings.quantisation)
+    undeclared = all(header.quantisation is None for header in headers)
+    param = (trained.kind, trained.scale) if undeclared else ("tags", None)
+    quantisation = tiles.agreed_quantisation(headers, *param)
+    if quantisation.kind != trained.kind:
+        raise DataError(f"{where}: quantisation is {quantisation}, the model was trained on {trained}; convert them")
+    tiles.check_pixel_sizes(headers)
+    tiles.check_band_names(headers)
     for header in headers:
         names, size = header.band_names, header.pixel_size[0]
         if names and settings.band_names and list(names) != settings.band_names:
@@ -106,6 +169,7 @@ def check_like_training(headers: list[Header], settings: Settings) -> None:
                     f"{header.name}: pixel size: found {size:g} ({header.crs}), expected {settings.pixel_size:g} as in "
                     "training, within 1 %; resample the tile"
                 )
+    return quantisation
 
 
 def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
@@ -125,9 +189,25 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
     return joined
 
 
+def _loaded(model: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
+    network, tokenizer, settings = load(model)
+    if torch.cuda.is_available():
+        network.cuda()
+    return network, tokenizer, settings
+
+
+def command(given: argparse.Namespace) -> None:
+    """What the command line asks for; raises ParamsError for an option that belongs to the other source."""
+    for name in ("covariates",) if given.raster else ("year", "stride"):
+        if getattr(given, name) is not None:
+            raise ParamsError(f"--{name}: not used with --{'raster' if given.raster else 'tiles'}; leave it out")
+    if given.raster:
+        map_raster(given.model, given.raster, given.out, given.year, given.stride, given.batch_size)
+    else:
+        main(given.model, given.tiles, given.out, given.covariates, given.batch_size)
+
+
 if __name__ == "__main__":
     given = PARSER.parse_args()
-    code, _ = run.outcome(
-        lambda: main(given.model, given.tiles, given.out, given.covariates, given.batch_size), "population.predict"
-    )
+    code, _ = run.outcome(lambda: command(given), "population.predict")
     sys.exit(code)

@@ -26,7 +26,6 @@ import torch
 from transformers import set_seed
 
 from src.core import files
-from src.core.errors import DataError
 from src.core.store import Store
 from src.population import prompts
 from src.population.inference import Reader
@@ -64,14 +63,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         if not counts["train"]["pairs"]:
             drawn = counts["train"]["rows"] * params.prefs.num_samples
             formless = counts["train"]["unparsable_answers"] > drawn / 2
-            raise DataError(
-                f"{inputs.model}: no training pair survives ({counts['train']}); "
-                + (
-                    "most answers lack the asked form, the model needs more steps: raise sft.epochs"
-                    if formless
-                    else "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin"
-                )
-            )
+            logger.warning(
+                "no training pair survives (%s), and dpo will stop unless dpo.epochs is 0; %s", counts["train"],
+                "most answers lack the asked form, the model needs more steps: raise sft.epochs"
+                if formless
+                else "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin",
+            )  # fmt: skip
         files.write_json(folder / "counts.json", counts)
 
 

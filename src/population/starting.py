@@ -1,13 +1,17 @@
 """The model that the first training stage starts from: built small, or read from a folder or the hub and widened."""
 
+from pathlib import Path
+
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from src.core import backbone, chat, hub
+from src.core.errors import ParamsError
 from src.core.store import Store
 from src.core.widen import RGB, shifted_mean, widen
 from src.population import prompts
 from src.population.inputs import Split
+from src.population.model import SETTINGS, read_settings
 from src.population.params import TINY, Model
 
 
@@ -42,11 +46,25 @@ def starting_model(
         vlm = backbone.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
     tokenizer = AutoTokenizer.from_pretrained(hub.fetch(params.backbone, weights=False))
     if vlm.config.vision_config.in_channels == channels:
+        check_band_names(Path(params.backbone), store)
         return vlm, tokenizer, split.mean
     weight, offset = pca
     widen(vlm, channels, params.init, seed, weight.to(vlm.device) if params.init == "pca" else None)
     mean = shifted_mean(split.mean, split.sd, weight, offset) if params.init == "pca" else split.mean
     return vlm, tokenizer, mean
+
+
+def check_band_names(folder: Path, store: Store) -> None:
+    """Raise ParamsError where the backbone is a model of this project that read its bands in another order."""
+    if not (folder / SETTINGS).is_file():
+        return
+    trained, found = read_settings(folder).band_names, store.band_names
+    if trained and found and trained != found:
+        band = next((n for n, pair in enumerate(zip(found, trained, strict=False)) if len(set(pair)) > 1), 0)
+        raise ParamsError(
+            f"{folder}: band {band + 1}: found {found[band]!r} in the tiles, expected {trained[band]!r}, "
+            "as the model was trained; export the bands in that order, or set another model.backbone"
+        )
 
 
 def tiny_model(params: Model, store: Store, seed: int, channels: int):

@@ -1,22 +1,23 @@
 """The quick encoder computes what transformers computes; loading refuses what does not fit."""
 
-import json
+from importlib.util import find_spec
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from src.core import backbone, chat
-from src.core.errors import DataError, ParamsError
-from src.core.patches import pixel_values
+from src.core import backbone
+from src.core.errors import DataError, DependencyError, ParamsError
+from tests import qwen_folders
+from tests.qwen_folders import FAMILIES, change_config, make_batch
 
-FAMILIES = list(backbone.FAMILIES)
 BANDS, PATCH = 5, 2
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return chat.tiny_tokenizer(["预测值：1.23‰"])
+    return qwen_folders.tokenizer()
 
 
 def make(family: str, tokenizer, *, seed: int = 0, side: int = 16):
@@ -40,25 +41,12 @@ def slowed(model):
     return model
 
 
-def make_batch(model, tokenizer, sides: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
-    """One image per side, in one batch with a short prompt and answer each."""
-    random = torch.Generator().manual_seed(seed)
-    config = backbone.vision_encoder(model).config
-    parts = [pixel_values(torch.randn(1, BANDS, side, side, generator=random), config) for side in sides]
-    pixels, grid = (torch.cat(part) for part in zip(*parts, strict=True))
-    tokens = [(side // PATCH // 2) ** 2 for side in sides]
-    prompts = [chat.encode_prompt(tokenizer, f"tile {i}", count) for i, count in enumerate(tokens)]
-    batch = chat.pad_batch(prompts, [chat.encode_answer(tokenizer, "1.5")] * len(sides), tokenizer)
-    names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
-    return {name: batch[name] for name in names} | {"pixel_values": pixels, "image_grid_thw": grid}
-
-
 @pytest.mark.parametrize("sides", [[16, 16], [20, 12], [28, 16]], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_quick_equals_transformers_forward_and_backward(family, sides, tokenizer):
     """With 8 px windows a side of 20 or 12 px leaves windows of 4, 2 and 1 units."""
     quick, plain = make(family, tokenizer), slowed(make(family, tokenizer))
-    batch = make_batch(quick, tokenizer, sides)
+    batch = make_batch(quick, sides)
     outputs = [model(**batch) for model in (quick, plain)]
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=0, atol=1e-5)
     for output in outputs:
@@ -75,7 +63,7 @@ def test_qwen25_windows_are_of_unequal_size(tokenizer):
     first = backbone.vision_encoder(model).blocks[0].attn
     call = first.forward
     first.forward = lambda hidden, cu_seqlens, **rest: seen.append(cu_seqlens) or call(hidden, cu_seqlens, **rest)
-    model(**make_batch(model, tokenizer, [20]))
+    model(**make_batch(model, [20]))
     assert len((seen[0][1:] - seen[0][:-1]).unique()) == 3
     assert 0 not in backbone.vision_encoder(model).config.fullatt_block_indexes
 
@@ -85,7 +73,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(family, tokenizer, tmp_path):
     model = make(family, tokenizer)
     model.save_pretrained(tmp_path)
     loaded = backbone.load(tmp_path, channels=BANDS).eval()
-    batch = make_batch(model, tokenizer, [16, 16])
+    batch = make_batch(model, [16, 16])
     assert torch.equal(model(**batch).logits, loaded(**batch).logits)
     assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
 
@@ -110,7 +98,7 @@ def test_the_channel_count_is_that_of_the_tiles(family, tokenizer):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_image_moves_its_own_logits_only(family, tokenizer):
     model = make(family, tokenizer)
-    batch = make_batch(model, tokenizer, [16, 20, 12])
+    batch = make_batch(model, [16, 20, 12])
     counts = batch["image_grid_thw"].prod(1).tolist()
     before = model(**batch).logits
     for i in range(3):
@@ -125,7 +113,7 @@ def test_every_image_moves_its_own_logits_only(family, tokenizer):
 def test_image_tokens_must_be_marked(family, tokenizer):
     """Without `mm_token_type_ids` two families refuse and Qwen2.5-VL silently loses rows and columns."""
     model = make(family, tokenizer)
-    batch = make_batch(model, tokenizer, [16, 16])
+    batch = make_batch(model, [16, 16])
     marked = model(**batch).logits
     del batch["mm_token_type_ids"]
     if family == "qwen2_5_vl":
@@ -142,33 +130,68 @@ def saved(tokenizer, tmp_path):
 
 
 def test_another_number_of_channels_is_refused(saved):
-    with pytest.raises(ParamsError, match=r"reads 5 channels and the tiles have 64.*pca3"):
+    with pytest.raises(ParamsError, match=r"reads 5 channels and the tiles have 64, expected 64; use a model of 64"):
         backbone.load(saved, channels=64)
+    with pytest.raises(ParamsError, match=r"reads 5 channels and the tiles have 64, expected 3 or 64; use a model"):
+        backbone.load(saved, channels=(3, 64))
+    assert backbone.load(saved, channels=(3, BANDS))
 
 
-def test_another_architecture_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
-    with pytest.raises(DataError, match=r"model_type is 'gpt2', expected one of qwen2_vl"):
-        backbone.load(tmp_path, channels=BANDS)
+def test_an_rgb_model_for_many_bands_is_pointed_to_pca3(tmp_path):
+    qwen_folders.write(tmp_path, "qwen2_vl")
+    with pytest.raises(ParamsError, match=r"reads 3 channels and the tiles have 64.*use model.input: pca3"):
+        backbone.load(tmp_path, channels=64)
 
 
-def test_a_folder_without_config_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no readable model config"):
-        backbone.load(tmp_path, channels=BANDS)
+@pytest.mark.parametrize("other", ["gpt2", "qwen3_vl_moe", "qwen2_audio", "qwen2_5_vl_text", None])
+def test_another_architecture_is_refused(other, saved):
+    change_config(saved, model_type=other)
+    with pytest.raises(DataError, match=rf"config.json: model_type is {other!r}, expected one of qwen2_vl, qwen2_5_vl"):
+        backbone.load(saved, channels=BANDS)
+
+
+def test_weights_of_another_family_are_refused(tmp_path):
+    qwen_folders.write(tmp_path, "qwen2_vl")
+    change_config(tmp_path, **qwen_folders.published_config("qwen2_5_vl"))
+    with pytest.raises(DataError, match="weights do not fit the config"):
+        backbone.load(tmp_path, channels=3)
+
+
+@pytest.mark.parametrize("vision", [{"depth": "many"}, {"hidden_act": 3}], ids=str)
+def test_fields_of_a_wrong_type_are_refused(vision, saved):
+    change_config(saved, vision_config=vision)
+    with pytest.raises(DataError, match=r"config.json: found fields that do not make a qwen2_5_vl"):
+        backbone.load(saved, channels=BANDS)
+
+
+def test_the_published_name_of_channels_is_not_overheard(tmp_path):
+    """transformers reads `in_channels` and takes 3 where there is none."""
+    qwen_folders.write(tmp_path, "qwen2_5_vl")
+    change_config(tmp_path, vision_config={"in_chans": 64})
+    with pytest.raises(DataError, match=r"vision_config.in_chans: found 64, which transformers does not read"):
+        backbone.load(tmp_path, channels=(3, 64))
+    change_config(tmp_path, vision_config={"in_chans": 64, "in_channels": 3})
+    assert backbone.read_config(tmp_path).vision_config.in_channels == 3
+
+
+def test_reading_the_config_needs_no_weights(tmp_path):
+    qwen_folders.write(tmp_path, "qwen3_vl")
+    for shard in tmp_path.glob("*.safetensors*"):
+        shard.unlink()
+    assert backbone.read_config(tmp_path).vision_config.deepstack_visual_indexes == [0, 1]
 
 
 def test_code_beside_the_weights_is_never_run(saved, tmp_path):
-    config = json.loads((saved / "config.json").read_text())
     trap = tmp_path / "ran"
     (saved / "trap.py").write_text(f"open({str(trap)!r}, 'w')\nclass Trap: pass\n")
-    config |= {"model_type": "trap", "auto_map": {"AutoConfig": "trap.Trap"}}
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="no readable model config"):
+    change_config(saved, model_type="trap", auto_map={"AutoConfig": "trap.Trap"})
+    with pytest.raises(DataError, match="found auto_map"):
         backbone.load(saved, channels=BANDS)
     assert not trap.exists()
 
 
-def rewrite(path, change):
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
     weights = load_file(path)
     change(weights, next(name for name in sorted(weights) if name.endswith("blocks.0.attn.qkv.weight")))
     save_file(weights, path, metadata={"format": "pt"})
@@ -180,13 +203,36 @@ def rewrite(path, change):
         (lambda weights, name: weights.pop(name), "blocks.0.attn.qkv.weight"),
         (lambda weights, name: weights.update({name: torch.zeros(3, 3)}), "blocks.0.attn.qkv.weight"),
         (lambda weights, name: weights.update({"reg_head": torch.zeros(3)}), "reg_head"),
+        (lambda weights, name: weights.pop("lm_head.weight"), "lm_head.weight"),
     ],
-    ids=["missing", "wrong shape", "superfluous"],
+    ids=["missing", "wrong shape", "superfluous", "no head"],
 )
 def test_weights_that_do_not_fit_are_named(saved, change, message):
-    rewrite(saved / "model.safetensors", change)
+    rewrite(saved, change)
     with pytest.raises(DataError, match=f"weights do not fit the config.*{message}"):
         backbone.load(saved, channels=BANDS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tied_heads(family, tmp_path):
+    """Absent on the hub, present in some finetunes, and never something else than the embedding."""
+    qwen_folders.write(tmp_path, family, tied=True, shards=1)
+    absent = backbone.load(tmp_path, channels=3)
+    assert absent.lm_head.weight is absent.get_input_embeddings().weight
+    embedding = absent.get_input_embeddings().weight.detach().bfloat16()
+    rewrite(tmp_path, lambda weights, name: weights.update({"lm_head.weight": embedding.clone()}))
+    present = backbone.load(tmp_path, channels=3)
+    assert present.lm_head.weight is present.get_input_embeddings().weight
+    rewrite(tmp_path, lambda weights, name: weights.update({"lm_head.weight": embedding + 1}))
+    with pytest.raises(DataError, match=r"tie_word_embeddings: found true.*write false"):
+        backbone.load(tmp_path, channels=3)
+
+
+def test_frequencies_that_old_checkpoints_hold_are_no_weights(tmp_path):
+    qwen_folders.write(tmp_path, "qwen2_vl", shards=1)
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    rewrite(tmp_path, lambda weights, _: weights.update({name: torch.ones(8)}))
+    assert backbone.load(tmp_path, channels=3)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not weights", "half"], ids=str)
@@ -196,12 +242,50 @@ def test_unreadable_weights_are_refused(saved, content):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:5000] if content == "half" else content)
-    with pytest.raises(DataError, match=r"no readable weights, expected model\.safetensors"):
+    with pytest.raises(DataError, match=r"found no weights, expected model\.safetensors|no whole safetensors file"):
         backbone.load(saved, channels=BANDS)
 
 
 def test_a_pickle_of_weights_is_not_opened(saved):
     torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
     (saved / "model.safetensors").unlink()
-    with pytest.raises(DataError, match="no readable weights"):
+    with pytest.raises(DataError, match=r"found pytorch_model.bin, expected model.safetensors; a pickle runs"):
         backbone.load(saved, channels=BANDS)
+
+
+@pytest.mark.parametrize(
+    ("package", "settings", "install"),
+    [
+        ("bitsandbytes", {"four_bit": True}, "pip install bitsandbytes"),
+        ("flash_attn", {"attention": "flash_attention_2", "dtype": torch.bfloat16}, "pip install flash-attn"),
+    ],
+)
+def test_optional_packages_are_asked_for_by_their_install_line(saved, package, settings, install):
+    if find_spec(package):
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(DependencyError, match=install):
+        backbone.load(saved, channels=BANDS, **settings)
+
+
+def test_four_bits_hold_the_language_model_alone_and_lora_trains_on_them(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    qwen_folders.write(tmp_path, "qwen2_5_vl")
+    # In train mode throughout: on some CPUs bitsandbytes repacks for inference, for widths in multiples of 64 alone.
+    whole, model = (backbone.load(tmp_path, channels=3, four_bit=bits).train() for bits in (False, True))
+    packed = {name.rpartition(".")[0] for name, p in model.named_parameters() if p.dtype == torch.uint8}
+    linear = {name for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert packed == {name for name in linear if name.startswith("model.language_model.")}
+    batch = make_batch(whole, [112, 84])
+    exact = whole(**batch).logits
+    assert 0 < (model(**batch).logits - exact).norm() < 0.5 * exact.norm()
+
+    tuned = get_peft_model(model, LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|down_proj)"))
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(10):
+        loss = tuned(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.1

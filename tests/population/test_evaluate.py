@@ -22,6 +22,10 @@ def role_of(block: int) -> str:
 
 @pytest.fixture
 def run(tmp_path, make_params, monkeypatch):
+    return make_run(tmp_path, make_params, monkeypatch)
+
+
+def make_run(tmp_path, make_params, monkeypatch):
     """A store whose band means explain the label, a split by blocks, two models with made-up answers."""
     generator = np.random.default_rng(0)
     level = generator.integers(-60, 60, TILES)
@@ -53,6 +57,8 @@ def run(tmp_path, make_params, monkeypatch):
         "folds": 5,
         "fold": 2,
         "unit": "block",
+        "block_degrees": 5.0,
+        "buffer_km": 100.0,
         "counts": {"train": 31, "test": 48},
         "hash": "abc",
         "label_mean": float(train.mean()),
@@ -75,6 +81,7 @@ def run(tmp_path, make_params, monkeypatch):
     files.write_json(tmp_path / "split" / "audit.json", audit)
     files.write_json(tmp_path / "tiles" / "matching.json", matching)
     settings = {"split_hash": "abc", "side": 6, "pretrained_on": "train", "band_mean": [0.0] * 64, "bands": 4}
+    settings |= {"language": "zh", "prompt": "预测 {year} 年的人口增长率 ```"}
     for name in ("sft", "dpo"):
         (tmp_path / name).mkdir()
         files.write_json(tmp_path / name / "bandwise.json", settings)
@@ -100,10 +107,11 @@ def run(tmp_path, make_params, monkeypatch):
     monkeypatch.setattr(scoring.baselines, "TREES", 5)
     inputs = {name: tmp_path / name for name in ("tiles", "split", "pca", "sft", "dpo", "curves")}
 
-    def call(name="run", dry_run=False):
+    def call(name="run", dry_run=False, changes=None):
         folder = tmp_path / name
         out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        evaluate.main(make_params({"evaluate.resamples": 200}), SimpleNamespace(**inputs), out, dry_run)
+        params = make_params({"evaluate.resamples": 200} | (changes or {}))
+        evaluate.main(params, SimpleNamespace(**inputs), out, dry_run)
         return out
 
     call.folder, call.fake, call.split, call.y = tmp_path, fake, split, y

@@ -1,16 +1,18 @@
 """New tiles through a model folder alone: the numbers of evaluate, and refusals of what it was not trained on."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from src.core.errors import BandwiseError, DataError
+from src.core.errors import BandwiseError, DataError, ParamsError
 from src.population import predict
 from src.population.inference import Reader
 from src.population.model import load
-from tests.population.conftest import CONTROL, run_sft
+from tests.population.conftest import CONTROL, ROOT, run_sft
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
 
 LINEAR = {"quantisation": "linear", "scale": 0.02}
@@ -163,3 +165,42 @@ def test_an_unparsable_answer_leaves_its_value_empty(one, trained, store, tmp_pa
     predict.main(trained.sft, folder, tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1].endswith(",预测值：3.25‰,3.2500") and lines[2].endswith(",about 3,")
+
+
+def asked(*arguments):
+    return predict.PARSER.parse_args(["--model", "m", "--out", "o", *arguments])
+
+
+def test_the_command_line_takes_one_source_and_its_own_options(trained, raw, tmp_path, capsys):
+    for arguments, message in (
+        ([], "one of the arguments --tiles --raster is required"),
+        (["--tiles", "t", "--raster", "r"], "not allowed with"),
+        (["--raster", "r", "--stride", "0"], "--stride: found 0, expected at least 1"),
+        (["--tiles", "t", "--batch-size", "-1"], "--batch-size: found -1"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            asked(*arguments)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+    for arguments, message in (
+        (["--tiles", "t", "--year", "2020"], "--year: not used with --tiles"),
+        (["--tiles", "t", "--stride", "8"], "--stride: not used with --tiles"),
+        (["--raster", "r", "--covariates", "c.csv"], "--covariates: not used with --raster"),
+    ):
+        with pytest.raises(ParamsError, match=message):
+            predict.command(asked(*arguments))
+    given = ["--model", str(trained.sft), "--tiles", str(raw), "--out", str(tmp_path / "out.csv")]
+    predict.command(predict.PARSER.parse_args(given))
+    assert len(pd.read_csv(tmp_path / "out.csv")) > 40
+
+
+def test_help_needs_neither_torch_nor_transformers():
+    program = (
+        "import contextlib, runpy, sys\n"
+        "sys.argv = ['predict', '--help']\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    runpy.run_module('src.population.predict', run_name='__main__')\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--raster" in done.stdout and "--stride" in done.stdout

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from src.core import backbone
 from src.core.errors import ParamsError
 from src.core.patches import pixel_values
 from src.core.store import Store
-from src.population import dpo
+from src.population import dpo, sft
 from src.population import inputs as stage_inputs
 from src.population.inference import Reader
 from src.population.model import load
@@ -202,9 +203,52 @@ def test_gradient_checkpointing_changes_no_weight(wide, hub, pretrained, tmp_pat
         torch.testing.assert_close(value, results[1][name], rtol=0, atol=1e-5)
 
 
+def test_a_backbone_of_this_project_must_have_read_the_same_bands(study, trained, tmp_path):
+    """Adapted to one region, it starts another; with the bands in another order it would start from noise."""
+    changes = {"model.backbone": str(trained.sft), "pretrain.epochs": 0}
+    run_pretrain(study, tmp_path / "same", changes)
+    other = shutil.copytree(trained.sft, tmp_path / "other")
+    settings = json.loads((other / "bandwise.json").read_text())
+    settings["band_names"].reverse()
+    (other / "bandwise.json").write_text(json.dumps(settings))
+    with pytest.raises(ParamsError, match=r"band 1: found 'A00' in the tiles, expected 'A07', as the model was trained"):
+        run_pretrain(study, tmp_path / "again", changes | {"model.backbone": str(other)})
+
+
 def test_four_bits_need_lora_on_a_pretrained_backbone():
     memory = small_params().memory.model_dump() | {"four_bit": True}
-    with pytest.raises(
-        ParamsError, match=r"^small: memory\.four_bit freezes the language model: it needs"
-    ):
+    with pytest.raises(ParamsError, match=r"^small: memory\.four_bit freezes the language model: it needs"):
         small_params({"memory": memory})
+
+
+def test_four_bits_train_and_save_what_was_validated(wide, tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    published = qwen_folders.published_config
+
+    def wider(family, **options):
+        """On a CPU bitsandbytes wants multiples of 64 on both sides."""
+        config = published(family, **options)
+        return config | {
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "vision_config": config["vision_config"] | {"out_hidden_size": 64},
+        }
+
+    monkeypatch.setattr(qwen_folders, "published_config", wider)
+    kept = {}
+    save = sft.model_folder.save
+    store = Store.open(wide.tiles)
+    rows = stage_inputs.read_split(wide.split, store).rows("test")
+
+    def watch(folder, model, tokenizer, settings, *rest):
+        kept["head"] = Reader(model, tokenizer, settings, store, 8).head(rows)
+        save(folder, model, tokenizer, settings, *rest)
+
+    monkeypatch.setattr(sft.model_folder, "save", watch)
+    memory = small_params().memory.model_dump() | {"four_bit": True, "optimizer_8bit": True}
+    changes = SHORT | {"model.backbone": str(qwen_folders.write(tmp_path / "hub", FAMILY)), "memory": memory}
+    start = run_pretrain(wide, tmp_path, changes)
+    out = run_sft(wide, start, tmp_path, changes)
+    assert moved_groups(weights_of(start), weights_of(out)) == {"encoder", "merger", "language"}
+    np.testing.assert_allclose(Reader(*load(out), store, 8).head(rows), kept["head"], rtol=0, atol=0.05)

@@ -1,0 +1,27 @@
+"""Text for Markdown files: escaped lines, fenced blocks, YAML."""
+
+import io
+import re
+
+from ruamel.yaml import YAML
+
+
+def plain(value: object) -> str:
+    """One line that Markdown shows as it is, for text from params and files."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
+
+
+def fenced(text: str, language: str = "") -> str:
+    """`text` as a code block whose fence is longer than any in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def block_yaml(values: dict) -> str:
+    """Block YAML in the order given, a line for each value."""
+    writer = YAML(pure=True)
+    writer.width = 4096
+    writer.indent(mapping=2, sequence=4, offset=2)
+    text = io.StringIO()
+    writer.dump(values, text)
+    return text.getvalue()

@@ -1,0 +1,230 @@
+"""reports/population/model_card.md: the README.md that a Hugging Face model needs, written from the run.
+
+YAML front matter, then Markdown from templates/model_card.md. The same run gives the same bytes: there is
+no date, host, commit or path outside the repository in it. What nobody has said is called unknown.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from src.core.markdown import block_yaml, fenced, plain
+from src.core.report import cell
+from src.core.store import Store
+from src.population import page, scoring
+from src.population.licences import Licence, base_licence, base_name, data_terms
+from src.population.params import Card
+
+NAME = "model_card.md"
+TEMPLATES = Path(__file__).parent / "templates"
+HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0")
+"""Names that the Hub knows; any other stands there as `other` with a `license_name`."""
+
+ROUTES = {"bands": "all bands (Route A)", "pca3": "three principal components of the bands (Route B)"}
+SCORED = {"head": "regression head", "text": "words after SFT", "dpo": "words after DPO"}
+"""Groups in the front matter's model-index."""
+
+
+def write(
+    path: Path,
+    card: Card,
+    used: dict,
+    store: Store,
+    rows: pd.DataFrame,
+    settings: dict,
+    facts: dict,
+    audit: dict,
+    scores: dict,
+) -> None:
+    """Write the card of a run to `path`.
+
+    Args:
+        used: the params sections of the run as plain values; data, model, pretrain, sft, ... by name.
+        rows: label rows with role, place, block, year, lat, lon, growth_rate, without the buffer's.
+        settings: bandwise.json of the sft model.
+        facts, audit: split.json and audit.json.
+        scores: what metrics/population.json holds.
+    """
+    backbone = used["model"]["backbone"]
+    licence = base_licence(backbone, card.base_licence)
+    data_licence, attribution = data_terms(card, used["data"]["root"])
+    train = rows[rows.role == "train"]
+    names = store.band_names
+    fields = {
+        "front_matter": block_yaml(front_matter(used, licence, settings["language"], scores)),
+        "base": None if backbone == "tiny" else base_name(backbone),
+        "family": used["model"]["family"],
+        "bands": store.bands,
+        "band_names": f" ({names[0]} to {names[-1]})" if names else "",
+        "side": settings["side"],
+        "pixel_size": _pixel_size(store.tiles),
+        "quantisation": str(store.quantisation),
+        "route": ROUTES[used["model"]["input"]],
+        "language": settings["language"],
+        "prompt": settings["prompt"],
+        "unit": page.UNIT,
+        "labels": {
+            "range": f"{cell(train.growth_rate.min())} to {cell(train.growth_rate.max())}",
+            "mean": cell(facts["label_mean"]),
+            "sd": cell(facts["label_sd"]),
+        },
+        "head": used["sft"]["head"],
+        "data": _data(store, train),
+        "data_licence": data_licence,
+        "attribution": attribution,
+        "match_year": used["data"]["match_year"],
+        "years": year_facts(store.samples, store.tiles),
+        "split": _split(facts, rows, left_out=len(store.samples) - len(rows)),
+        "audit": [(name.replace("_", " "), _number(value)) for name, value in audit.items()],
+        "transductive": scores["transductive"],
+        "parameters": block_yaml(training_params(used)),
+        "n": scores["head"]["n"],
+        "units": scores["units"],
+        "drawn": scores["mean"]["r2_low"] is not None,
+        "metrics": metrics_rows(scores),
+        "paired": paired_rows(scores["paired"]),
+        "base_licence": licence.said,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,  # Markdown: text from outside goes through `plain` or `fenced`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plain": plain, "fenced": fenced}
+    path.write_text(environment.get_template(NAME).render(fields), encoding="utf-8")
+
+
+def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> dict:
+    """The Hub's metadata: licence, base, tags, and `model-index` with R² and MAE of the model's own groups."""
+    backbone = used["model"]["backbone"]
+    values: dict = {"language": language}
+    if licence.name is None:
+        values["license"] = "unknown"
+    elif licence.name.lower() in HUB_LICENCES:
+        values["license"] = licence.name.lower()
+    else:
+        values |= {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.name.lower()).strip("-")}
+    if backbone == base_name(backbone) and re.fullmatch(r"[\w.-]+/[\w.-]+", backbone):
+        values["base_model"] = backbone
+    values["library_name"] = "transformers"
+    values["tags"] = ["satellite-embeddings", "remote-sensing", "population", "regression", "qwen-vl"]
+    values["metrics"] = ["r_squared", "mae"]
+    dataset = Path(used["data"]["root"]).stem
+    measured = [
+        {"type": kind, "name": f"{label}, {meaning}", "value": scores[group][key]}
+        for group, meaning in SCORED.items()
+        for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({page.UNIT})"))
+        if scores[group][key] is not None
+    ]
+    task = {"type": "regression", "name": "Population growth rate"}
+    result = {"task": task, "dataset": {"type": dataset, "name": dataset, "split": "test"}, "metrics": measured}
+    values["model-index"] = [{"name": "bandwise-population", "results": [result]}]
+    return values
+
+
+def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
+    """How many labels took a tile of another year (`other`) or a later one (`later`), and the (label, tile, count)."""
+    tile_year = tiles.set_index("tile").year[samples.tile].to_numpy()
+    years = pd.DataFrame({"label": samples.year.to_numpy(), "tile": tile_year})
+    other = years[years.label != years.tile]
+    pairs = [(int(label), int(tile), len(part)) for (label, tile), part in other.groupby(["label", "tile"])]
+    return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
+
+
+def metrics_rows(scores: dict) -> list[list[str]]:
+    """A row for every group of the report: model, baselines and null; `none` where no interval was given."""
+    rows = []
+    for name in (name for name in page.MEANING if name in scores):
+        score = scores[name]
+        kind = "null" if name == "shuffled" else "model" if name in (*scoring.NETWORK, *scoring.WORDS) else "baseline"
+        parsed = f"{score['parse_rate']:.1%}" if name in scoring.PARSED else ""
+        rows.append([name, page.MEANING[name], kind, *_scored(score), cell(score["rmse"]), parsed])
+    return rows
+
+
+def paired_rows(pairs: dict) -> list[list[str]]:
+    return [[page.PAIR_MEANING[name], *_scored(pair)] for name, pair in pairs.items()]
+
+
+def _scored(score: dict) -> list[str]:
+    """R² and MAE, each followed by its interval."""
+    cells = []
+    for key in ("r2", "mae"):
+        low, high = score[f"{key}_low"], score[f"{key}_high"]
+        cells += [cell(score[key]), "none" if low is None else f"{cell(low)} to {cell(high)}"]
+    return cells
+
+
+def training_params(used: dict) -> dict:
+    """The params that made the weights: no paths, and no rates or sizes of the other kind of backbone."""
+    backbone = used["model"]["backbone"]
+    data = {key: used["data"][key] for key in ("quantisation", "scale", "nan_is_nodata", "size", "match_year")}
+    others = {key: value for key, value in used.items() if key not in ("data", "split", "evaluate", "bandwise")}
+    others["model"] = used["model"] | {"backbone": base_name(backbone)}
+    return _without({"data": data} | others, "pretrained" if backbone == "tiny" else "tiny")
+
+
+def _without(values: dict, name: str) -> dict:
+    kept = {key: value for key, value in values.items() if key != name}
+    return {key: _without(value, name) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def _data(store: Store, train: pd.DataFrame) -> dict:
+    samples = store.samples
+    places = store.tiles.province + "/" + store.tiles.city
+    return {
+        "tiles": len(store.tiles),
+        "labels": len(samples),
+        "places": places.nunique(),
+        "provinces": store.tiles.province.nunique(),
+        "train": len(train),
+        "train_places": train.place.nunique(),
+        "tile_years": _span(store.tiles.year),
+        "label_years": _span(samples.year),
+        "region": _region(train),
+    }
+
+
+def _region(rows: pd.DataFrame) -> str:
+    where = rows[["lat", "lon"]].to_numpy(np.float64)
+    if not np.isfinite(where).all():
+        return "unknown coordinates"
+    (south, west), (north, east) = where.min(axis=0), where.max(axis=0)
+    return f"latitude {cell(south, 1)}° to {cell(north, 1)}°, longitude {cell(west, 1)}° to {cell(east, 1)}°"
+
+
+def _span(years: pd.Series) -> str:
+    first, last, count = int(years.min()), int(years.max()), years.nunique()
+    return str(first) if count == 1 else f"{first} to {last} ({count} years)"
+
+
+def _pixel_size(tiles: pd.DataFrame) -> str:
+    sizes, systems = tiles.pixel_size.dropna(), sorted(tiles.crs.dropna().unique())
+    if sizes.empty:
+        return "unknown (the tiles say none)"
+    name = "no CRS" if not systems else systems[0] if len(systems) == 1 else f"{len(systems)} CRSs"
+    return f"{sizes.median():g} in units of the tiles' CRS ({name})"
+
+
+def _split(facts: dict, rows: pd.DataFrame, left_out: int) -> dict:
+    unit = facts["unit"]
+    rule = "Whole places go to one side; there is no buffer, so places near each other may be on both"
+    if unit == "block":
+        rule = (
+            f"Whole blocks of {facts['block_degrees']:g}° go to one side; training tiles nearer than "
+            f"{facts['buffer_km']:g} km to a test or validation tile are left out ({left_out} labels)"
+        )
+    roles = [(role, len(part), part[unit].nunique()) for role, part in rows.groupby("role")]
+    order = {"train": 0, "validation": 1, "test": 2}
+    roles.sort(key=lambda row: order[row[0]])
+    return {"rule": rule, "unit": unit, "fold": facts["fold"] + 1, "folds": facts["folds"], "roles": roles}
+
+
+def _number(value: object) -> str:
+    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
