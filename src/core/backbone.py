@@ -23,6 +23,7 @@ from transformers.models.qwen3_vl import Qwen3VLConfig
 
 from src.core import hub
 from src.core.errors import DataError, DependencyError, ParamsError
+from src.core.quick import quicken
 
 FAMILIES = {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}
 
@@ -240,69 +241,6 @@ def _four_bits() -> BitsAndBytesConfig:
 def vision_encoder(model: nn.Module) -> nn.Module:
     """The vision transformer inside a Qwen-VL model (`model.model.visual`)."""
     return model.model.visual
-
-
-def quicken(model: PreTrainedModel) -> PreTrainedModel:
-    """Run the patch embedding as a Linear and attend to equal-sized windows in one batch.
-
-    A Conv3d whose kernel equals its stride is a matrix product over flattened patches, 6 to 8 times
-    faster as such on a CPU; transformers' SDPA path loops over windows in Python. Weights, their names
-    and results stay as they are (to rounding).
-    """
-    visual = vision_encoder(model)
-    embed = visual.patch_embed
-    embed.forward = _LinearPatchEmbedding(embed)
-    for block in visual.blocks:
-        block.attn.forward = _BatchedAttention(block.attn)
-    return model
-
-
-class _LinearPatchEmbedding:
-    def __init__(self, embed: nn.Module):
-        self.embed = embed
-
-    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # (patches, channels * frames * p * p) -> (patches, width)
-        proj = self.embed.proj
-        return nn.functional.linear(hidden_states.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias)
-
-
-class _BatchedAttention:
-    def __init__(self, attention: nn.Module):
-        self.attention = attention
-        self.general = attention.forward
-
-    def __call__(self, hidden_states, cu_seqlens, position_embeddings=None, **kwargs):
-        attention = self.attention
-        if attention.config._attn_implementation != "sdpa":
-            return self.general(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
-        cos, sin = (table.unsqueeze(-2).float() for table in position_embeddings)  # (tokens, 1, head_dim)
-        # (tokens, 3, heads, head_dim)
-        query, key, value = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        lengths = cu_seqlens[1:] - cu_seqlens[:-1]
-        sizes = lengths.unique().tolist()
-        if len(sizes) == 1:
-            mixed = _attend(query, key, value, sizes[0])
-        else:
-            mixed = torch.empty_like(query)
-            for size in sizes:
-                starts = cu_seqlens[:-1][lengths == size].long()
-                tokens = (starts[:, None] + torch.arange(size, device=starts.device)).flatten()
-                mixed = mixed.index_copy(0, tokens, _attend(query[tokens], key[tokens], value[tokens], size))
-        return attention.proj(mixed.flatten(1))
-
-
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> torch.Tensor:
-    """Attention within consecutive windows of `length` tokens; all (tokens, heads, head_dim)."""
-    query, key, value = (x.unflatten(0, (-1, length)).transpose(1, 2) for x in (query, key, value))
-    mixed = nn.functional.scaled_dot_product_attention(query, key, value)  # (windows, heads, length, head_dim)
-    return mixed.transpose(1, 2).flatten(0, 1)
-
-
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
 def _set_generation_tokens(model: PreTrainedModel) -> None:

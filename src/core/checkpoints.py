@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from transformers import Trainer, TrainerCallback
 
-from src.core import files
+from src.core import files, processes
 from src.core.errors import DataError, Interrupted, StorageError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def folder(root: str, stage: str, params: dict, inputs: Iterable[Path]) -> Path:
         sources.append(Path(main))
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, ensure_ascii=False).encode())
     digest.update(files.tree_sha256(inputs).encode())
+    digest.update(processes.sharding().encode())  # each has its own form of checkpoint; their number matters to none
     digest.update(files.tree_sha256(sorted(set(sources))).encode())
     return Path(root) / f"{stage}-{digest.hexdigest()[:16]}"
 
@@ -53,13 +54,15 @@ def latest(checkpoints: Path) -> Path | None:
 
 def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
     """Train from the newest complete checkpoint or from the start; SIGTERM saves and raises `Interrupted`."""
-    resume = latest(checkpoints)
+    resume = processes.from_main(lambda: latest(checkpoints))
     guard = _Guard(trainer, save_steps, resume)
     trainer.add_callback(guard)
     if resume:
         logger.info("resuming from %s", resume)
         if epochs := _stopped_early(resume):
             trainer.args.num_train_epochs = epochs  # Trainer would forget the stop and train on
+    if not processes.is_main():
+        torch.manual_seed(trainer.args.seed + processes.rank())  # or all would drop the same units
     previous = signal.signal(signal.SIGTERM, guard.stop)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -73,7 +76,8 @@ def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
 
 def remove(checkpoints: Path) -> None:
     """Delete what a finished stage no longer needs."""
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if processes.is_main():
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class TrainedWeightsMixin:
@@ -85,14 +89,21 @@ class TrainedWeightsMixin:
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
             return
-        weights = {name: p.detach().contiguous() for name, p in self._owned().items()}
+        whole = state_dict or {}  # of sharded parameters
+        weights = {name: whole.get(name, p.detach()).contiguous() for name, p in self._owned().items()}
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(weights, Path(output_dir) / "model.safetensors", metadata={"format": "pt"})
 
+    def _prepare_for_training(self, *args, **kwargs):
+        self._owned()  # while the optimizer still holds the model's parameters: DeepSpeed's holds parts of them
+        return super()._prepare_for_training(*args, **kwargs)
+
     def _owned(self) -> dict[str, torch.nn.Parameter]:
-        ids = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        model = self.accelerator.unwrap_model(self.model)
-        return {name: p for name, p in model.named_parameters() if id(p) in ids}
+        parameters = dict(self.accelerator.unwrap_model(self.model).named_parameters())
+        if not hasattr(self, "_names"):
+            ids = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+            self._names = [name for name, p in parameters.items() if id(p) in ids]
+        return {name: parameters[name] for name in self._names}
 
     def _issue_warnings_after_load(self, load_result) -> None:
         # Frozen weights are absent by design; a trained one would go on from where it started.
@@ -110,10 +121,11 @@ class _Guard(TrainerCallback):
 
     def __init__(self, trainer: Trainer, save_steps: int, resume: Path | None):
         self.trainer, self.save_steps, self.resume = trainer, save_steps, resume
-        self.stopped = False
+        self.signalled = False
+        self.stopped = False  # as all processes have agreed
 
     def stop(self, signum, frame) -> None:
-        self.stopped = True
+        self.signalled = True
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.resume:
@@ -124,12 +136,14 @@ class _Guard(TrainerCallback):
                 self.trainer._metrics["train"].update(sums["metrics"])
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        # accelerate tells the data set of a new epoch, but not after a resume in the middle of one, and not
-        # when several processes share it (DataLoaderShard.set_epoch).
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            self.trainer.train_dataset.set_epoch(state.global_step * args.num_train_epochs // state.max_steps)
+        # Nobody else tells them, or not after a resume in the middle of an epoch.
+        epoch = state.global_step * args.num_train_epochs // state.max_steps
+        for drawn in (self.trainer.train_dataset, getattr(self.trainer, "batches", None)):
+            if hasattr(drawn, "set_epoch"):
+                drawn.set_epoch(epoch)
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.stopped = processes.any_of(self.signalled)  # the signal reaches one process a step before another
         if not _epoch_is_whole(args, state):
             # The end of an epoch saves too, after its evaluation; a checkpoint before that would miss it.
             control.should_save = self.stopped or state.global_step % self.save_steps == 0
@@ -143,12 +157,15 @@ class _Guard(TrainerCallback):
         return control
 
     def on_save(self, args, state, control, **kwargs):
+        # Waits for all, each of which has written its random state.
+        losses = processes.gather(self.trainer._tr_loss.item())
         if state.is_world_process_zero:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             metrics = getattr(self.trainer, "_metrics", {"train": {}})["train"]
-            sums = {"loss": self.trainer._tr_loss.item(), "last_logged": self.trainer._globalstep_last_logged}
+            sums = {"loss": sum(losses) / len(losses), "last_logged": self.trainer._globalstep_last_logged}
             files.write_json(path / SUMS, sums | {"metrics": metrics})
             _complete(path)
+        processes.wait()
 
 
 def _stopped_early(checkpoint: Path) -> int | None:

@@ -14,6 +14,7 @@ import pandas as pd
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from src.core import processes
 from src.core.errors import DataError, StorageError
 
 
@@ -21,20 +22,28 @@ from src.core.errors import DataError, StorageError
 def complete_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it is synced and renamed to `path`.
 
-    On any exception the folder is removed and `path` is left as it was.
+    On any exception the folder is removed and `path` is left as it was. Of several processes the main one does
+    that, when all have come to the end, and the others get the name of a folder that is not there.
     """
     if path.exists() and not path.is_dir():  # said before hours of work, not after
         raise StorageError(f"{path}: found a file, expected a folder or nothing; remove it or choose another folder")
     aside = _aside(path)
+    if not processes.is_main():
+        yield aside
+        processes.wait()  # for all, before the main process renames
+        processes.wait()  # for the main process, which has renamed
+        return
     try:
         aside.mkdir(parents=True)
         yield aside
+        processes.wait()
         for file in sorted(aside.rglob("*")):
             if file.is_file():
                 _sync(file)
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(aside, path)
+        processes.wait()
     except OSError as error:
         raise _storage_error(path, error) from error
     finally:

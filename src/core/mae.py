@@ -141,7 +141,11 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(self.decoder_norm(full))
 
     def forward_loss(self, patches, prediction, weight, mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean squared error over valid pixels of masked patches, and the target it was taken against."""
+        """Squared error over valid pixels of masked patches, and the target it was taken against.
+
+        The sum over valid pixels is divided by the number of all masked ones: each valid pixel of a batch counts
+        alike, however the batch is split.
+        """
         target = patches
         if self.norm_pix_loss:
             mean, sd = unit_statistics(patches, weight, self.unit)
@@ -150,7 +154,7 @@ class MaskedAutoencoder(nn.Module):
         # What does not count is its own target: one fused pass, where products with the weight took half the step.
         wanted = torch.where(counted > 0, target, prediction.detach())
         squared = nn.functional.mse_loss(prediction, wanted, reduction="sum")
-        return squared / (counted.sum() * patches.shape[2]).clamp_min(1), target
+        return squared / (mask.sum() * patches[0, 0].numel()), target
 
     def reconstruct(self, images: torch.Tensor, valid: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
         """Predicted patches in standardised band units; per-patch statistics are undone with the true ones."""

@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from src.core import params as params_file
+from src.core import processes
 from src.core.errors import BandwiseError, Interrupted, StorageError
 
 PR_SET_PDEATHSIG = 1
+GRACE = 2  # seconds
 
 
 def stage(
@@ -39,7 +41,11 @@ def stage(
     """
     arguments = vars(command_line(name=name, doc=doc, inputs=inputs, outputs=outputs).parse_args(argv))
     _die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO if processes.is_main() else logging.ERROR, format="%(message)s", stream=sys.stderr
+    )
+    if not processes.is_main():
+        processes.quiet()
 
     def body() -> None:
         main(
@@ -54,11 +60,13 @@ def stage(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code, message = outcome(body, name)
+        if code == 0:  # else another process may be gone, and saying goodbye to it would hang
+            processes.leave()
     except SystemExit as stop:
         code, message = stop.code, "stopped by a signal; the same command starts again"
     finally:
         signal.signal(signal.SIGTERM, previous)
-        if not arguments["dry_run"]:
+        if not arguments["dry_run"] and processes.is_main():
             _write_status(name, code, message, started)
     sys.exit(code)
 
@@ -84,6 +92,10 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
         code, message = error.exit_code, str(error)
     except OSError as error:
         code, message = StorageError.exit_code, f"{error.filename or name}: {error.strerror or error}"
+    if not processes.is_main():
+        # What stops all, the main process says; the launcher then ends the others while they wait here.
+        time.sleep(GRACE)
+        name = f"{name}, process {processes.rank()}"
     print(f"{name}: {message}", file=sys.stderr)
     return code, message
 

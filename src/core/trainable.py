@@ -1,10 +1,11 @@
 """What trains: the groups of parameters, printed before training and held to it during."""
 
 import logging
+import warnings
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from src.core.errors import BandwiseError, DependencyError
 
@@ -91,6 +92,18 @@ class ParameterGroups(TrainerCallback):
         still = [name for name in self.groups if self.steps[name] and name not in self.moved]
         if still:
             raise BandwiseError(f"group {still[0]!r} was meant to train and did not move; is its learning rate 0?")
+
+
+def checkpoint_activations(vlm: PreTrainedModel) -> None:
+    """Hold the inputs of each layer and block alone, and compute the rest again in the backward pass.
+
+    transformers would also make the embeddings' output require a gradient, for a kind of checkpointing that is not
+    used here, and with it send gradients through a frozen vision encoder.
+    """
+    # peft and trl ask for it by its old name.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    vlm.enable_input_require_grads = lambda: None
+    vlm.activation_checkpointing_enable()
 
 
 def adamw8bit() -> type[torch.optim.Optimizer]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
+from src.core import processes
 from src.core.errors import DependencyError, ParamsError
 from src.core.trainable import ParameterGroups
 
@@ -24,14 +25,23 @@ def arguments(
     epochs: int,
     batch_size: int,
     report_to: str,
+    accumulate: int = 1,
     best: str | None = None,
     **more,
 ) -> dict:
     """Keyword arguments for `TrainingArguments` (or a subclass), one log and one evaluation an epoch.
 
+    `batch_size` is that of a step: all processes share it, and each takes its part in `accumulate` micro-batches
+    (`batches.GlobalBatchMixin` keeps the loss that of the whole batch).
     With `best`, the checkpoint with the best such metric is loaded at the end; "loss" is better when lower.
     bf16 is used where a GPU has it; on the CPU float32 keeps results comparable between machines.
     """
+    parts = processes.count() * accumulate
+    if batch_size % parts:
+        raise ParamsError(
+            f"batch_size: found {batch_size}, expected a multiple of {parts} ({processes.count()} processes x "
+            f"accumulate {accumulate}); change one of them"
+        )
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
         raise DependencyError(f"report_to: {report_to} is not installed; run pip install {report_to}, or set none")
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -41,8 +51,9 @@ def arguments(
         "output_dir": str(checkpoints),
         "seed": seed,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
+        "per_device_train_batch_size": batch_size // parts,
+        "gradient_accumulation_steps": accumulate,
+        "per_device_eval_batch_size": batch_size // accumulate,  # every process evaluates all samples
         "bf16": half,
         "logging_strategy": "epoch",
         "eval_strategy": "epoch",
@@ -60,14 +71,17 @@ def arguments(
             "metric_for_best_model": best,
             "greater_is_better": not best.endswith("loss"),
         }
-    return chosen | more
+    chosen |= more
+    if processes.count() > 1 and not torch.cuda.is_available():
+        chosen["use_cpu"] = True  # or accelerate would not connect the processes
+    return chosen
 
 
 def cosine_schedule(
     optimizer: torch.optim.Optimizer, args: TrainingArguments, samples: int, warmup_ratio: float
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Cosine decay to zero over the whole training, after a linear warm-up over `warmup_ratio` of it."""
-    per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    per_step = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
     steps = math.ceil(samples / per_step) * int(args.num_train_epochs)
     return get_cosine_schedule_with_warmup(optimizer, min(round(warmup_ratio * steps), steps // 2), steps)
 

@@ -24,9 +24,9 @@ CLI = {
 if __name__ == "__main__":
     run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
 
-import json
 import logging
 import math
+import shutil
 import warnings
 from pathlib import Path
 
@@ -39,21 +39,21 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import chat, checkpoints, files, lora, metrics
-from src.core.errors import DataError
+from src.core import checkpoints, files, lora, metrics, processes
+from src.core.dry_run import report as dry_run_report
 from src.core.live import LiveLog
 from src.core.precision import compute_dtype, trainer_arguments
+from src.core.sharding import gather_weights
 from src.core.store import Store
-from src.core.trainable import ParameterGroups
-from src.core.training import arguments, memory_advice, rehearse, to
+from src.core.trainable import ParameterGroups, checkpoint_activations
+from src.core.training import arguments, memory_advice
 from src.population import model as model_folder
-from src.population.heads import GrowthModel
 from src.population.inputs import read_split
+from src.population.pairs import LoraTrainer, PairCollator, WordsTrainer, answer_log_probs, read_pairs
 from src.population.params import TINY, Params
 from src.population.samples import Prompter
 
 logger = logging.getLogger(__name__)
-REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 RESAMPLES = 2000
 
 
@@ -63,14 +63,22 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     disable_datasets_bars()
     # trl asks for the deprecated name at every step.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    if not params.dpo.epochs:
+        pass_on(inputs.model, out, dry_run)
+        return
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
     half = compute_dtype(params.memory.precision)
     adapted = params.model.backbone != TINY and params.sft.lora.rank > 0
     dtype = torch.float32 if params.model.backbone == TINY else half
-    model, tokenizer, settings = model_folder.load(
-        inputs.model, dtype=dtype, four_bit=params.memory.four_bit, attention=params.memory.attention
-    )
+    if dry_run and params.model.backbone != TINY:  # shapes say what fits
+        model, tokenizer, settings = model_folder.load(inputs.model, meta=True, dtype=dtype)
+    else:
+        model, tokenizer, settings = model_folder.load(
+            inputs.model, dtype=dtype, four_bit=params.memory.four_bit, attention=params.memory.attention
+        )
+    if params.memory.checkpoints_gradients(params.model.backbone):
+        checkpoint_activations(model.vlm)  # before trl does, which would do it another way
     samples = split.samples.set_index("sample", drop=False)
     pairs = {role: read_pairs(inputs.prefs / f"{role}.jsonl", samples) for role in ("train", "validation")}
     logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
@@ -83,11 +91,22 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         logger.info(groups.describe())
         examples = pairs["train"].head(params.dpo.batch_size).to_dict("records")
 
-        def loss(device):
-            chosen, rejected = answer_log_probs(vlm, to(collator(examples), device)).chunk(2)
+        def loss(batch):
+            chosen, rejected = answer_log_probs(vlm, batch).chunk(2)
             return (rejected - chosen).mean()
 
-        logger.info(rehearse(model, groups, steps, loss))
+        logger.info(
+            dry_run_report(
+                model,
+                groups,
+                loss,
+                lambda count: collator(examples[:count]),
+                steps=steps,
+                batch_size=params.dpo.batch_size,
+                accumulate=params.dpo.accumulate,
+                **params.memory.for_report(params.model.backbone),
+            )
+        )
         return
 
     scratch = checkpoints.folder(
@@ -104,6 +123,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             seed=params.seed,
             epochs=params.dpo.epochs,
             batch_size=params.dpo.batch_size,
+            accumulate=params.dpo.accumulate,
             report_to=params.report_to,
             best="eval_loss",
             learning_rate=params.dpo.lr,
@@ -119,7 +139,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             **trainer_arguments(half),
         )
     )
-    trainer_class = DPOTrainer if adapted else WordsTrainer
+    trainer_class = LoraTrainer if adapted else WordsTrainer
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = trainer_class(
             model=model.vlm,
@@ -139,78 +159,23 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         with memory_advice("dpo"):
             checkpoints.train(trainer, scratch, params.dpo.save_steps)
         groups.assert_moved()
-        files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples, params.seed))
-        model.vlm = trainer.model
-        model_folder.save(folder, model, tokenizer, settings, inputs.model, dtype)
+        gather_weights(trainer.model)
+        if processes.is_main():
+            files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples, params.seed))
+            model.vlm = trainer.model
+            model_folder.save(folder, model, tokenizer, settings, inputs.model, dtype)
     checkpoints.remove(scratch)
 
 
-class WordsTrainer(checkpoints.TrainedWeightsMixin, DPOTrainer):
-    """A DPOTrainer of all weights. Qwen's `save_pretrained` writes other names than `load_state_dict` reads, so
-    Trainer's own checkpoints come back as the language head alone, without an error."""
-
-
-class PairCollator:
-    """Pairs -> a DPOTrainer batch: all chosen rows first, then all rejected, each with its own pixels.
-
-    Prompts and answers are encoded as sft encoded them, not as trl does, which would let control tokens
-    in covariates through.
-    """
-
-    def __init__(self, model: GrowthModel, prompter: Prompter, store: Store, samples: pd.DataFrame):
-        self.model, self.prompter, self.store, self.samples = model, prompter, store, samples
-
-    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        rows = self.samples.loc[[example["sample"] for example in examples]]
-        asked = self.prompter.prompts(rows) * 2
-        said = [example[side] for side in ("chosen_text", "rejected_text") for example in examples]
-        answers = [chat.encode_answer(self.prompter.tokenizer, text) for text in said]
-        batch = chat.pad_batch(asked, answers, self.prompter.tokenizer)
-        tiles = rows.tile.tolist()
-        device = self.model.front.mean.device
-        stored = (
-            torch.from_numpy(self.store.read(tiles)).to(device),
-            torch.from_numpy(self.store.valid(tiles)).to(device),
-        )
-        vision, _ = self.model.vision_inputs(*stored)
-        batch |= {name: torch.cat([value, value]) for name, value in vision.items()}
-        batch["completion_mask"] = (batch.pop("labels") != -100).long()
-        del batch["prompt_mask"]
-        for name in REFERENCE:
-            if name in examples[0]:
-                batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
-
-
-def read_pairs(path: Path, samples: pd.DataFrame) -> pd.DataFrame:
-    """JSONL of the prefs stage -> sample, chosen_text, rejected_text, and the columns that trl wants to see.
-
-    Raises:
-        DataError: a line is not a pair, or names a sample that the split does not have.
-    """
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            pair = json.loads(line)
-            pairs.append({"sample": pair["sample"], "chosen_text": pair["chosen"], "rejected_text": pair["rejected"]})
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{path}: line {number} is not a pair ({error!r}); run the prefs stage again") from error
-        if pair["sample"] not in samples.index:
-            raise DataError(f"{path}: line {number} names sample {pair['sample']}, which the split does not have")
-    if not pairs:
-        raise DataError(f"{path}: no pair; raise prefs.num_samples or lower prefs.min_margin")
-    frame = pd.DataFrame(pairs)
-    return frame.assign(prompt="", chosen=frame.chosen_text, rejected=frame.rejected_text)
-
-
-def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probability of each row's answer given its prompt and tile, (B,); token t is predicted at t - 1."""
-    inputs = {name: value for name, value in batch.items() if name not in ("completion_mask", *REFERENCE)}
-    core = lora.core(vlm)
-    hidden = core.model(**inputs, use_cache=False).last_hidden_state
-    log_probs = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
-    taken = log_probs.gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
-    return (taken * batch["completion_mask"][:, 1:]).sum(1)
+def pass_on(model: Path, out, dry_run: bool) -> None:
+    """No DPO: the SFT model is what evaluate will call `dpo` too, and no pair is needed."""
+    logger.info("dpo.epochs is 0: %s is passed on as it is", model)
+    if dry_run:
+        return
+    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+        if processes.is_main():
+            shutil.copytree(model, folder, dirs_exist_ok=True)
+            files.write_json(plots / "pairs.json", {"train_pairs": 0, "validation_pairs": 0})
 
 
 @torch.no_grad()

@@ -74,6 +74,7 @@ class GrowthModel(nn.Module):
         self.head = head
         self.label_mean = label_mean
         self.ce_weight, self.mse_weight = weights
+        self.features = None  # a core.feature_cache.FeatureCache while sft trains with one
 
     def vision_inputs(self, tiles, valid, orientation=None) -> tuple[dict, torch.Tensor]:
         """Stored tiles (B, C, H, W), valid (B, H, W) -> vision arguments of the model, and band means (B, C)."""
@@ -84,6 +85,19 @@ class GrowthModel(nn.Module):
         pixels, grid = pixel_values(images, self.vlm.config.vision_config)
         dtype = next(self.vlm.parameters()).dtype
         return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, band_means(values, valid)
+
+    def kept_inputs(self, tiles, valid, orientation, tile) -> tuple[dict, torch.Tensor | None]:
+        """`vision_inputs` from the feature cache; pixels are touched where it misses, and for an anchored head."""
+
+        def pixels_of(row: int) -> torch.Tensor:
+            one = slice(row, row + 1)
+            turn = None if orientation is None else orientation[one]
+            return self.vision_inputs(tiles[one], valid[one], turn)[0]["pixel_values"]
+
+        views = [0] * len(tile) if orientation is None else orientation.tolist()
+        vision = self.features.vision_arguments(lora.core(self.vlm).model, pixels_of, tile.tolist(), views)
+        means = band_means(self.front.dequantise(tiles), self.front.crop(valid)) if self.head.anchored else None
+        return vision, means
 
     def forward(
         self,
@@ -96,6 +110,8 @@ class GrowthModel(nn.Module):
         labels=None,
         target=None,
         orientation=None,
+        tile=None,
+        answer_share=1.0,
     ) -> dict[str, torch.Tensor]:
         """Losses and predictions of a batch.
 
@@ -104,12 +120,17 @@ class GrowthModel(nn.Module):
             labels: (B, L) answer ids, -100 elsewhere.
             target: (B,) standardised labels.
             orientation: (B,) 0-7, see `core.augment.orient`.
+            tile: (B,) rows of the store, by which a feature cache knows them.
+            answer_share: weight of the mean over answer tokens where this is a part of a batch.
 
         Returns:
             `prediction` and `network` (B,) standardised; with labels `cross_entropy` (B,) per answer
             token and `loss`.
         """
-        vision, means = self.vision_inputs(tiles, valid, orientation)
+        if tile is not None and self.features is not None and self.features.applies():
+            vision, means = self.kept_inputs(tiles, valid, orientation, tile)
+        else:
+            vision, means = self.vision_inputs(tiles, valid, orientation)
         core = lora.core(self.vlm)
         hidden = core.model(
             input_ids=input_ids,
@@ -127,6 +148,6 @@ class GrowthModel(nn.Module):
             row = answered.nonzero()[:, 0]
             per_row = torch.zeros(len(labels), device=losses.device).index_add(0, row, losses)
             out["cross_entropy"] = per_row / answered.sum(1)
-            out["loss"] = self.ce_weight * losses.mean()
+            out["loss"] = self.ce_weight * losses.mean() * answer_share
             out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
         return out

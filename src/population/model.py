@@ -128,8 +128,8 @@ def save(
     files.write_json(folder / SETTINGS, settings.model_dump())
 
 
-def load(folder: Path, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
-    """Read a model folder for inference, or with `options` for `backbone.load` to train on.
+def load(folder: Path, meta: bool = False, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
+    """Read a model folder for inference, or with `options` for `backbone.load` to train on; `meta`: shapes alone.
 
     Raises:
         DataError: a file is missing, or its contents do not fit one another.
@@ -139,7 +139,11 @@ def load(folder: Path, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase,
     front = settings.front_end()
     # As they were written where there is a GPU; CPUs are slow at bfloat16.
     options = {"dtype": "auto" if torch.cuda.is_available() else torch.float32} | options
-    model = assemble(backbone.load(folder, channels=front.channels, **options), settings)
+    if meta:
+        vlm = backbone.outline(folder, channels=(front.channels,), **options)
+    else:
+        vlm = backbone.load(folder, channels=front.channels, **options)
+    model = assemble(vlm, settings)
     try:
         model.head.load_state_dict(safetensors.torch.load_file(Path(folder) / HEAD))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -27,6 +27,15 @@ class Memory(Section):
         """Whether activations are computed twice to hold fewer of them."""
         return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
+    def for_report(self, backbone: str) -> dict[str, bool | str]:
+        """What a dry run must know of this section."""
+        return {
+            "checkpointing": self.checkpoints_gradients(backbone),
+            "precision": self.precision,
+            "optimizer_8bit": self.optimizer_8bit,
+            "four_bit": self.four_bit,
+        }
+
 
 class Data(Section):
     root: Text
@@ -175,7 +184,7 @@ class Prefs(Section):
 class Dpo(Section):
     beta: Annotated[float, Field(gt=0)]
     loss: Literal["sigmoid", "hinge"]
-    epochs: Positive
+    epochs: Count
     batch_size: Positive
     accumulate: Positive
     lr: Rate

@@ -26,7 +26,9 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, checkpoints, files
+from src.core import backbone, checkpoints, files, processes
+from src.core.batches import GlobalBatchMixin
+from src.core.dry_run import report as dry_run_report
 from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
@@ -34,8 +36,10 @@ from src.core.mae_figure import reconstruction_grid
 from src.core.mae_nulls import masked_errors
 from src.core.patches import unpatchify
 from src.core.precision import autocast, compute_dtype, hold_weights, trainer_arguments
+from src.core.sharding import ShardingMixin, gather_weights
 from src.core.store import Store
-from src.core.training import arguments, cosine_schedule, memory_advice, rehearse, to
+from src.core.trainable import checkpoint_activations
+from src.core.training import arguments, cosine_schedule, memory_advice
 from src.population.groups import pretrain_groups
 from src.population.inputs import front_end, read_pca, read_split, write_mean
 from src.population.params import TINY, Params
@@ -46,7 +50,7 @@ from src.population.views import Pretraining, TileViews
 logger = logging.getLogger(__name__)
 
 
-class PretrainTrainer(checkpoints.TrainedWeightsMixin, Trainer):
+class PretrainTrainer(GlobalBatchMixin, ShardingMixin, checkpoints.TrainedWeightsMixin, Trainer):
     """A Trainer whose checkpoints hold trained weights alone."""
 
 
@@ -91,16 +95,27 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     groups = pretrain_groups(mae, rates)
     hold_weights(mae, groups.parameters(), dtype)
     if params.memory.checkpoints_gradients(params.model.backbone):
-        vlm.activation_checkpointing_enable()
+        checkpoint_activations(vlm)
     logger.info(
-        "%d views of %d tiles, validation on %d, %d units of which %.0f %% masked",
-        len(views), len(chosen), len(held_out), units, 100 * params.pretrain.mask_ratio,
+        "%d views of %d tiles, validation on %d, %d patches of %d px a tile in %d units of which %.0f %% masked",
+        len(views), len(chosen), len(held_out), 4 * units, visual.config.patch_size, units,
+        100 * params.pretrain.mask_ratio,
     )  # fmt: skip
     logger.info(groups.describe())
     if dry_run:
         steps = math.ceil(len(views) / params.pretrain.batch_size) * params.pretrain.epochs
-        batch = views.__getitems__(list(range(min(params.pretrain.batch_size, len(views)))))
-        logger.info(rehearse(model, groups, steps, lambda device: model(**to(batch, device))["loss"]))
+        logger.info(
+            dry_run_report(
+                model,
+                groups,
+                lambda batch: model(**batch)["loss"],
+                lambda count: views.__getitems__(list(range(min(count, len(views))))),
+                steps=steps,
+                batch_size=params.pretrain.batch_size,
+                accumulate=params.pretrain.accumulate,
+                **params.memory.for_report(params.model.backbone) | {"four_bit": False},
+            )
+        )
         return
 
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
@@ -118,6 +133,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                     seed=params.seed,
                     epochs=params.pretrain.epochs,
                     batch_size=params.pretrain.batch_size,
+                    accumulate=params.pretrain.accumulate,
                     report_to=params.report_to,
                     label_names=["noise"],  # what makes Trainer ask for a loss in validation
                     prediction_loss_only=True,
@@ -140,15 +156,18 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             with memory_advice("pretrain"):
                 checkpoints.train(trainer, scratch, params.pretrain.save_steps)
             groups.assert_moved()
+            gather_weights(trainer.model)
             model.eval()
-            errors = validation_errors(model, held_out, params.pretrain.batch_size)
-            draw_reconstructions(plots / "reconstruction.png", model, held_out)
-            files.write_json(plots / "masked_mse.json", errors)
-            logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
-        hold_weights(vlm, [], dtype)
-        vlm.save_pretrained(folder)
-        write_mean(folder, front)
-        tokenizer.save_pretrained(folder)
+            if processes.is_main():
+                errors = validation_errors(model, held_out, params.pretrain.batch_size)
+                draw_reconstructions(plots / "reconstruction.png", model, held_out)
+                files.write_json(plots / "masked_mse.json", errors)
+                logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+        if processes.is_main():
+            hold_weights(vlm, [], dtype)
+            vlm.save_pretrained(folder)
+            write_mean(folder, front)
+            tokenizer.save_pretrained(folder)
     if params.pretrain.epochs:
         checkpoints.remove(scratch)
 

@@ -83,6 +83,7 @@ class GrowthSamples(Dataset):
         batch = chat.pad_batch([self.prompts[i] for i in indices], [self.answers[i] for i in indices], self.tokenizer)
         batch["tiles"] = torch.from_numpy(self.store.read(tiles))
         batch["valid"] = torch.from_numpy(self.store.valid(tiles))
+        batch["tile"] = torch.tensor(tiles)
         batch["target"] = self.targets[indices]
         if self.augment:
             samples = self.rows["sample"].iloc[indices]

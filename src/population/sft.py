@@ -33,12 +33,17 @@ from peft import get_peft_model
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from src.core import backbone, baselines, checkpoints, files, lora
+from src.core import backbone, baselines, checkpoints, files, lora, processes
+from src.core.batches import GlobalBatchMixin
+from src.core.dry_run import report as dry_run_report
+from src.core.feature_cache import FeatureCache
 from src.core.live import LiveLog
 from src.core.patches import BandFrontEnd
 from src.core.precision import compute_dtype, hold_weights, trainer_arguments
+from src.core.sharding import ShardingMixin, gather_weights
 from src.core.store import Store
-from src.core.training import arguments, cosine_schedule, memory_advice, rehearse, to
+from src.core.trainable import checkpoint_activations
+from src.core.training import arguments, cosine_schedule, memory_advice
 from src.population import model as model_folder
 from src.population import prompts
 from src.population.groups import sft_groups
@@ -74,7 +79,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         )
         tokenizer, mean = AutoTokenizer.from_pretrained(inputs.pretrain), read_mean(inputs.pretrain)
     if params.memory.checkpoints_gradients(params.model.backbone):
-        vlm.activation_checkpointing_enable()
+        checkpoint_activations(vlm)
     if not tiny and params.sft.lora.rank:
         vlm = get_peft_model(vlm, lora.config(**params.sft.lora.model_dump()))
     front = front_end(store, mean, split, pca, params.model, vlm.config.vision_config)
@@ -89,16 +94,28 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     train = GrowthSamples(store, split.rows("train"), prompter, params.seed, params.sft.augment)
     validation = GrowthSamples(store, split.rows("validation"), prompter, params.seed, augment=False)
     logger.info(
-        "%d training and %d validation labels, %d image tokens a tile",
+        "%d training and %d validation labels, a tile is %d patches of %d px and %d image tokens",
         len(train),
         len(validation),
+        4 * prompter.image_tokens,
+        vlm.config.vision_config.patch_size,
         prompter.image_tokens,
     )
     logger.info(groups.describe())
     if dry_run:
         steps = math.ceil(len(train) / params.sft.batch_size) * params.sft.epochs
-        batch = train.__getitems__(list(range(min(params.sft.batch_size, len(train)))))
-        logger.info(rehearse(model, groups, steps, lambda device: model(**to(batch, device))["loss"]))
+        logger.info(
+            dry_run_report(
+                model,
+                groups,
+                lambda batch: model(**batch)["loss"],
+                lambda count: train.__getitems__(list(range(min(count, len(train))))),
+                steps=steps,
+                batch_size=params.sft.batch_size,
+                accumulate=params.sft.accumulate,
+                **params.memory.for_report(params.model.backbone),
+            )
+        )
         return
 
     scratch = checkpoints.folder(
@@ -114,14 +131,20 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             seed=params.seed,
             epochs=params.sft.epochs,
             batch_size=params.sft.batch_size,
+            accumulate=params.sft.accumulate,
             report_to=params.report_to,
             best="eval_selection",
             label_names=["target"],
             **trainer_arguments(half),
         )
     )
+    if params.sft.feature_cache_gb:
+        visual, kept = backbone.vision_encoder(lora.core(vlm)), scratch.with_name(f"features-{scratch.name}")
+        # Scratch is named by all that a tile passes through on its way to the encoder.
+        model.features = FeatureCache(visual, front.side, kept, params.sft.feature_cache_gb, scratch.name)
     optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
-    reader = Reader(model, tokenizer, settings, store, batch_size=4 * params.sft.batch_size)
+    # What is read at once fits where as much is trained on at once.
+    reader = Reader(model, tokenizer, settings, store, params.sft.batch_size // params.sft.accumulate)
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = SftTrainer(
             model=model,
@@ -136,11 +159,15 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         with memory_advice("sft"):
             checkpoints.train(trainer, scratch, params.sft.save_steps)
         groups.assert_moved()
-        model_folder.save(folder, model, tokenizer, settings, inputs.pretrain, dtype)
+        gather_weights(trainer.model)
+        if processes.is_main():
+            model_folder.save(folder, model, tokenizer, settings, inputs.pretrain, dtype)
     checkpoints.remove(scratch)
+    if model.features:
+        model.features.remove()
 
 
-class SftTrainer(checkpoints.TrainedWeightsMixin, Trainer):
+class SftTrainer(GlobalBatchMixin, ShardingMixin, checkpoints.TrainedWeightsMixin, Trainer):
     """A Trainer whose checkpoints hold trained weights alone."""
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from src.core import backbone, chat, hub
-from src.core.errors import ParamsError
+from src.core.errors import DataError, ParamsError
 from src.core.store import Store
 from src.core.widen import RGB, shifted_mean, widen
 from src.population import prompts
@@ -45,6 +45,12 @@ def starting_model(
     else:
         vlm = backbone.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
     tokenizer = AutoTokenizer.from_pretrained(hub.fetch(params.backbone, weights=False))
+    marker, expected = tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD), vlm.config.image_token_id
+    if marker != expected:
+        raise DataError(
+            f"{params.backbone}: tokenizer: found id {marker} of {chat.IMAGE_PAD}, expected {expected}, as config.json "
+            "says; copy tokenizer and config from the same model"
+        )
     if vlm.config.vision_config.in_channels == channels:
         check_band_names(Path(params.backbone), store)
         return vlm, tokenizer, split.mean

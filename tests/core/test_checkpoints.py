@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from src.core import checkpoints, run
 from src.core.augment import generator
+from src.core.batches import GlobalBatchMixin
 from src.core.errors import Interrupted, StorageError
 from src.core.training import arguments, cosine_schedule
 
@@ -52,7 +53,7 @@ class Net(nn.Module):
         return {"loss": ((self.head(hidden) - labels) ** 2).mean()}
 
 
-class NetTrainer(checkpoints.TrainedWeightsMixin, Trainer):
+class NetTrainer(GlobalBatchMixin, checkpoints.TrainedWeightsMixin, Trainer):
     pass
 
 

@@ -106,9 +106,13 @@ def test_loss_ignores_visible_and_invalid_pixels_and_normalises_per_band(images)
     mask[:, :8] = True
     weight = torch.ones(3, 64, 1, PATCH, PATCH)
     weight[:, 0, :, 0, 0] = 0
+    weight[0, 1] = 0  # of no other image
     loss, target = mae.forward_loss(patches, torch.zeros_like(patches), weight, mask)
     mean, sd = unit_statistics(patches, weight, 4)
-    assert loss == pytest.approx(1.0, abs=1e-3), "zeros against unit-variance targets, whatever the band's scale"
+    valid = float(weight[:, :8].mean())
+    assert loss == pytest.approx(valid, abs=1e-3), "zeros against unit-variance targets, whatever the band's scale"
+    parts = [mae.forward_loss(patches[i], 0 * patches[i], weight[i], mask[i])[0] for i in ([0], [1, 2])]
+    torch.testing.assert_close(loss, (parts[0] + 2 * parts[1]) / 3)
     off = patches.clone()
     off[:, 0, :, 0, 0] += 1e4
     off[:, 20:] += 1e4

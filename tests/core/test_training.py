@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from src.core import training
-from src.core.errors import DependencyError
+from src.core.errors import DependencyError, ParamsError
 from src.core.training import arguments, cosine_schedule
 
 
@@ -36,6 +36,15 @@ def test_the_best_checkpoint_is_the_lowest_loss_or_the_highest_score(tmp_path):
     assert (loss.load_best_model_at_end, loss.greater_is_better) == (True, False)
     assert (score.load_best_model_at_end, score.greater_is_better) == (True, True)
     assert not plain.load_best_model_at_end
+
+
+def test_a_batch_is_shared_by_processes_and_micro_batches(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    chosen = settings(tmp_path, batch_size=24, accumulate=3)
+    assert (chosen["per_device_train_batch_size"], chosen["gradient_accumulation_steps"]) == (2, 3)
+    assert chosen["per_device_eval_batch_size"] == 8, "as with one process: each evaluates everything"
+    with pytest.raises(ParamsError, match=r"batch_size: found 10, .* multiple of 12 \(4 processes x accumulate 3\)"):
+        settings(tmp_path, batch_size=10, accumulate=3)
 
 
 def test_an_absent_logger_is_named_with_its_install_line(tmp_path, monkeypatch):

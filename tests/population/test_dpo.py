@@ -17,6 +17,7 @@ from src.core.errors import DataError
 from src.population import dpo
 from src.population.inference import Reader
 from src.population.model import load
+from src.population.pairs import answer_log_probs
 from tests.population.conftest import (
     contents,
     moved_groups,
@@ -93,11 +94,11 @@ def test_no_image_token_is_lost(start):
 def test_every_images_pixels_move_its_own_log_probs_and_no_other(start, model_of):
     trainer = start(model_of)
     batch = batch_of(trainer)
-    before = dpo.answer_log_probs(trainer.model, batch)
+    before = answer_log_probs(trainer.model, batch)
     for row in range(8):
         pixels = batch["pixel_values"].clone()
         pixels.view(8, 64, -1)[row] += 3.0
-        moved = (dpo.answer_log_probs(trainer.model, batch | {"pixel_values": pixels}) - before).abs()
+        moved = (answer_log_probs(trainer.model, batch | {"pixel_values": pixels}) - before).abs()
         others = [other for other in range(8) if other != row]
         assert moved[row] > 1e-4 and moved[others].max() == 0, row
 
@@ -105,7 +106,7 @@ def test_every_images_pixels_move_its_own_log_probs_and_no_other(start, model_of
 def test_log_probs_are_trls_own_and_those_of_the_full_model(start, model_of, store):
     trainer = start(model_of)
     batch = batch_of(trainer)
-    own = dpo.answer_log_probs(trainer.model, batch)
+    own = answer_log_probs(trainer.model, batch)
     reference = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
     torch.testing.assert_close(own, reference.float(), rtol=0, atol=1e-4)
 
@@ -135,7 +136,7 @@ def test_the_reference_is_of_each_samples_own_tile(start, study, split_of):
     """Padding, batches and shuffling apart: what trl computed for a sample is what another batch gives."""
     trainer = start()
     everything = trainer.data_collator([trainer.train_dataset[i] for i in range(len(trainer.train_dataset))])
-    chosen, rejected = dpo.answer_log_probs(trainer.model, everything).chunk(2)
+    chosen, rejected = answer_log_probs(trainer.model, everything).chunk(2)
     torch.testing.assert_close(chosen, everything["ref_chosen_logps"].float(), rtol=0, atol=1e-4)
     torch.testing.assert_close(rejected, everything["ref_rejected_logps"].float(), rtol=0, atol=1e-4)
     assert trainer.train_dataset["sample"][:] == split_of.rows("train")["sample"].tolist()
@@ -239,7 +240,7 @@ def test_lora_moves_the_language_model_alone_and_merges(study, trained, store, s
 def test_lora_starts_at_its_reference(start, trained):
     trainer = start(changes={"model.backbone": str(trained.pretrain)})
     batch = batch_of(trainer)
-    own = dpo.answer_log_probs(trainer.model, batch)
+    own = answer_log_probs(trainer.model, batch)
     reference = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
     torch.testing.assert_close(own, reference.float(), rtol=0, atol=1e-4)
 
@@ -267,6 +268,14 @@ def test_damaged_pairs_are_named_by_line(study, trained, split_of, tmp_path, lin
     with pytest.raises(DataError, match=message):
         run_dpo(study, trained.sft, prefs, tmp_path)
     assert not (tmp_path / "dpo").exists()
+
+
+def test_no_epoch_passes_the_sft_model_on(study, trained, tmp_path):
+    """A head without words has no pairs, and is to be scored all the same."""
+    out = run_dpo(study, trained.sft, tmp_path / "no prefs", tmp_path, {"dpo.epochs": 0})
+    assert contents(out) == contents(trained.sft)
+    facts = json.loads((tmp_path / "plots" / "dpo" / "pairs.json").read_text())
+    assert facts == {"train_pairs": 0, "validation_pairs": 0}
 
 
 def test_no_pair_and_a_dry_run(study, trained, tmp_path, caplog):

@@ -60,7 +60,10 @@ def test_training_uses_training_tiles_or_all(study, split_of, tmp_path, caplog):
     changes = {"pretrain.samples_per_file": 2}
     run_pretrain(study, tmp_path, changes, dry_run=True)
     train = len(split_of.tile_rows("train"))
-    assert f"{2 * train} views of {train} tiles, validation on 7, 16 units of which 75 % masked" in caplog.text
+    assert (
+        f"{2 * train} views of {train} tiles, validation on 7, 64 patches of 2 px a tile in 16 units of which 75 % "
+        "masked" in caplog.text
+    )
     run_pretrain(study, tmp_path, changes | {"pretrain.tiles": "all"}, dry_run=True)
     assert "98 views of 49 tiles" in caplog.text
     for group in ("patch_embed", "blocks", "decoder"):

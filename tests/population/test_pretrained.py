@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from src.core import backbone
-from src.core.errors import ParamsError
+from src.core.errors import DataError, ParamsError
 from src.core.patches import pixel_values
 from src.core.store import Store
 from src.population import dpo, sft
@@ -203,6 +203,33 @@ def test_gradient_checkpointing_changes_no_weight(wide, hub, pretrained, tmp_pat
         torch.testing.assert_close(value, results[1][name], rtol=0, atol=1e-5)
 
 
+def test_a_dry_run_says_what_fits_without_any_weight(wide, hub, pretrained, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    bare = shutil.copytree(hub(FAMILY), tmp_path / "bare")
+    for weights in bare.glob("*.safetensors*"):
+        weights.unlink()
+    changes = SHORT | {"model.backbone": str(bare), "sft.accumulate": 2}
+    run_pretrain(wide, tmp_path / "none", changes, dry_run=True)
+    assert "16 patches of 14 px a tile in 4 units of which 75 % masked" in caplog.text
+    caplog.clear()
+    run_sft(wide, tmp_path / "not there yet", tmp_path / "none", changes, dry_run=True)
+    assert "a tile is 16 patches of 14 px and 4 image tokens" in caplog.text
+    for line in ("lora ", "weights ", "gradients ", "optimiser ", "activations with gradient checkpointing "):
+        assert f"  {line}" in caplog.text, line
+    assert re.search(r"all groups training, 4 at once: [\d.]+ GB", caplog.text)
+    for card in (24, 40, 80, 141):
+        assert f"{card} GB  batch 8 x 1 accumulated, gradient checkpointing off" in caplog.text
+    assert "their time depends on the GPU" in caplog.text
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(wide, hub, tmp_path):
+    mixed = shutil.copytree(hub(FAMILY), tmp_path / "mixed")
+    qwen_folders.change_config(mixed, image_token_id=3)
+    with pytest.raises(DataError, match=r"tokenizer: found id 5 of <\|image_pad\|>, expected 3, as config\.json"):
+        run_pretrain(wide, tmp_path, {"model.backbone": str(mixed)})
+
+
 def test_a_backbone_of_this_project_must_have_read_the_same_bands(study, trained, tmp_path):
     """Adapted to one region, it starts another; with the bands in another order it would start from noise."""
     changes = {"model.backbone": str(trained.sft), "pretrain.epochs": 0}
@@ -211,7 +238,9 @@ def test_a_backbone_of_this_project_must_have_read_the_same_bands(study, trained
     settings = json.loads((other / "bandwise.json").read_text())
     settings["band_names"].reverse()
     (other / "bandwise.json").write_text(json.dumps(settings))
-    with pytest.raises(ParamsError, match=r"band 1: found 'A00' in the tiles, expected 'A07', as the model was trained"):
+    with pytest.raises(
+        ParamsError, match=r"band 1: found 'A00' in the tiles, expected 'A07', as the model was trained"
+    ):
         run_pretrain(study, tmp_path / "again", changes | {"model.backbone": str(other)})
 
 

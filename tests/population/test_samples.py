@@ -149,5 +149,7 @@ def test_a_permuted_store_gives_the_same_samples(make, store, split_of, tmp_path
     rows = train.assign(tile=np.argsort(order)[train.tile])
     straight, mixed = make(), make(rows=rows)
     mixed.store = moved
-    for name, value in mixed.__getitems__([0, 3, 11]).items():
+    batch = mixed.__getitems__([0, 3, 11])
+    assert batch.pop("tile").tolist() == rows.tile.iloc[[0, 3, 11]].tolist()
+    for name, value in batch.items():
         assert torch.equal(value, straight.__getitems__([0, 3, 11])[name]), name

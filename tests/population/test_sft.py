@@ -64,7 +64,7 @@ def test_every_group_is_printed_and_moves(trained, study, tmp_path, caplog, head
     printed = caplog.text
     for group in ("patch_embed", "blocks", "merger", "language", "head"):
         assert re.search(rf"^  {group} +[\d,]+ parameters  lr ", printed, re.MULTILINE), group
-    assert "32 training and 6 validation labels, 16 image tokens a tile" in printed
+    assert "32 training and 6 validation labels, a tile is 64 patches of 2 px and 16 image tokens" in printed
     last = safetensors.torch.load_file(out / "head.safetensors")["net.4.weight"]
     assert last.any(), "a zero-initialised layer left zero"
     assert json.loads((out / "bandwise.json").read_text())["head"]["kind"] == head

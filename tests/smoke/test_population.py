@@ -1,6 +1,7 @@
 """The whole population pipeline, from GeoTIFFs and a CSV to metrics, on 49 small tiles."""
 
 import json
+import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -95,6 +96,17 @@ def test_evaluated_twice_the_same_bytes(finished):
     run_evaluate(finished)
     after = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
     assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_a_model_without_dpo_is_scored_too(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "chain")
+    shutil.rmtree(tmp_path / "chain" / "prefs")
+    study = Namespace(tiles=tmp_path / "chain" / "tiles", split=tmp_path / "chain" / "split")
+    run_dpo(study, tmp_path / "chain" / "sft", tmp_path / "none", tmp_path / "chain", CHANGES | {"dpo.epochs": 0})
+    run_evaluate(tmp_path / "chain")
+    found = json.loads((tmp_path / "chain" / "population.json").read_text(encoding="utf-8"))
+    assert found["dpo"]["r2"] == found["text"]["r2"] and found["dpo"]["train_pairs"] == 0
+    assert "reward_accuracy" not in found["dpo"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import torch
 from ruamel.yaml import YAML
 
 from src.core.errors import Interrupted
-from src.population import dpo, samples, views
+from src.population import pairs, samples, views
 from tests.population.conftest import (
     contents,
     prepare,
@@ -86,7 +86,7 @@ def stop(ready, tmp_path, monkeypatch):
         owner, method = {
             "pretrain": (views.TileViews, "__getitems__"),
             "sft": (samples.GrowthSamples, "__getitems__"),
-            "dpo": (dpo.PairCollator, "__call__"),
+            "dpo": (pairs.PairCollator, "__call__"),
         }[stage]
         original, trained_on = getattr(owner, method), [0]
 

@@ -1,0 +1,82 @@
+"""Several processes of one training, as `accelerate launch` starts them: who writes, who waits, what all agree on.
+
+The launcher tells each process its rank and their number in the environment. Alone, a process is the main one
+and nothing here does anything. Torch is imported only where another process is there: data stages do without.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partialmethod
+from typing import Any
+
+import tqdm
+
+
+def count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def is_main() -> bool:
+    """Whether this is the one process that writes files and says what happens."""
+    return rank() == 0
+
+
+def sharding() -> str:
+    """Who shares the weights out among the processes: "fsdp", "deepspeed", or "" where each has them all."""
+    kinds = [kind for kind in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{kind.upper()}") == "true"]
+    return kinds[0] if kinds else ""
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if group := _group():
+        group.barrier()
+
+
+def from_main(make: Callable[[], Any]) -> Any:
+    """What `make` returns in the main process, for all; the others do not call it."""
+    values = [make() if is_main() else None]
+    if group := _group():
+        group.broadcast_object_list(values)
+    return values[0]
+
+
+def gather(value: Any) -> list:
+    """The values of all processes, in the order of their ranks."""
+    group = _group()
+    if not group:
+        return [value]
+    values = [None] * count()
+    group.all_gather_object(values, value)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is up in at least one process."""
+    return any(gather(flag))
+
+
+def quiet() -> None:
+    """No progress bars, whoever draws them: P processes would draw P."""
+    tqdm.std.tqdm.__init__ = partialmethod(tqdm.std.tqdm.__init__, disable=True)
+
+
+def leave() -> None:
+    """Close the connections, or torch complains of a leak at exit."""
+    if group := _group():
+        group.destroy_process_group()
+
+
+def _group():
+    """torch.distributed once the processes are connected (Trainer does that), else None."""
+    if count() == 1:
+        return None
+    import torch.distributed
+
+    return torch.distributed if torch.distributed.is_initialized() else None
