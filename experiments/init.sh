@@ -4,7 +4,7 @@
 # Hardware: one GPU; `python -m src.population.sft --dry-run …` says how large. Hours and score: not measured yet.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-backbone=${BACKBONE:-Qwen/Qwen2.5-VL-3B-Instruct} # or a folder
+backbone=${BACKBONE:-Qwen/Qwen2.5-VL-3B-Instruct} # or the absolute path of a folder
 for init in pca copy normal zero; do
   dvc exp run --queue --name "init-$init" -S "model.backbone=$backbone" -S "model.init=$init" "$@"
 done

@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 dvc exp run --name qlora-24gb -S "model.backbone=${BACKBONE:-Qwen/Qwen2.5-VL-7B-Instruct}" \
   -S memory.four_bit=true -S memory.optimizer_8bit=true -S memory.gradient_checkpointing=always \
   -S sft.batch_size=8 -S sft.accumulate=8 -S sft.lora.rank=64 -S sft.lora.alpha=128 -S sft.lora.encoder=true \
+  -S sft.lr.pretrained.blocks=1e-4 \
   -S pretrain.batch_size=32 -S pretrain.accumulate=32 -S dpo.batch_size=16 -S dpo.accumulate=16 \
-  -S prefs.batch_size=2 -S evaluate.batch_size=2 "$@"
+  -S prefs.batch_size=1 -S evaluate.batch_size=1 "$@"

@@ -21,7 +21,7 @@ from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 from transformers.models.qwen2_vl import Qwen2VLConfig
 from transformers.models.qwen3_vl import Qwen3VLConfig
 
-from src.core import hub
+from src.core import hub, processes
 from src.core.errors import DataError, DependencyError, ParamsError
 from src.core.quick import quicken
 
@@ -149,6 +149,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     four_bit: bool = False,
     attention: str = "sdpa",
+    device: str | None = None,
 ) -> PreTrainedModel:
     """Load the model in `source`, a folder in Hugging Face layout or a hub id.
 
@@ -160,6 +161,7 @@ def load(
         four_bit: hold the linear layers of the language model in 4 bits (NF4, double quantisation; Dettmers et
             al. 2023), to train LoRA on. Vision encoder, merger, embeddings and `lm_head` stay whole.
         attention: sdpa or flash_attention_2.
+        device: for 4 bits, which otherwise go to this process's GPU.
 
     Raises:
         DataError: see `read_config`; or weights are missing, damaged, pickled, or do not fit the config.
@@ -180,6 +182,7 @@ def load(
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, with the others
             quantization_config=_four_bits() if four_bit else None,
+            device_map=device or ({"": processes.local_rank()} if four_bit and torch.cuda.is_available() else None),
         )
     except ImportError as error:
         raise DependencyError(f"memory: four_bit or attention cannot be had here: {error}") from error
@@ -195,6 +198,12 @@ def load(
             "embedding's; write false"
         )
     return quicken(model)
+
+
+def load_unpacked(source: str | Path, channels: int, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `source` with the rounding of 4 bits, but in `dtype`, on the CPU: a GPU may have no room for two."""
+    model = load(source, channels=channels, dtype=dtype, four_bit=True, device="cpu")
+    return model.dequantize(dtype=dtype)
 
 
 def _checked_config(source: str | Path, allowed: tuple[int, ...]):
@@ -213,6 +222,11 @@ def _checked_config(source: str | Path, allowed: tuple[int, ...]):
 
 
 def _check_packages(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
+    if four_bit and processes.sharding():
+        raise ParamsError(
+            f"memory.four_bit: {processes.sharding()} cannot share out packed weights; set false, or launch with "
+            "accelerate/ddp.yaml"
+        )
     if four_bit and not find_spec("bitsandbytes"):
         raise DependencyError(
             "memory.four_bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "

@@ -1,5 +1,6 @@
 """What `--dry-run` of a training stage says of memory and time."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,8 +8,9 @@ from torch import nn
 
 from src.core import memory, processes
 from src.core.allocations import Batch
+from src.core.precision import compute_dtype
 from src.core.trainable import ParameterGroups
-from src.core.training import rehearse, to
+from src.core.training import micro_batch, rehearse, to
 
 
 def report(
@@ -17,13 +19,10 @@ def report(
     loss: Callable[[Batch], torch.Tensor],
     read: Callable[[int], Batch],
     *,
-    steps: int,
-    batch_size: int,
-    accumulate: int,
+    samples: int,
+    stage,
+    settings,
     checkpointing: bool,
-    precision: str,
-    optimizer_8bit: bool,
-    four_bit: bool,
 ) -> str:
     """Estimated memory by part with what suits the usual cards, and for a model with weights the time of a step.
 
@@ -31,21 +30,25 @@ def report(
         model: with weights or on the `meta` device.
         loss: the loss of a batch by `model`.
         read: the first n samples as a batch on the CPU.
-        steps: of the whole training.
-        precision: as in params.yaml; the cards have bfloat16, whatever this machine has.
+        samples: of an epoch.
+        stage: params of the stage, with batch_size, accumulate and epochs.
+        settings: params of the section memory. The usual cards have bfloat16, whatever this machine has.
     """
-    own = batch_size // processes.count()
+    steps = math.ceil(samples / stage.batch_size) * stage.epochs
     estimated = memory.estimate(
         model,
         groups.parameters(),
         loss,
         read(1),
-        dtype=torch.float32 if precision == "float32" else torch.bfloat16,
-        optimizer_8bit=optimizer_8bit,
-        four_bit=four_bit,
+        dtype=torch.float32 if settings.precision == "float32" else torch.bfloat16,
+        optimizer_8bit=settings.optimizer_8bit,
+        four_bit=settings.four_bit,
     )
-    text = memory.describe(estimated, own, max(own // accumulate, 1), checkpointing)
+    micro = micro_batch(stage.batch_size, stage.accumulate)
+    text = memory.describe(estimated, stage.batch_size // processes.count(), micro, checkpointing)
     if any(p.is_meta for p in model.parameters()):
         return f"{text}\n{steps} steps; their time depends on the GPU: python -m bench.gpu measures it"
-    batch = read(batch_size)
-    return f"{text}\n{rehearse(model, groups, steps, lambda device: loss(to(batch, device)))}"
+    batch = read(micro)
+    dtype = compute_dtype(settings.precision)
+    each = rehearse(model, groups, steps * stage.accumulate, lambda device: loss(to(batch, device)), dtype)
+    return f"{text}\n{each}"

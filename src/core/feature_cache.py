@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from src.core import processes
 from src.core.errors import BandwiseError, ParamsError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class FeatureCache:
         # Qwen3-VL's deep features leave earlier blocks, each through a merger of its own.
         self.taps = [*getattr(visual, "deepstack_visual_indexes", []), len(visual.blocks) - 1]
         self.shape = (len(self.taps), self.grid[1] * self.grid[2], visual.patch_embed.proj.out_channels)
-        self.rank, self.processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.processes = processes.rank(), processes.count()
         self.limit = int(limit_gb * 1e9 / self.processes)
         self.file: int | None = None
         self.dtype: torch.dtype | None = None

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-SMALL = (".json", ".txt", ".jinja")  # config and tokenizer files
+SMALL = (".json", ".txt", ".jinja", "LICENSE", "README.md")  # config, tokenizer, and whose the weights are
 MAX_JSON = 32 * 2**20  # bytes; the index of a 72B model holds 0.1 MiB, Qwen's tokenizer.json 11
 ANSWER_TIME = 10  # seconds the hub has; its own client would wait for ever
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -63,6 +63,12 @@ def fetch(source: str | Path, *, weights: bool = True) -> Path:
             f"{source}: found neither a folder of this name nor a model on the hub ({reason}); where the hub can be "
             f"reached, run `hf download {source} --local-dir DIR`, copy DIR here and set model.backbone to it"
         ) from error
+
+
+def known_folder(source: str) -> Path:
+    """`source` itself, or of a hub id the local copy that `fetch` made; no network is asked."""
+    config = None if Path(source).is_dir() or not HUB_ID.fullmatch(source) else try_to_load_from_cache(source, CONFIG)
+    return Path(config).parent if isinstance(config, str) else Path(source)
 
 
 def check_config(folder: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def remedies(memory: Memory) -> str:
     """What to change where a single sample does not fit, the largest part first."""
     parts = {
         "LoRA on the encoder or an 8-bit optimiser": memory.gradients + memory.optimizer,
-        "4-bit weights or a smaller model": memory.weights,
+        "4-bit weights (if not yet) or a smaller model": memory.weights,
         "fewer pixels": memory.activations(1, checkpointing=True),
     }
     return ", ".join(sorted(parts, key=parts.get, reverse=True))

@@ -9,11 +9,18 @@ from torch import nn
 
 from src.core.sensors import Quantisation
 
+MAX_PIXEL_BYTES = 2**29  # float32, in one of the several copies that a forward makes
+
 
 def usable_side(side: int, patch_size: int, merge_size: int = 2) -> int:
     """Largest multiple of patch x merge not above `side`; 1000 px with patch 14 give 980."""
     unit = patch_size * merge_size
     return side // unit * unit
+
+
+def tiles_at_once(batch_size: int, bands: int, side: int) -> int:
+    """`batch_size`, or fewer tiles where their pixels alone would fill a GPU (two of 64 bands and 980 px remain)."""
+    return max(min(batch_size, MAX_PIXEL_BYTES // (4 * bands * side**2)), 1)
 
 
 def centre_crop(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -13,12 +13,6 @@ def compute_dtype(precision: str) -> torch.dtype:
     return getattr(torch, precision)
 
 
-def trainer_arguments(dtype: torch.dtype) -> dict[str, bool]:
-    """What `TrainingArguments` must be told to compute in `dtype`; it refuses bfloat16 on a CPU that was not chosen."""
-    half = dtype == torch.bfloat16
-    return {"bf16": half, "use_cpu": half and not torch.cuda.is_available()}
-
-
 def hold_weights(model: nn.Module, trained: list[nn.Parameter], dtype: torch.dtype) -> None:
     """Keep `trained` in float32, since a small step would be lost to bfloat16's rounding, and the rest in `dtype`.
 

@@ -22,6 +22,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def local_rank() -> int:
+    """The number of this process on its machine: that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def is_main() -> bool:
     """Whether this is the one process that writes files and says what happens."""
     return rank() == 0

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from src.core import processes
 from src.core.trainable import ParameterGroups
 
 
@@ -73,7 +74,8 @@ def freeze_alike(model: nn.Module) -> None:
 
 @torch.no_grad()
 def gather_weights(model: nn.Module) -> None:
-    """Make a sharded model a plain one with whole parameters, on the CPU. All processes must call it."""
+    """Make a sharded model a plain one with whole parameters, on the CPU. All processes must call it; those that
+    write nothing are left with empty ones."""
     if any(hasattr(p, "ds_id") for p in model.parameters()):
         _gather_zero3(model)
     if not is_sharded(model):
@@ -83,13 +85,17 @@ def gather_weights(model: nn.Module) -> None:
         for name, p in module._parameters.items():
             if isinstance(p, DTensor):
                 if id(p) not in whole:
-                    whole[id(p)] = nn.Parameter(p.full_tensor().cpu(), p.requires_grad)
+                    whole[id(p)] = _kept(p.full_tensor(), p.requires_grad)
                 module._parameters[name] = whole[id(p)]
         if isinstance(module, FSDPModule):
             state = module._get_fsdp_state()
             state._pre_forward_hook_handle.remove()
             state._post_forward_hook_handle.remove()
             module.__class__ = type(module).__mro__[2]  # FSDPName(FSDPModule, Name)
+
+
+def _kept(values: torch.Tensor, requires_grad: bool) -> nn.Parameter:
+    return nn.Parameter(values.cpu() if processes.is_main() else values.new_empty(0, device="cpu"), requires_grad)
 
 
 def _gather_zero3(model: nn.Module) -> None:
@@ -101,5 +107,5 @@ def _gather_zero3(model: nn.Module) -> None:
             if p is not None and hasattr(p, "ds_id"):
                 if id(p) not in whole:
                     with deepspeed.zero.GatheredParameters([p]):
-                        whole[id(p)] = nn.Parameter(p.detach().cpu().clone(), p.requires_grad)
+                        whole[id(p)] = _kept(p.detach().clone(), p.requires_grad)
                 module._parameters[name] = whole[id(p)]

@@ -2,11 +2,13 @@
 
 import logging
 import warnings
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from src.core import processes
 from src.core.errors import BandwiseError, DependencyError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class ParameterGroups(TrainerCallback):
         self.start: dict[str, list[tuple[float, float]]] = {}
         self.steps = dict.fromkeys(self.groups, 0)
         self.moved: set[str] = set()
+        self.heard: dict[str, bool] = {}  # with DeepSpeed: whether a group's gradient was ever not 0
 
     def describe(self) -> str:
         lines = ["trainable groups:"]
@@ -59,6 +62,10 @@ class ParameterGroups(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = {name: _fingerprints(group[0]) for name, group in self.groups.items()}
+        if processes.sharding() == "deepspeed":
+            for name, (parameters, _, _) in self.groups.items():
+                for p in parameters:
+                    p.register_hook(partial(self._hear, name))
 
     def on_step_begin(self, args, state, control, **kwargs):
         # From the step count, not state.epoch: it holds after a resume in the middle of an epoch too.
@@ -78,9 +85,17 @@ class ParameterGroups(TrainerCallback):
             if not parameters[0].requires_grad or self.steps[name] >= 3:
                 continue
             self.steps[name] += 1
-            reached = [p.grad for p in parameters if p.grad is not None]
-            if not reached or (self.steps[name] == 3 and not any(bool(grad.any()) for grad in reached)):
+            if processes.sharding() == "deepspeed":  # it has stepped and let go of the gradients by now
+                reached, moving = name in self.heard, self.heard.get(name, False)
+            else:
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                reached, moving = bool(gradients), any(bool(grad.any()) for grad in gradients)
+            if not reached or (self.steps[name] == 3 and not moving):
                 raise BandwiseError(f"group {name!r} is meant to train and gets no gradient; check what the loss reads")
+
+    def _hear(self, name: str, gradient: torch.Tensor) -> None:
+        if self.steps[name] < 3 and not self.heard.get(name):
+            self.heard[name] = bool(gradient.any())
 
     def on_epoch_end(self, args, state, control, **kwargs):
         for name, (parameters, _, _) in self.groups.items():
@@ -112,11 +127,16 @@ def adamw8bit() -> type[torch.optim.Optimizer]:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise DependencyError(
-            "memory.optimizer_8bit: bitsandbytes is not installed; install it as in requirements-gpu.txt or set false"
+            "memory.optimizer_8bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt "
+            "has the version), or set false"
         ) from error
     return AdamW8bit
 
 
 def _fingerprints(parameters: list[nn.Parameter]) -> list[tuple[float, float]]:
-    """Sum and norm of each: enough to see movement without a second copy of a large model."""
-    return [(p.detach().double().sum().item(), p.detach().double().norm().item()) for p in parameters]
+    """Sum and norm of each: enough to see movement without a second copy of a large model.
+
+    With ZeRO-3 those of this process's part: the whole is elsewhere.
+    """
+    held = [getattr(p, "ds_tensor", p).detach().double() for p in parameters]
+    return [(values.sum().item(), values.norm().item()) for values in held]

@@ -26,6 +26,8 @@ def arguments(
     batch_size: int,
     report_to: str,
     accumulate: int = 1,
+    dtype: torch.dtype = torch.float32,
+    eval_batch: int | None = None,
     best: str | None = None,
     **more,
 ) -> dict:
@@ -33,27 +35,22 @@ def arguments(
 
     `batch_size` is that of a step: all processes share it, and each takes its part in `accumulate` micro-batches
     (`batches.GlobalBatchMixin` keeps the loss that of the whole batch).
-    With `best`, the checkpoint with the best such metric is loaded at the end; "loss" is better when lower.
-    bf16 is used where a GPU has it; on the CPU float32 keeps results comparable between machines.
+    `dtype` is that of computation. With `best`, the checkpoint with the best such metric is loaded at the end;
+    "loss" is better when lower.
     """
-    parts = processes.count() * accumulate
-    if batch_size % parts:
-        raise ParamsError(
-            f"batch_size: found {batch_size}, expected a multiple of {parts} ({processes.count()} processes x "
-            f"accumulate {accumulate}); change one of them"
-        )
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
         raise DependencyError(f"report_to: {report_to} is not installed; run pip install {report_to}, or set none")
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    gpu, half = torch.cuda.is_available(), dtype == torch.bfloat16
     # Trainer's own default lies in `checkpoints`, which the finished stage removes.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{checkpoints.name}")
     chosen = {
         "output_dir": str(checkpoints),
         "seed": seed,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size // parts,
+        "per_device_train_batch_size": micro_batch(batch_size, accumulate),
         "gradient_accumulation_steps": accumulate,
-        "per_device_eval_batch_size": batch_size // accumulate,  # every process evaluates all samples
+        # As with one process, whose scores these are: each evaluates everything.
+        "per_device_eval_batch_size": eval_batch or batch_size // accumulate,
         "bf16": half,
         "logging_strategy": "epoch",
         "eval_strategy": "epoch",
@@ -62,8 +59,9 @@ def arguments(
         "restore_callback_states_from_checkpoint": True,
         "report_to": [] if report_to == "none" else [report_to],
         "remove_unused_columns": False,
-        "dataloader_pin_memory": half,
+        "dataloader_pin_memory": gpu,
         "max_grad_norm": 1.0,
+        "ddp_timeout": 24 * 3600,  # the others wait while the main process evaluates and saves
     }
     if best:
         chosen |= {
@@ -71,10 +69,24 @@ def arguments(
             "metric_for_best_model": best,
             "greater_is_better": not best.endswith("loss"),
         }
-    chosen |= more
-    if processes.count() > 1 and not torch.cuda.is_available():
-        chosen["use_cpu"] = True  # or accelerate would not connect the processes
-    return chosen
+    if not gpu and (half or processes.count() > 1):
+        chosen["use_cpu"] = True  # or Trainer would refuse bfloat16, and accelerate not connect the processes
+    return chosen | more
+
+
+def micro_batch(batch_size: int, accumulate: int) -> int:
+    """Samples that one process trains on at once, where `batch_size` is that of a step.
+
+    Raises:
+        ParamsError: processes and micro-batches do not share it evenly.
+    """
+    parts = processes.count() * accumulate
+    if batch_size % parts:
+        raise ParamsError(
+            f"batch_size: found {batch_size}, expected a multiple of {parts} ({processes.count()} processes x "
+            f"accumulate {accumulate}); change one of them"
+        )
+    return batch_size // parts
 
 
 def cosine_schedule(
@@ -87,25 +99,33 @@ def cosine_schedule(
 
 
 @contextmanager
-def memory_advice(section: str) -> Iterator[None]:
-    """Turn a full GPU into a ParamsError that says what to change, cheapest first."""
+def memory_advice(section: str, *more: str) -> Iterator[None]:
+    """Turn a full GPU into a ParamsError that says what to change, cheapest first; `more`: what this stage has too."""
     try:
         yield
     except torch.OutOfMemoryError as error:
+        remedies = [
+            f"raise {section}.accumulate",
+            "memory.gradient_checkpointing: always",
+            "memory.optimizer_8bit: true",
+        ]
+        remedies += [*more, "fewer pixels (data.size)", "a smaller model.backbone"]
         raise ParamsError(
             f"{section}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
-            f"fits. Cheapest first: raise {section}.accumulate, memory.gradient_checkpointing: always, "
-            "memory.optimizer_8bit: true, LoRA on the encoder (sft.lora.encoder: true), memory.four_bit: true, "
-            "fewer pixels (data.size), a smaller model.backbone"
+            f"fits. Cheapest first, where not done yet: {', '.join(remedies)}"
         ) from error
 
 
 def rehearse(
-    model: torch.nn.Module, groups: ParameterGroups, steps: int, loss: Callable[[torch.device], torch.Tensor]
+    model: torch.nn.Module,
+    groups: ParameterGroups,
+    steps: int,
+    loss: Callable[[torch.device], torch.Tensor],
+    dtype: torch.dtype,
 ) -> str:
     """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
 
-    `loss(device)` computes the loss of a whole batch with `model` on `device`. All groups train in it, which
+    `loss(device)` computes the loss of a batch with `model` on `device`, in `dtype`. All groups train in it, which
     is where the peak lies. Memory is this process's, or the GPU's where there is one, with AdamW's two states.
     """
     gpu = torch.cuda.is_available()
@@ -114,13 +134,13 @@ def rehearse(
     seconds = []
     for _ in range(2):  # the first also pays for warming up
         start = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             value = loss(device)
         value.backward()
         value.item()
         model.zero_grad()
         seconds.append(time.perf_counter() - start)
-    trainable = sum(p.numel() for parameters, _, _ in groups.groups.values() for p in parameters)
+    trainable = sum(p.numel() for p in groups.parameters())
     peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if not gpu and sys.platform != "darwin":
         peak *= 1024  # kilobytes on Linux

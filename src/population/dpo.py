@@ -42,10 +42,11 @@ from trl import DPOConfig, DPOTrainer
 from src.core import checkpoints, files, lora, metrics, processes
 from src.core.dry_run import report as dry_run_report
 from src.core.live import LiveLog
-from src.core.precision import compute_dtype, trainer_arguments
+from src.core.patches import tiles_at_once
+from src.core.precision import compute_dtype, hold_weights
 from src.core.sharding import gather_weights
 from src.core.store import Store
-from src.core.trainable import ParameterGroups, checkpoint_activations
+from src.core.trainable import ParameterGroups, adamw8bit, checkpoint_activations
 from src.core.training import arguments, memory_advice
 from src.population import model as model_folder
 from src.population.inputs import read_split
@@ -68,15 +69,17 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         return
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    half = compute_dtype(params.memory.precision)
+    precision = compute_dtype(params.memory.precision)
     adapted = params.model.backbone != TINY and params.sft.lora.rank > 0
-    dtype = torch.float32 if params.model.backbone == TINY else half
+    dtype = torch.float32 if params.model.backbone == TINY else precision
     if dry_run and params.model.backbone != TINY:  # shapes say what fits
         model, tokenizer, settings = model_folder.load(inputs.model, meta=True, dtype=dtype)
     else:
         model, tokenizer, settings = model_folder.load(
             inputs.model, dtype=dtype, four_bit=params.memory.four_bit, attention=params.memory.attention
         )
+    if params.memory.optimizer_8bit:
+        adamw8bit()  # said now, not by trl after hours
     if params.memory.checkpoints_gradients(params.model.backbone):
         checkpoint_activations(model.vlm)  # before trl does, which would do it another way
     samples = split.samples.set_index("sample", drop=False)
@@ -101,10 +104,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 groups,
                 loss,
                 lambda count: collator(examples[:count]),
-                steps=steps,
-                batch_size=params.dpo.batch_size,
-                accumulate=params.dpo.accumulate,
-                **params.memory.for_report(params.model.backbone),
+                samples=len(pairs["train"]),
+                stage=params.dpo,
+                settings=params.memory,
+                checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
             )
         )
         return
@@ -124,6 +127,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             epochs=params.dpo.epochs,
             batch_size=params.dpo.batch_size,
             accumulate=params.dpo.accumulate,
+            eval_batch=tiles_at_once(params.dpo.batch_size // params.dpo.accumulate, store.bands, settings.side),
             report_to=params.report_to,
             best="eval_loss",
             learning_rate=params.dpo.lr,
@@ -136,11 +140,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             max_length=None,  # truncation could drop image tokens
             gradient_checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
             optim="adamw_8bit" if params.memory.optimizer_8bit else "adamw_torch",
-            **trainer_arguments(half),
+            dtype=precision,
         )
     )
     trainer_class = LoraTrainer if adapted else WordsTrainer
-    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+    advice = memory_advice("dpo", "memory.four_bit: true")
+    with advice, files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = trainer_class(
             model=model.vlm,
             args=args,
@@ -152,12 +157,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             callbacks=[LiveLog(plots), EarlyStoppingCallback(params.dpo.patience)],
         )
         trained = [p for p in trainer.model.parameters() if p.requires_grad]
+        hold_weights(trainer.model, trained, dtype)  # trl casts adapters of a 4-bit model to bfloat16
         groups = ParameterGroups({"words": (trained, params.dpo.lr, 0)})
         trainer.add_callback(groups)
         trainer.create_optimizer()  # now: a resume asks it what trains before Trainer would make it
         logger.info(groups.describe())
-        with memory_advice("dpo"):
-            checkpoints.train(trainer, scratch, params.dpo.save_steps)
+        checkpoints.train(trainer, scratch, params.dpo.save_steps)
         groups.assert_moved()
         gather_weights(trainer.model)
         if processes.is_main():

@@ -5,6 +5,7 @@ added to the filtered logits and the largest taken, which draws from their softm
 """
 
 import logging
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from src.core import chat, lora
+from src.core.patches import tiles_at_once
 from src.core.precision import autocast
 from src.core.store import Store
 from src.population import prompts
@@ -38,7 +40,7 @@ class Reader:
         self, model: GrowthModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, store: Store, batch_size: int
     ):
         self.model, self.tokenizer, self.settings = model.eval(), tokenizer, settings
-        self.store, self.batch_size = store, batch_size
+        self.store, self.batch_size = store, tiles_at_once(batch_size, settings.bands, settings.side)
         self.prompter = Prompter(tokenizer, settings, model.vlm.config.vision_config)
 
     @property
@@ -137,21 +139,29 @@ class Reader:
                 **vision,
             )
             first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
-            count, choices = len(part), len(grid)
-            cache = read.past_key_values
-            cache.batch_repeat_interleave(choices)
-            ids = tokens.repeat(count, 1)  # (B * G, A)
-            seen = batch["attention_mask"].repeat_interleave(choices, 0)
-            mask = torch.cat([seen, present.repeat(count, 1)], dim=1)
-            start = seen.sum(1, keepdim=True) + core.model.rope_deltas.repeat_interleave(choices, 0)
-            positions = (start + torch.arange(length, device=device)).expand(3, -1, -1)
-            hidden = core.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state
-            following = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
-            later = following.gather(2, ids[:, 1:, None])[..., 0] * mask[:, -length + 1 :]
-            total = first.repeat_interleave(choices, 0).gather(1, ids[:, :1])[:, 0] + later.sum(1)
-            weight = total.view(count, choices).double().softmax(1).cpu().numpy()
+            deltas = core.model.rope_deltas
+            # Each candidate has its own copy of the keys and values: as many as there are rows in a whole batch.
+            share = max(self.batch_size // len(part), 1)
+            totals = []
+            for ids, there in zip(tokens.split(share), present.split(share), strict=True):
+                count, choices = len(part), len(ids)
+                cache = deepcopy(read.past_key_values)
+                cache.batch_repeat_interleave(choices)
+                ids, there = ids.repeat(count, 1), there.repeat(count, 1)  # (B * choices, A)
+                seen = batch["attention_mask"].repeat_interleave(choices, 0)
+                start = seen.sum(1, keepdim=True) + deltas.repeat_interleave(choices, 0)
+                hidden = core.model(
+                    input_ids=ids,
+                    attention_mask=torch.cat([seen, there], dim=1),
+                    position_ids=(start + torch.arange(length, device=device)).expand(3, -1, -1),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+                following = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+                later = following.gather(2, ids[:, 1:, None])[..., 0] * there[:, 1:]
+                total = first.repeat_interleave(choices, 0).gather(1, ids[:, :1])[:, 0] + later.sum(1)
+                totals.append(total.view(count, choices))
+            weight = torch.cat(totals, dim=1).double().softmax(1).cpu().numpy()
             results.append(weight @ grid)
         return np.concatenate(results)
 
@@ -197,19 +207,26 @@ def group_predictions(
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and
         dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings).
     """
-    columns: dict[str, object] = {}
-    for name, folder in (("text", sft), ("dpo", dpo)):
-        model, tokenizer, settings = load(folder)
-        if torch.cuda.is_available():
-            model.cuda()
-        reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
-        language = settings.language
-        columns["head" if name == "text" else "head_after_dpo"] = reader.head(samples)
-        answers = reader.greedy(samples)
-        columns[f"answer_{name}"] = answers
-        columns[name] = parsed(answers, language)
-        drawn = reader.sampled(samples, evaluate.text_samples, temperature=0.7, top_p=0.9, seed=seed)
-        columns[f"{name}_sampled"] = mean_of_parsed(drawn, language)
-        grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
-        columns[f"{name}_expectation"] = reader.expectation(samples, grid)
-    return pd.DataFrame(columns)
+    before = _predictions_of(sft, ("head", "text"), store, samples, evaluate, seed)
+    return pd.DataFrame(before | _predictions_of(dpo, ("head_after_dpo", "dpo"), store, samples, evaluate, seed))
+
+
+def _predictions_of(
+    folder: Path, names: tuple[str, str], store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
+) -> dict[str, object]:
+    """Columns of one model, which is gone from memory when they are there; `names` of its head and words."""
+    model, tokenizer, settings = load(folder)
+    if torch.cuda.is_available():
+        model.cuda()
+    reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
+    head, words = names
+    answers = reader.greedy(samples)
+    drawn = reader.sampled(samples, evaluate.text_samples, temperature=0.7, top_p=0.9, seed=seed)
+    grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
+    return {
+        head: reader.head(samples),
+        f"answer_{words}": answers,
+        words: parsed(answers, settings.language),
+        f"{words}_sampled": mean_of_parsed(drawn, settings.language),
+        f"{words}_expectation": reader.expectation(samples, grid),
+    }

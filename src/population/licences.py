@@ -7,6 +7,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from src.core import hub
 from src.core.markdown import plain
 from src.population.params import Card
 
@@ -40,7 +41,8 @@ def base_licence(backbone: str, given: str | None) -> Licence:
     base = plain(base_name(backbone))
     if given:
         return Licence(given, f"{base}: {plain(given)} (from `card.base_licence`).")
-    title, named = _licence_title(Path(backbone)), _readme_licence(Path(backbone))
+    folder = hub.known_folder(backbone)
+    title, named = _licence_title(folder), _readme_licence(folder)
     said = "; ".join(f"{file}: {plain(name)}" for file, name in (("LICENSE", title), ("README.md", named)) if name)
     if not said:
         return Licence(None, f"{base}: {UNKNOWN} (found no LICENSE and no README.md that names one).")

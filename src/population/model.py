@@ -118,8 +118,7 @@ def save(
             # Merged into packed weights, the sum would be rounded to 4 bits again; into those of `base`, it would
             # be another model than the one that was trained and validated.
             channels = lora.core(vlm).config.vision_config.in_channels
-            unpacked = backbone.load(base, channels=channels, dtype=dtype, four_bit=True).dequantize(dtype=dtype)
-            vlm = PeftModel.from_pretrained(unpacked, folder / ADAPTER)
+            vlm = PeftModel.from_pretrained(backbone.load_unpacked(base, channels, dtype), folder / ADAPTER)
         vlm = vlm.merge_and_unload()
     hold_weights(vlm, [], dtype)
     vlm.save_pretrained(folder)

@@ -27,15 +27,6 @@ class Memory(Section):
         """Whether activations are computed twice to hold fewer of them."""
         return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
-    def for_report(self, backbone: str) -> dict[str, bool | str]:
-        """What a dry run must know of this section."""
-        return {
-            "checkpointing": self.checkpoints_gradients(backbone),
-            "precision": self.precision,
-            "optimizer_8bit": self.optimizer_8bit,
-            "four_bit": self.four_bit,
-        }
-
 
 class Data(Section):
     root: Text

@@ -26,7 +26,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, checkpoints, files, processes
+from src.core import backbone, checkpoints, files, hub, processes
 from src.core.batches import GlobalBatchMixin
 from src.core.dry_run import report as dry_run_report
 from src.core.errors import DataError
@@ -34,8 +34,8 @@ from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
 from src.core.mae_figure import reconstruction_grid
 from src.core.mae_nulls import masked_errors
-from src.core.patches import unpatchify
-from src.core.precision import autocast, compute_dtype, hold_weights, trainer_arguments
+from src.core.patches import tiles_at_once, unpatchify
+from src.core.precision import autocast, compute_dtype, hold_weights
 from src.core.sharding import ShardingMixin, gather_weights
 from src.core.store import Store
 from src.core.trainable import checkpoint_activations
@@ -61,8 +61,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     split = read_split(inputs.split, store)
     pca = read_pca(inputs.pca)
     tiny = params.model.backbone == TINY
-    half = compute_dtype(params.memory.precision)
-    dtype = torch.float32 if tiny else half
+    precision = compute_dtype(params.memory.precision)
+    dtype = torch.float32 if tiny else precision
     meta = dry_run and not tiny  # shapes say what fits
     vlm, tokenizer, mean = starting_model(
         params.model, store, split, pca, params.seed, dtype, params.memory.attention, meta
@@ -103,29 +103,31 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )  # fmt: skip
     logger.info(groups.describe())
     if dry_run:
-        steps = math.ceil(len(views) / params.pretrain.batch_size) * params.pretrain.epochs
         logger.info(
             dry_run_report(
                 model,
                 groups,
                 lambda batch: model(**batch)["loss"],
                 lambda count: views.__getitems__(list(range(min(count, len(views))))),
-                steps=steps,
-                batch_size=params.pretrain.batch_size,
-                accumulate=params.pretrain.accumulate,
-                **params.memory.for_report(params.model.backbone) | {"four_bit": False},
+                samples=len(views),
+                stage=params.pretrain,
+                settings=params.memory,
+                checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
             )
         )
         return
 
-    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+    advice = memory_advice("pretrain")
+    with advice, files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         if params.pretrain.epochs:
             scratch = checkpoints.folder(
                 params.checkpoint_root,
                 "pretrain",
                 {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
                 | {"model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()},
-                [inputs.tiles / "manifest.json", inputs.split, inputs.pca],
+                # DVC does not know the backbone, so what it holds is looked at here.
+                [inputs.tiles / "manifest.json", inputs.split, inputs.pca]
+                + ([] if tiny else [hub.known_folder(params.model.backbone)]),
             )
             args = TrainingArguments(
                 **arguments(
@@ -134,10 +136,13 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                     epochs=params.pretrain.epochs,
                     batch_size=params.pretrain.batch_size,
                     accumulate=params.pretrain.accumulate,
+                    eval_batch=tiles_at_once(
+                        params.pretrain.batch_size // params.pretrain.accumulate, store.bands, front.side
+                    ),
                     report_to=params.report_to,
                     label_names=["noise"],  # what makes Trainer ask for a loss in validation
                     prediction_loss_only=True,
-                    **trainer_arguments(half),
+                    dtype=precision,
                 )
             )
             optimizer = groups.optimizer(
@@ -153,13 +158,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 optimizers=(optimizer, schedule),
                 callbacks=[groups, LiveLog(plots)],
             )
-            with memory_advice("pretrain"):
-                checkpoints.train(trainer, scratch, params.pretrain.save_steps)
+            checkpoints.train(trainer, scratch, params.pretrain.save_steps)
             groups.assert_moved()
             gather_weights(trainer.model)
             model.eval()
             if processes.is_main():
-                errors = validation_errors(model, held_out, params.pretrain.batch_size)
+                errors = validation_errors(model, held_out, args.per_device_eval_batch_size)
                 draw_reconstructions(plots / "reconstruction.png", model, held_out)
                 files.write_json(plots / "masked_mse.json", errors)
                 logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
@@ -190,8 +194,8 @@ def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) 
     positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size).to(device)
     sums: dict[str, float] = {}
     values = 0.0
-    # Parts of equal size: a last one of a single tile would have no other context to swap with.
-    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / batch_size)):
+    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
+    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / max(batch_size, 2))):
         batch = held_out.__getitems__(part.tolist())
         images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
         with autocast(mae):

@@ -24,7 +24,6 @@ if __name__ == "__main__":
     run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
 
 import logging
-import math
 
 import numpy as np
 import pandas as pd
@@ -38,8 +37,8 @@ from src.core.batches import GlobalBatchMixin
 from src.core.dry_run import report as dry_run_report
 from src.core.feature_cache import FeatureCache
 from src.core.live import LiveLog
-from src.core.patches import BandFrontEnd
-from src.core.precision import compute_dtype, hold_weights, trainer_arguments
+from src.core.patches import BandFrontEnd, tiles_at_once
+from src.core.precision import compute_dtype, hold_weights
 from src.core.sharding import ShardingMixin, gather_weights
 from src.core.store import Store
 from src.core.trainable import checkpoint_activations
@@ -65,8 +64,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     split = read_split(inputs.split, store)
     pca = read_pca(inputs.pca)
     tiny = params.model.backbone == TINY
-    half = compute_dtype(params.memory.precision)
-    dtype = torch.float32 if tiny else half
+    precision = compute_dtype(params.memory.precision)
+    dtype = torch.float32 if tiny else precision
     if dry_run and not tiny:  # shapes say what fits
         vlm, tokenizer, mean = starting_model(params.model, store, split, pca, params.seed, dtype, meta=True)
     else:
@@ -103,17 +102,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )
     logger.info(groups.describe())
     if dry_run:
-        steps = math.ceil(len(train) / params.sft.batch_size) * params.sft.epochs
         logger.info(
             dry_run_report(
                 model,
                 groups,
                 lambda batch: model(**batch)["loss"],
                 lambda count: train.__getitems__(list(range(min(count, len(train))))),
-                steps=steps,
-                batch_size=params.sft.batch_size,
-                accumulate=params.sft.accumulate,
-                **params.memory.for_report(params.model.backbone),
+                samples=len(train),
+                stage=params.sft,
+                settings=params.memory,
+                checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
             )
         )
         return
@@ -132,10 +130,11 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             epochs=params.sft.epochs,
             batch_size=params.sft.batch_size,
             accumulate=params.sft.accumulate,
+            eval_batch=tiles_at_once(params.sft.batch_size // params.sft.accumulate, store.bands, front.side),
             report_to=params.report_to,
             best="eval_selection",
             label_names=["target"],
-            **trainer_arguments(half),
+            dtype=precision,
         )
     )
     if params.sft.feature_cache_gb:
@@ -144,8 +143,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         model.features = FeatureCache(visual, front.side, kept, params.sft.feature_cache_gb, scratch.name)
     optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
     # What is read at once fits where as much is trained on at once.
-    reader = Reader(model, tokenizer, settings, store, params.sft.batch_size // params.sft.accumulate)
-    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+    reader = Reader(model, tokenizer, settings, store, args.per_device_eval_batch_size)
+    advice = memory_advice("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
+    with advice, files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         trainer = SftTrainer(
             model=model,
             args=args,
@@ -156,8 +156,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), params.sft.warmup_ratio)),
             callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(params.sft.patience)],
         )
-        with memory_advice("sft"):
-            checkpoints.train(trainer, scratch, params.sft.save_steps)
+        checkpoints.train(trainer, scratch, params.sft.save_steps)
         groups.assert_moved()
         gather_weights(trainer.model)
         if processes.is_main():

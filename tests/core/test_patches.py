@@ -9,7 +9,16 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from src.core.patches import BandFrontEnd, band_means, centre_crop, patchify, pixel_values, unpatchify, usable_side
+from src.core.patches import (
+    BandFrontEnd,
+    band_means,
+    centre_crop,
+    patchify,
+    pixel_values,
+    tiles_at_once,
+    unpatchify,
+    usable_side,
+)
 from src.core.sensors import Quantisation, dequantise
 
 
@@ -136,3 +145,9 @@ def test_band_means_count_valid_pixels_alone():
     valid[1, 3, 3] = True
     means = band_means(values.masked_fill(~valid[:, None], 1e6), valid)
     torch.testing.assert_close(means, torch.stack([values[0, :, :2].mean((1, 2)), values[1, :, 3, 3]]))
+
+
+def test_large_tiles_are_read_by_twos_whatever_the_batch():
+    assert tiles_at_once(64, 64, 16) == 64
+    assert tiles_at_once(64, 64, 980) == 2
+    assert tiles_at_once(64, 64, 4000) == 1

@@ -82,7 +82,7 @@ def test_a_group_whose_gradient_stays_zero_stops_at_its_third_step(tmp_path):
 
 def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(DependencyError, match=r"memory\.optimizer_8bit: bitsandbytes is not installed; install it"):
+    with pytest.raises(DependencyError, match=r"memory\.optimizer_8bit: bitsandbytes is not installed; run pip"):
         ParameterGroups(parts(make_net(), "head")).optimizer(0.0, eight_bit=True)
 
 

@@ -166,7 +166,9 @@ def test_all_weights_with_rank_zero(wide, hub, pretrained, tmp_path):
     assert not (tmp_path / "sft" / "adapter").exists()
 
 
-def test_bfloat16_holds_what_is_frozen_and_float32_what_trains(wide, hub, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rank", [16, 0])
+def test_bfloat16_holds_what_is_frozen_and_float32_what_trains(wide, hub, tmp_path, monkeypatch, rank):
+    """A step of a usual size would be lost to the rounding of a bfloat16 weight."""
     kept = {}
     save = dpo.model_folder.save
 
@@ -176,7 +178,8 @@ def test_bfloat16_holds_what_is_frozen_and_float32_what_trains(wide, hub, tmp_pa
 
     monkeypatch.setattr(dpo.model_folder, "save", watch)
     memory = small_params().memory.model_dump() | {"precision": "bfloat16"}
-    changes = SHORT | {"model.backbone": str(hub(FAMILY)), "memory": memory}
+    lora = small_params().sft.lora.model_dump() | {"rank": rank}
+    changes = SHORT | {"model.backbone": str(hub(FAMILY)), "memory": memory, "sft.lora": lora}
     start = run_pretrain(wide, tmp_path, changes)
     tuned = run_sft(wide, start, tmp_path, changes)
     rows = stage_inputs.read_split(wide.split, Store.open(wide.tiles))
@@ -184,7 +187,7 @@ def test_bfloat16_holds_what_is_frozen_and_float32_what_trains(wide, hub, tmp_pa
     after = run_dpo(wide, tuned, prefs, tmp_path, changes)
     for held in kept.values():
         assert {dtype for trains, dtype in held.values() if trains} == {torch.float32}
-        assert {dtype for trains, dtype in held.values() if not trains} == {torch.bfloat16}
+        assert {dtype for trains, dtype in held.values() if not trains} == ({torch.bfloat16} if rank else set())
     for folder in (start, tuned, after):
         assert {value.dtype for value in AutoModelForImageTextToText.from_pretrained(folder).state_dict().values()} == {
             torch.bfloat16
@@ -264,20 +267,28 @@ def test_four_bits_train_and_save_what_was_validated(wide, tmp_path, monkeypatch
             "vision_config": config["vision_config"] | {"out_hidden_size": 64},
         }
 
+    # Once packed for this instruction set in an evaluation, weights cannot be trained on.
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
     monkeypatch.setattr(qwen_folders, "published_config", wider)
     kept = {}
     save = sft.model_folder.save
     store = Store.open(wide.tiles)
-    rows = stage_inputs.read_split(wide.split, store).rows("test")
+    split = stage_inputs.read_split(wide.split, store)
 
     def watch(folder, model, tokenizer, settings, *rest):
-        kept["head"] = Reader(model, tokenizer, settings, store, 8).head(rows)
+        kept["head"] = Reader(model, tokenizer, settings, store, 8).head(split.rows("test"))
+        kept["trained"] = {p.dtype for p in model.vlm.parameters() if p.requires_grad}
         save(folder, model, tokenizer, settings, *rest)
 
     monkeypatch.setattr(sft.model_folder, "save", watch)
     memory = small_params().memory.model_dump() | {"four_bit": True, "optimizer_8bit": True}
     changes = SHORT | {"model.backbone": str(qwen_folders.write(tmp_path / "hub", FAMILY)), "memory": memory}
     start = run_pretrain(wide, tmp_path, changes)
-    out = run_sft(wide, start, tmp_path, changes)
-    assert moved_groups(weights_of(start), weights_of(out)) == {"encoder", "merger", "language"}
-    np.testing.assert_allclose(Reader(*load(out), store, 8).head(rows), kept["head"], rtol=0, atol=0.05)
+    tuned = run_sft(wide, start, tmp_path, changes | {"sft.epochs": 2})
+    assert moved_groups(weights_of(start), weights_of(tuned)) == {"encoder", "merger", "language"}
+    prefs = write_pairs(tmp_path / "prefs", {role: split.rows(role) for role in ("train", "validation")})
+    for folder in (tuned, None):
+        folder = folder or run_dpo(wide, tuned, prefs, tmp_path, changes)
+        found = Reader(*load(folder), store, 8).head(split.rows("test"))
+        np.testing.assert_allclose(found, kept["head"], rtol=0, atol=0.05)
+        assert kept["trained"] == {torch.float32}
