@@ -22,12 +22,21 @@ class ShardingMixin:
     def __init__(self, *args, optimizers=(None, None), **kwargs):
         # Trainer refuses an optimizer with FSDP, whose first version could not exchange its parameters.
         super().__init__(*args, **kwargs)
-        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer, self.lr_scheduler = self.given = optimizers
         if not hasattr(self.model, "_no_split_modules"):  # what TRANSFORMER_BASED_WRAP asks a model for
             inner = [module for module in self.model.modules() if isinstance(module, PreTrainedModel)]
             names = {name for module in inner for name in module._no_split_modules or ()}
             present = {type(module).__name__ for module in self.model.modules()}
             self.model._no_split_modules = sorted(names & present)
+
+    # DeepSpeed's start lets go of both, and Trainer would make others, at its own rate.
+    def create_optimizer(self, *args, **kwargs):
+        self.optimizer = self.optimizer or self.given[0]
+        return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args, **kwargs):
+        self.lr_scheduler = self.lr_scheduler or self.given[1]
+        return super().create_scheduler(*args, **kwargs)
 
     def _prepare_for_training(self, *args, **kwargs):
         names = {id(p): name for name, p in self.model.named_parameters()}
