@@ -110,6 +110,8 @@ def build(config, seed: int) -> PreTrainedModel:
 def outline(source: str | Path, *, channels: tuple[int, ...], dtype: torch.dtype) -> PreTrainedModel:
     """The model in `source` as shapes on the `meta` device, without its weights; raises what `read_config` does."""
     config = _checked_config(source, channels)
+    if Path(source).is_dir() and hub.has_weights(Path(source)):
+        hub.check_weights(Path(source))
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa", dtype=dtype)
     return quicken(model)

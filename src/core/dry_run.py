@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -46,6 +47,8 @@ def report(
     )
     micro = micro_batch(stage.batch_size, stage.accumulate)
     text = memory.describe(estimated, stage.batch_size // processes.count(), micro, checkpointing)
+    if (settings.optimizer_8bit or settings.four_bit) and not find_spec("bitsandbytes"):
+        text += "\nbitsandbytes is not installed here: without it the stage itself exits with 69 (requirements-gpu.txt)"
     if any(p.is_meta for p in model.parameters()):
         return f"{text}\n{steps} steps; their time depends on the GPU: python -m bench.gpu measures it"
     batch = read(micro)

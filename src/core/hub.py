@@ -78,6 +78,8 @@ def check_config(folder: Path) -> dict[str, Any]:
         DataError: config.json is absent or not JSON; a config holds `auto_map` (code to run); the folder is a LoRA
             adapter, for which transformers would load the base that it names; the weights are quantised already.
     """
+    if not (folder / CONFIG).exists() and (folder / "adapter_config.json").exists():
+        raise DataError(f"{folder}: found a LoRA adapter, expected a whole model; give the folder of merged weights")
     config = _read_object(folder / CONFIG)
     for path in sorted(folder.glob("*config.json")):
         found = _find(_read_object(path), "auto_map")
@@ -96,6 +98,11 @@ def check_config(folder: Path) -> dict[str, Any]:
         if found is not None:
             raise DataError(f"{folder}/{CONFIG}: {field}: found {str(found)[:80]}, expected no such field; {fix}")
     return config
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether anything like weights lies in `folder`: a config alone says what fits, and that is all."""
+    return any(file.suffix in (".safetensors", *PICKLES) for file in folder.iterdir()) or (folder / INDEX).exists()
 
 
 def check_weights(folder: Path) -> None:

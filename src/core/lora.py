@@ -4,8 +4,11 @@ from copy import copy
 from pathlib import Path
 
 import safetensors.torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils.error import NoMatchingPeftModuleError
 from torch import nn
+
+from src.core.errors import ParamsError
 
 # Attention and MLP of the vision blocks, as the three families name them.
 ENCODER_TARGETS = (
@@ -22,6 +25,18 @@ def config(rank: int, alpha: int, dropout: float, targets: str, encoder: bool) -
         target_modules=f"({targets})|({ENCODER_TARGETS})" if encoder else targets,
         task_type="CAUSAL_LM",
     )
+
+
+def wrap(vlm: nn.Module, adapters: LoraConfig) -> PeftModel:
+    """`vlm` with `adapters`, all its own weights frozen; raises ParamsError where their targets match nothing."""
+    try:
+        return get_peft_model(vlm, adapters)
+    except NoMatchingPeftModuleError as error:
+        linear = [name for name, module in vlm.named_modules() if isinstance(module, nn.Linear)]
+        raise ParamsError(
+            f"sft.lora.targets: found {adapters.target_modules!r}, which is the whole name of no module, expected a "
+            f"regular expression for such as {linear[-2]}; correct it"
+        ) from error
 
 
 def core(vlm: nn.Module) -> nn.Module:

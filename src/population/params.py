@@ -1,5 +1,6 @@
 """The sections of the flagship's params.yaml. What each key is for stands in params.yaml beside it."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -86,6 +87,19 @@ class Decoder(Section):
     heads: Positive
 
 
+class Steps(Section):
+    """What every training has: samples of a step, and in how many parts one after the other."""
+
+    batch_size: Positive
+    accumulate: Positive
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> "Steps":
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        return self
+
+
 class PretrainRates(Section):
     patch_embed: RateOrFrozen
     blocks: RateOrFrozen
@@ -97,13 +111,11 @@ class PretrainLr(Section):
     pretrained: PretrainRates
 
 
-class Pretrain(Section):
+class Pretrain(Steps):
     encoder: Literal["full", "patch_embed"]
     tiles: Literal["train", "all"]
     epochs: Count
     samples_per_file: Positive
-    batch_size: Positive
-    accumulate: Positive
     lr: PretrainLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
@@ -134,8 +146,16 @@ class Lora(Section):
     targets: Text
     encoder: bool
 
+    @model_validator(mode="after")
+    def _targets_are_a_pattern(self) -> "Lora":
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise ValueError(f"targets is no regular expression: {error}") from error
+        return self
 
-class Sft(Section):
+
+class Sft(Steps):
     language: Literal["zh", "en"]
     template: Text | None
     covariates: list[Text]
@@ -147,8 +167,6 @@ class Sft(Section):
     epochs: Positive
     freeze_encoder_epochs: Count
     feature_cache_gb: Weight
-    batch_size: Positive
-    accumulate: Positive
     lr: SftLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
@@ -172,12 +190,10 @@ class Prefs(Section):
     batch_size: Positive
 
 
-class Dpo(Section):
+class Dpo(Steps):
     beta: Annotated[float, Field(gt=0)]
     loss: Literal["sigmoid", "hinge"]
     epochs: Count
-    batch_size: Positive
-    accumulate: Positive
     lr: Rate
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive

@@ -201,6 +201,8 @@ def command(given: argparse.Namespace) -> None:
     for name in ("covariates",) if given.raster else ("year", "stride"):
         if getattr(given, name) is not None:
             raise ParamsError(f"--{name}: not used with --{'raster' if given.raster else 'tiles'}; leave it out")
+    if given.out.is_dir():  # said before hours of work, not after
+        raise ParamsError(f"--out: found the folder {given.out}, expected the name of a file to write; add one")
     if given.raster:
         map_raster(given.model, given.raster, given.out, given.year, given.stride, given.batch_size)
     else:

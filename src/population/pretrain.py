@@ -29,7 +29,6 @@ from transformers.vision_utils import get_vision_position_ids
 from src.core import backbone, checkpoints, files, hub, processes
 from src.core.batches import GlobalBatchMixin
 from src.core.dry_run import report as dry_run_report
-from src.core.errors import DataError
 from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
 from src.core.mae_figure import reconstruction_grid
@@ -69,7 +68,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )
     visual = backbone.vision_encoder(vlm)
     front = front_end(store, mean, split, pca, params.model, visual.config)
-    check_side(front.side, visual.config, store)
 
     chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.tiles.tile.tolist()
     units = (front.side // (visual.config.patch_size * visual.config.spatial_merge_size)) ** 2
@@ -174,16 +172,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             tokenizer.save_pretrained(folder)
     if params.pretrain.epochs:
         checkpoints.remove(scratch)
-
-
-def check_side(side: int, vision_config, store: Store) -> None:
-    """Raise DataError where fewer than 2 x 2 merge units fit into a tile."""
-    unit = vision_config.patch_size * vision_config.spatial_merge_size
-    if side < 2 * unit:
-        raise DataError(
-            f"{store.folder}: tiles are {store.height} x {store.width} px, expected at least {2 * unit} "
-            f"(2 x 2 units of {unit} px); use larger tiles or a smaller patch (model.tiny.patch_size)"
-        )
 
 
 @torch.no_grad()

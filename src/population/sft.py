@@ -28,7 +28,6 @@ import logging
 import numpy as np
 import pandas as pd
 import torch
-from peft import get_peft_model
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
@@ -80,7 +79,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     if params.memory.checkpoints_gradients(params.model.backbone):
         checkpoint_activations(vlm)
     if not tiny and params.sft.lora.rank:
-        vlm = get_peft_model(vlm, lora.config(**params.sft.lora.model_dump()))
+        vlm = lora.wrap(vlm, lora.config(**params.sft.lora.model_dump()))
     front = front_end(store, mean, split, pca, params.model, vlm.config.vision_config)
     settings = make_settings(params, store, split, front)
     model = model_folder.assemble(vlm, settings, (params.sft.ce_weight, params.sft.mse_weight))

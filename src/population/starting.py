@@ -44,7 +44,10 @@ def starting_model(
         vlm = backbone.outline(params.backbone, channels=allowed, dtype=dtype)
     else:
         vlm = backbone.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
-    tokenizer = AutoTokenizer.from_pretrained(hub.fetch(params.backbone, weights=False))
+    folder = hub.fetch(params.backbone, weights=False)
+    if not any(folder.glob("tokenizer*.json")):
+        raise DataError(f"{folder}: found no tokenizer.json, expected the model's tokenizer; copy the whole repository")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     marker, expected = tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD), vlm.config.image_token_id
     if marker != expected:
         raise DataError(

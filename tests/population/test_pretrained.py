@@ -292,3 +292,28 @@ def test_four_bits_train_and_save_what_was_validated(wide, tmp_path, monkeypatch
         found = Reader(*load(folder), store, 8).head(split.rows("test"))
         np.testing.assert_allclose(found, kept["head"], rtol=0, atol=0.05)
         assert kept["trained"] == {torch.float32}
+
+
+def test_what_cannot_be_trained_is_said_by_the_dry_run(study, wide, hub, tmp_path):
+    """The embedded sample has 16 px, and a newcomer tries it with a real backbone first."""
+    backbone = {"model.backbone": str(hub(FAMILY))}
+    with pytest.raises(DataError, match=r"tiles are 16 x 16 px, expected at least 56 \(2 x 2 units of 28 px\)"):
+        run_sft(study, tmp_path, tmp_path, backbone, dry_run=True)
+    lora = small_params().sft.lora.model_dump()
+    with pytest.raises(ParamsError, match=r"sft\.lora\.targets: found 'nothing', .* such as .*down_proj; correct it"):
+        run_sft(wide, tmp_path, tmp_path, backbone | {"sft.lora": lora | {"targets": "nothing"}}, dry_run=True)
+    with pytest.raises(ParamsError, match="targets is no regular expression"):
+        small_params({"sft.lora": lora | {"targets": "(("}})
+    with pytest.raises(ParamsError, match="batch_size 8 is no multiple of accumulate 3"):
+        small_params({"sft.accumulate": 3})
+    pickled = shutil.copytree(hub(FAMILY), tmp_path / "pickled")
+    for weights in pickled.glob("*.safetensors*"):
+        weights.unlink()
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(DataError, match=r"pytorch_model\.bin"):
+        run_sft(wide, tmp_path, tmp_path, {"model.backbone": str(pickled)}, dry_run=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "pytorch_model.bin"):
+        (pickled / name).unlink()
+    with pytest.raises(DataError, match=r"found no tokenizer\.json"):
+        run_sft(wide, tmp_path, tmp_path, {"model.backbone": str(pickled)}, dry_run=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pickled"]
