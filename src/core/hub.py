@@ -54,10 +54,10 @@ def fetch(source: str | Path, *, weights: bool = True) -> Path:
             hf_hub_download(source, name, revision=found.sha, etag_timeout=ANSWER_TIME)
         return Path(config).parent
     except Exception as error:  # of the client's own hierarchies, which have no common root
-        known = try_to_load_from_cache(source, CONFIG)
-        if isinstance(known, str):
-            logger.warning("%s: the hub does not answer (%s); using %s", source, error, Path(known).parent)
-            return Path(known).parent
+        known = known_folder(source)
+        if known.is_dir():
+            logger.warning("%s: the hub does not answer (%s); using %s", source, error, known)
+            return known
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{source}: found neither a folder of this name nor a model on the hub ({reason}); where the hub can be "

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from src.core.allocations import Batch, Moments, moments
-from src.core.patches import usable_side
 
 CARDS = (24, 40, 80, 141)  # GB
 CONTEXT, FRAGMENTATION = 1.5e9, 0.05  # CUDA's own bytes; share of all else that the allocator cannot fill
@@ -91,13 +90,6 @@ def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: b
             text += f": {memory.total(micro, on) / 1e9:.1f} GB"
         lines.append(f"  {card:>4} GB  {text}")
     return "\n".join(lines)
-
-
-def tokens_per_sample(side: int, vision_config) -> tuple[int, int]:
-    """Patches the encoder sees and tokens the language model sees of a square tile, cropped as `usable_side` does."""
-    patch, merge = vision_config.patch_size, vision_config.spatial_merge_size
-    patches = (usable_side(side, patch, merge) // patch) ** 2
-    return patches, patches // merge**2
 
 
 def estimate(

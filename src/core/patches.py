@@ -18,6 +18,13 @@ def usable_side(side: int, patch_size: int, merge_size: int = 2) -> int:
     return side // unit * unit
 
 
+def tokens_per_sample(side: int, vision_config) -> tuple[int, int]:
+    """Patches the encoder sees and tokens the language model sees of a square tile, cropped as `usable_side` does."""
+    patch, merge = vision_config.patch_size, vision_config.spatial_merge_size
+    patches = (usable_side(side, patch, merge) // patch) ** 2
+    return patches, patches // merge**2
+
+
 def tiles_at_once(batch_size: int, bands: int, side: int) -> int:
     """`batch_size`, or fewer tiles where their pixels alone would fill a GPU (two of 64 bands and 980 px remain)."""
     return max(min(batch_size, MAX_PIXEL_BYTES // (4 * bands * side**2)), 1)

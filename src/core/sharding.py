@@ -1,6 +1,7 @@
-"""FSDP2: what a Trainer of ours needs where accelerate cuts its parameters into parts (accelerate/fsdp2.yaml).
+"""What a Trainer of ours needs where accelerate cuts its parameters into parts (accelerate/fsdp2.yaml, zero*.yaml).
 
-`fully_shard` puts new parameters (DTensors, of which a process holds its part) in the place of the old ones.
+FSDP2's `fully_shard` puts new parameters (DTensors, of which a process holds its part) in the place of the old ones;
+DeepSpeed keeps the objects and empties them.
 """
 
 import torch
@@ -16,7 +17,7 @@ from src.core.trainable import ParameterGroups
 class ShardingMixin:
     """For `Trainer`s that are handed an optimizer and `ParameterGroups`: both follow the parameters.
 
-    Without FSDP2 nothing here does anything.
+    Without FSDP2 or DeepSpeed nothing here does anything.
     """
 
     def __init__(self, *args, optimizers=(None, None), **kwargs):
@@ -85,16 +86,12 @@ def freeze_alike(model: nn.Module) -> None:
 def gather_weights(model: nn.Module) -> None:
     """Make a sharded model a plain one with whole parameters, on the CPU. All processes must call it; those that
     write nothing are left with empty ones."""
-    if any(hasattr(p, "ds_id") for p in model.parameters()):
-        _gather_zero3(model)
-    if not is_sharded(model):
-        return
     whole: dict[int, nn.Parameter] = {}
     for module in list(model.modules()):
         for name, p in module._parameters.items():
-            if isinstance(p, DTensor):
+            if isinstance(p, DTensor) or hasattr(p, "ds_id"):
                 if id(p) not in whole:
-                    whole[id(p)] = _kept(p.full_tensor(), p.requires_grad)
+                    whole[id(p)] = _whole(p)
                 module._parameters[name] = whole[id(p)]
         if isinstance(module, FSDPModule):
             state = module._get_fsdp_state()
@@ -103,18 +100,13 @@ def gather_weights(model: nn.Module) -> None:
             module.__class__ = type(module).__mro__[2]  # FSDPName(FSDPModule, Name)
 
 
-def _kept(values: torch.Tensor, requires_grad: bool) -> nn.Parameter:
-    return nn.Parameter(values.cpu() if processes.is_main() else values.new_empty(0, device="cpu"), requires_grad)
+def _whole(p: nn.Parameter) -> nn.Parameter:
+    """All of a parameter that FSDP2 or ZeRO-3 (which marks it with `ds_id`) has cut into parts."""
+    if isinstance(p, DTensor):
+        values = p.full_tensor()
+    else:
+        import deepspeed
 
-
-def _gather_zero3(model: nn.Module) -> None:
-    import deepspeed
-
-    whole: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, p in module._parameters.items():
-            if p is not None and hasattr(p, "ds_id"):
-                if id(p) not in whole:
-                    with deepspeed.zero.GatheredParameters([p]):
-                        whole[id(p)] = _kept(p.detach().clone(), p.requires_grad)
-                module._parameters[name] = whole[id(p)]
+        with deepspeed.zero.GatheredParameters([p]):
+            values = p.detach().clone()
+    return nn.Parameter(values.cpu() if processes.is_main() else values.new_empty(0, device="cpu"), p.requires_grad)

@@ -3,10 +3,7 @@
 import importlib.util
 import math
 import os
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +12,6 @@ from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
 from src.core import processes
 from src.core.errors import DependencyError, ParamsError
-from src.core.trainable import ParameterGroups
 
 
 def arguments(
@@ -114,40 +110,6 @@ def memory_advice(section: str, *more: str) -> Iterator[None]:
             f"{section}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
             f"fits. Cheapest first, where not done yet: {', '.join(remedies)}"
         ) from error
-
-
-def rehearse(
-    model: torch.nn.Module,
-    groups: ParameterGroups,
-    steps: int,
-    loss: Callable[[torch.device], torch.Tensor],
-    dtype: torch.dtype,
-) -> str:
-    """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
-
-    `loss(device)` computes the loss of a batch with `model` on `device`, in `dtype`. All groups train in it, which
-    is where the peak lies. Memory is this process's, or the GPU's where there is one, with AdamW's two states.
-    """
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
-    model.to(device).train()
-    seconds = []
-    for _ in range(2):  # the first also pays for warming up
-        start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            value = loss(device)
-        value.backward()
-        value.item()
-        model.zero_grad()
-        seconds.append(time.perf_counter() - start)
-    trainable = sum(p.numel() for p in groups.parameters())
-    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if not gpu and sys.platform != "darwin":
-        peak *= 1024  # kilobytes on Linux
-    return (
-        f"{steps} steps of {seconds[-1]:.2f} s: about {steps * seconds[-1] / 60:.1f} min and "
-        f"{(peak + 8 * trainable) / 1e9:.1f} GB, validation and checkpoints not counted"
-    )
 
 
 def to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -39,8 +39,7 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import checkpoints, files, lora, metrics, processes
-from src.core.dry_run import report as dry_run_report
+from src.core import checkpoints, files, lora, metrics, processes, rehearsal
 from src.core.live import LiveLog
 from src.core.patches import tiles_at_once
 from src.core.precision import compute_dtype, hold_weights
@@ -99,7 +98,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             return (rejected - chosen).mean()
 
         logger.info(
-            dry_run_report(
+            rehearsal.report(
                 model,
                 groups,
                 loss,

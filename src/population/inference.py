@@ -21,7 +21,7 @@ from src.core.precision import autocast
 from src.core.store import Store
 from src.population import prompts
 from src.population.heads import GrowthModel
-from src.population.model import Settings, load
+from src.population.model import Settings, load_for_use
 from src.population.params import Evaluate
 from src.population.samples import Prompter
 
@@ -215,9 +215,7 @@ def _predictions_of(
     folder: Path, names: tuple[str, str], store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
 ) -> dict[str, object]:
     """Columns of one model, which is gone from memory when they are there; `names` of its head and words."""
-    model, tokenizer, settings = load(folder)
-    if torch.cuda.is_available():
-        model.cuda()
+    model, tokenizer, settings = load_for_use(folder)
     reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
     head, words = names
     answers = reader.greedy(samples)

@@ -127,6 +127,14 @@ def save(
     files.write_json(folder / SETTINGS, settings.model_dump())
 
 
+def load_for_use(folder: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
+    """`load`, on the GPU where there is one."""
+    model, tokenizer, settings = load(folder)
+    if torch.cuda.is_available():
+        model.cuda()
+    return model, tokenizer, settings
+
+
 def load(folder: Path, meta: bool = False, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
     """Read a model folder for inference, or with `options` for `backbone.load` to train on; `meta`: shapes alone.
 

@@ -43,8 +43,6 @@ import tempfile
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import PreTrainedTokenizerBase
 
 from src.core import archive, files, mosaic, run, tiles, windows
 from src.core.errors import DataError, ParamsError
@@ -52,14 +50,13 @@ from src.core.raster import Header
 from src.core.sensors import Quantisation
 from src.core.store import Store, Writer
 from src.population import labels, mapping
-from src.population.heads import GrowthModel
 from src.population.inference import Reader, parsed
-from src.population.model import Settings, load, read_settings
+from src.population.model import Settings, load_for_use, read_settings
 
 
 def main(model: Path, root: Path, out: Path, covariates: Path | None = None, batch_size: int = 16) -> None:
     """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
-    network, tokenizer, settings = _loaded(model)
+    network, tokenizer, settings = load_for_use(model)
     with tempfile.TemporaryDirectory() as scratch:
         store = read_tiles(root, Path(scratch), settings)
         network.front.quantisation = store.quantisation  # another linear scale is another unit of the same values
@@ -101,7 +98,7 @@ def map_raster(
         )
     stride = max(settings.side // 2, 1) if stride is None else stride
     grid = windows.Grid(header.height, header.width, settings.side, stride)
-    network, tokenizer, _ = _loaded(model)
+    network, tokenizer, _ = load_for_use(model)
     network.front.quantisation = quantisation
 
     def head(strip: mapping.Strip, rows: np.ndarray) -> np.ndarray:
@@ -187,13 +184,6 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
             f"{', '.join(settings.covariates)} of every tile; add them"
         )
     return joined
-
-
-def _loaded(model: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
-    network, tokenizer, settings = load(model)
-    if torch.cuda.is_available():
-        network.cuda()
-    return network, tokenizer, settings
 
 
 def command(given: argparse.Namespace) -> None:

@@ -22,7 +22,6 @@ import logging
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import set_seed
 
 from src.core import files
@@ -30,7 +29,7 @@ from src.core.store import Store
 from src.population import prompts
 from src.population.inference import Reader
 from src.population.inputs import read_split
-from src.population.model import load
+from src.population.model import load_for_use
 from src.population.params import Params, Prefs
 
 logger = logging.getLogger(__name__)
@@ -41,9 +40,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    model, tokenizer, settings = load(inputs.model)
-    if torch.cuda.is_available():
-        model.cuda()
+    model, tokenizer, settings = load_for_use(inputs.model)
     reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
     roles = {role: split.rows(role) for role in ("train", "validation")}
     logger.info("%s answers to sample", {role: len(rows) * params.prefs.num_samples for role, rows in roles.items()})

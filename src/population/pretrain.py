@@ -26,14 +26,13 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, checkpoints, files, hub, processes
+from src.core import backbone, checkpoints, files, hub, processes, rehearsal
 from src.core.batches import GlobalBatchMixin
-from src.core.dry_run import report as dry_run_report
 from src.core.live import LiveLog
 from src.core.mae import MaskedAutoencoder
 from src.core.mae_figure import reconstruction_grid
 from src.core.mae_nulls import masked_errors
-from src.core.patches import tiles_at_once, unpatchify
+from src.core.patches import tiles_at_once, tokens_per_sample, unpatchify
 from src.core.precision import autocast, compute_dtype, hold_weights
 from src.core.sharding import ShardingMixin, gather_weights
 from src.core.store import Store
@@ -70,7 +69,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     front = front_end(store, mean, split, pca, params.model, visual.config)
 
     chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.tiles.tile.tolist()
-    units = (front.side // (visual.config.patch_size * visual.config.spatial_merge_size)) ** 2
+    patches, units = tokens_per_sample(front.side, visual.config)
     common = {"side": front.side, "units": units, "seed": params.seed}
     views = TileViews(
         store,
@@ -96,18 +95,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         checkpoint_activations(vlm)
     logger.info(
         "%d views of %d tiles, validation on %d, %d patches of %d px a tile in %d units of which %.0f %% masked",
-        len(views), len(chosen), len(held_out), 4 * units, visual.config.patch_size, units,
+        len(views), len(chosen), len(held_out), patches, visual.config.patch_size, units,
         100 * params.pretrain.mask_ratio,
     )  # fmt: skip
     logger.info(groups.describe())
     if dry_run:
         logger.info(
-            dry_run_report(
+            rehearsal.report_on(
+                views,
                 model,
                 groups,
-                lambda batch: model(**batch)["loss"],
-                lambda count: views.__getitems__(list(range(min(count, len(views))))),
-                samples=len(views),
                 stage=params.pretrain,
                 settings=params.memory,
                 checkpointing=params.memory.checkpoints_gradients(params.model.backbone),

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from src.core import chat
 from src.core.augment import ORIENT, generator
 from src.core.errors import DataError
+from src.core.patches import tokens_per_sample
 from src.core.store import Store
 from src.population import prompts
 from src.population.model import Settings
@@ -22,8 +23,7 @@ class Prompter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: Settings, vision_config):
         self.tokenizer = tokenizer
         self.settings = settings
-        side = settings.side // (vision_config.patch_size * vision_config.spatial_merge_size)
-        self.image_tokens = side**2
+        self.patches, self.image_tokens = tokens_per_sample(settings.side, vision_config)
 
     def prompts(self, rows: pd.DataFrame) -> list[list[int]]:
         """One prompt per row, its image tokens included."""

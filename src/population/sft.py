@@ -31,9 +31,8 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from src.core import backbone, baselines, checkpoints, files, lora, processes
+from src.core import backbone, baselines, checkpoints, files, lora, processes, rehearsal
 from src.core.batches import GlobalBatchMixin
-from src.core.dry_run import report as dry_run_report
 from src.core.feature_cache import FeatureCache
 from src.core.live import LiveLog
 from src.core.patches import BandFrontEnd, tiles_at_once
@@ -95,19 +94,17 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         "%d training and %d validation labels, a tile is %d patches of %d px and %d image tokens",
         len(train),
         len(validation),
-        4 * prompter.image_tokens,
+        prompter.patches,
         vlm.config.vision_config.patch_size,
         prompter.image_tokens,
     )
     logger.info(groups.describe())
     if dry_run:
         logger.info(
-            dry_run_report(
+            rehearsal.report_on(
+                train,
                 model,
                 groups,
-                lambda batch: model(**batch)["loss"],
-                lambda count: train.__getitems__(list(range(min(count, len(train))))),
-                samples=len(train),
                 stage=params.sft,
                 settings=params.memory,
                 checkpointing=params.memory.checkpoints_gradients(params.model.backbone),

@@ -7,8 +7,8 @@ from transformers import AutoModelForImageTextToText
 
 from bench import published
 from src.core import backbone, lora
-from src.core.memory import CONTEXT, Memory, describe, estimate, suggest, tokens_per_sample
-from src.core.patches import BandFrontEnd
+from src.core.memory import CONTEXT, Memory, describe, estimate, suggest
+from src.core.patches import BandFrontEnd, tokens_per_sample
 from src.core.sensors import Quantisation
 from src.population.heads import GrowthModel, RegressionHead
 

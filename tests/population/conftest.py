@@ -22,6 +22,7 @@ from src.population import dpo, pca, preprocess, pretrain, prompts, sft, split
 from src.population import inputs as stage_inputs
 from src.population.params import Params
 from src.population.starting import starting_model
+from tests import qwen_folders
 from tests.tiles import write_geotiff
 
 ROOT = Path(__file__).parents[2]
@@ -229,3 +230,22 @@ def split_of(study, store) -> stage_inputs.Split:
 def trained(study, tmp_path_factory) -> Namespace:
     """Folders pretrain, sft, prefs and plots of a short run."""
     return train_small(study, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory) -> Namespace:
+    """The small study with tiles of 64 px: 2 x 2 merge units of a published backbone."""
+    return prepare(tmp_path_factory.mktemp("wide"), small_params(), side=64)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """`hub(family)` -> a folder as it is published."""
+    made = {}
+
+    def hub(family: str) -> Path:
+        if family not in made:
+            made[family] = qwen_folders.write(tmp_path_factory.mktemp(family), family, tied=family == "qwen2_vl")
+        return made[family]
+
+    return hub

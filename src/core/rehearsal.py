@@ -1,6 +1,9 @@
 """What `--dry-run` of a training stage says of memory and time."""
 
 import math
+import resource
+import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -11,7 +14,7 @@ from src.core import memory, processes
 from src.core.allocations import Batch
 from src.core.precision import compute_dtype
 from src.core.trainable import ParameterGroups
-from src.core.training import micro_batch, rehearse, to
+from src.core.training import micro_batch, to
 
 
 def report(
@@ -55,3 +58,49 @@ def report(
     dtype = compute_dtype(settings.precision)
     each = rehearse(model, groups, steps * stage.accumulate, lambda device: loss(to(batch, device)), dtype)
     return f"{text}\n{each}"
+
+
+def report_on(dataset, model: nn.Module, groups: ParameterGroups, **settings) -> str:
+    """`report` for a model that computes its own loss from the batches of `dataset`."""
+    return report(
+        model,
+        groups,
+        lambda batch: model(**batch)["loss"],
+        lambda count: dataset.__getitems__(list(range(min(count, len(dataset))))),
+        samples=len(dataset),
+        **settings,
+    )
+
+
+def rehearse(
+    model: torch.nn.Module,
+    groups: ParameterGroups,
+    steps: int,
+    loss: Callable[[torch.device], torch.Tensor],
+    dtype: torch.dtype,
+) -> str:
+    """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
+
+    `loss(device)` computes the loss of a batch with `model` on `device`, in `dtype`. All groups train in it, which
+    is where the peak lies. Memory is this process's, or the GPU's where there is one, with AdamW's two states.
+    """
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    model.to(device).train()
+    seconds = []
+    for _ in range(2):  # the first also pays for warming up
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            value = loss(device)
+        value.backward()
+        value.item()
+        model.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    trainable = sum(p.numel() for p in groups.parameters())
+    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not gpu and sys.platform != "darwin":
+        peak *= 1024  # kilobytes on Linux
+    return (
+        f"{steps} steps of {seconds[-1]:.2f} s: about {steps * seconds[-1] / 60:.1f} min and "
+        f"{(peak + 8 * trainable) / 1e9:.1f} GB, validation and checkpoints not counted"
+    )
