@@ -4,7 +4,7 @@
 
 The audit must be equal. Closed-form baselines may move by rounding. Trained groups differ between
 machines, so their R2 must lie in the committed 95 % interval and their words must parse; what is derived
-from them (differences, validation scores, pretraining errors) is not compared. The committed dvc.lock must
+from them (differences, validation scores, controls, prediction intervals) is not compared. The committed dvc.lock must
 be of the committed code. Prints every violation and exits 1 if there is one. The bounds are in
 .ci/tolerances.json.
 """

@@ -17,6 +17,7 @@ def make_params():
 
     def make(changes: dict | None = None) -> Params:
         values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        values["split"]["lock"] = None  # the committed one locks places of the sample
         for key, value in (changes or {}).items():
             *sections, name = key.split(".")
             target = values

@@ -87,7 +87,7 @@ def test_the_reading_of_imports_sees_lazy_ones_and_submodules():
 
 
 def test_the_reading_of_params_sees_sections_and_keys():
-    assert "threads" in chains(SCRIPTS["pca"]) and "split.fold" in chains(SCRIPTS["split"])
+    assert "threads" in chains(SCRIPTS["pca"]) and "split.use" in chains(SCRIPTS["split"])
     assert below("split.fold") == {"split.fold"} and "model.tiny.patch_size" in below("model.model_dump")
     assert below("no_such_section") == set()
 

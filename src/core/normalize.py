@@ -4,7 +4,7 @@ Statistics are those of dequantised values at valid pixels, accumulated in float
 does not grow with the number of tiles. int8 is counted in 256 bins per band, which is exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from src.core import files
 from src.core.errors import DataError
 from src.core.sensors import Quantisation, dequantise, lookup_table
 from src.core.store import Store
+
+SLAB_PIXELS = 65_536  # standardised at once: 16 MB for 64 bands
 
 
 def band_statistics(store: Store, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +92,17 @@ def standardise(
     else:
         values = (dequantise(pixels, quantisation) - mean[:, None, None]) / sd[:, None, None]
     return np.where(valid, values, np.float32(0))
+
+
+def standardised_pixels(store: Store, rows: Sequence[int], mean: np.ndarray, sd: np.ndarray) -> Iterator[np.ndarray]:
+    """Standardised valid pixels of the tiles `rows`, as (n, C) float32 chunks of at most SLAB_PIXELS."""
+    lines = max(1, SLAB_PIXELS // store.width)
+    for row in tqdm(rows, desc="pixels", unit="tile"):
+        pixels, valid = store.view(row), store.valid([row])[0]
+        for top in range(0, store.height, lines):
+            slab = np.s_[top : top + lines]
+            values = standardise(pixels[:, slab], valid[slab], store.quantisation, mean, sd)
+            yield values[:, valid[slab]].T
 
 
 def _moments_of_bins(store: Store, rows: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:

@@ -31,15 +31,19 @@ def stage(
     doc: str,
     inputs: dict[str, str],
     outputs: dict[str, str],
+    flags: dict[str, str] | None = None,
     argv: list[str] | None = None,
 ) -> None:
     """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
 
     `inputs` and `outputs` map option names to help texts; `main` receives them as two
-    namespaces of `Path`. `logs/<name>/run_status.json` gets the exit code, because DVC
-    turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing half-written.
+    namespaces of `Path`; the first holds `flags` too, as bool. `logs/<name>/run_status.json` gets
+    the exit code, because DVC turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing
+    half-written.
     """
-    arguments = vars(command_line(name=name, doc=doc, inputs=inputs, outputs=outputs).parse_args(argv))
+    flags = flags or {}
+    parser = command_line(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
+    arguments = vars(parser.parse_args(argv))
     _die_with_parent()
     logging.basicConfig(
         level=logging.INFO if processes.is_main() else logging.ERROR, format="%(message)s", stream=sys.stderr
@@ -50,7 +54,7 @@ def stage(
     def body() -> None:
         main(
             params_file.read(arguments["params"], params),
-            argparse.Namespace(**{option: arguments[option] for option in inputs}),
+            argparse.Namespace(**{option: arguments[option] for option in (*inputs, *flags)}),
             argparse.Namespace(**{option: arguments[option] for option in outputs}),
             arguments["dry_run"],
         )
@@ -71,13 +75,17 @@ def stage(
     sys.exit(code)
 
 
-def command_line(*, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str]) -> argparse.ArgumentParser:
+def command_line(
+    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str] | None = None
+) -> argparse.ArgumentParser:
     """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
     parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     parser.add_argument(
         "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
     )
+    for option, help_text in (flags or {}).items():
+        parser.add_argument(f"--{option}", action="store_true", help=help_text)
     for option, help_text in (inputs | outputs).items():
         parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
     return parser

@@ -1,41 +1,45 @@
-"""Which tiles train, validate and test: by place, or by spatial block with a buffer.
+"""Which tiles train, validate and test: by place, by spatial block or region with a buffer, and by time.
 
-A place (province/city) with all its years is never divided. `split_blocks` moves whole squares of a
-latitude/longitude grid and leaves out what lies too near to a held-out tile (Roberts et al. 2017,
+A place (province/city) is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
+grid, `split_regions` whole provinces, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
 "Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure");
-`split_places` moves places and knows no distance.
-
-Ids are sorted before anything is drawn, so neither row order nor hash order can change a split.
+`split_places` moves places and knows no distance. `split_years` and `split_before` part the past from the future,
+and `combine` keeps what is unseen in both. Validation is always made like the test.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyproj import Geod
-from sklearn.neighbors import BallTree
 
 from src.core import files
 from src.core.errors import DataError, ParamsError
+from src.core.folds import draw_roles, require_roles
+from src.core.geo import any_within_km, assign_blocks
 
-ROLES = ("train", "validation", "test", "buffer")
-VALIDATION_SHARE = 15 / 80  # of what the test fold leaves: with five folds 65 / 15 / 20
-EARTH_RADIUS_KM = 6371.0088
-WGS84 = Geod(ellps="WGS84")
+ROLES = ("train", "validation", "test", "buffer", "locked")
 
 
 def split_blocks(
-    tiles: pd.DataFrame, *, degrees: float, buffer_km: float, folds: int, fold: int, seed: int
+    tiles: pd.DataFrame,
+    *,
+    degrees: float,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Roles by whole blocks of `degrees` x `degrees`, the held-out ones surrounded by a buffer.
 
-    Test keeps all its tiles. A place with a tile nearer than `buffer_km` to a test tile leaves validation,
-    and one nearer than that to a test or validation tile leaves training: their role is `buffer`.
+    Test keeps all its tiles. A place with a tile within `buffer_km` of a test tile leaves validation, and one
+    within that of a test or validation tile leaves training: their role is `buffer`.
 
     Args:
         tiles: one row per tile with tile_id, place, lat, lon (degrees), half_diagonal_km.
         degrees: side of a block.
         buffer_km: geodesic distance between tile centres.
+        keep_from: lat, lon of locked tiles; training and validation keep `buffer_km` from them as well.
 
     Returns:
         DataFrame with the index of `tiles` and the columns block (str) and role (str).
@@ -45,25 +49,42 @@ def split_blocks(
         DataError: a tile has no coordinates, there are too few blocks, or a role is left without a tile.
     """
     _require_coordinates(tiles)
-    diagonal_km = 2 * tiles["half_diagonal_km"].max()
-    if buffer_km < diagonal_km:
-        raise ParamsError(
-            f"params.yaml: split.buffer_km: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
-            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
-            f"raise split.buffer_km"
-        )
-    block = _block_of_place(tiles, degrees)
-    advice = "lower split.block_degrees or split.folds"
-    role = _draw_roles(block, f"blocks of {degrees:g} degrees", folds, fold, seed, advice)
-    role = _buffered(tiles, role, buffer_km)
-    for name in ROLES[:3]:
-        if not (role == name).any():
-            raise DataError(
-                f"index.parquet: {block.nunique()} blocks of {degrees:g} degrees leave no {name} tile "
-                f"outside the buffer of {buffer_km:g} km (fold {fold} of {folds}), expected at least one; "
-                f"bring more tiles or lower split.buffer_km"
-            )
+    _require_buffer(tiles, buffer_km)
+    block, what = blocks_of_places(tiles, degrees), f"blocks of {degrees:g} degrees"
+    role = draw_roles(block, what, folds, fold, seed, "lower split.block_degrees or split.folds")
+    role = _buffered(tiles, role, what, buffer_km, keep_from)
     return pd.DataFrame({"block": block, "role": role}, index=tiles.index)
+
+
+def split_regions(
+    tiles: pd.DataFrame,
+    *,
+    region: pd.Series,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Roles by whole regions (provinces, states), the held-out ones surrounded by a buffer.
+
+    All is as in `split_blocks`, with `block` the name of the region.
+
+    Args:
+        region: each tile's, with the index of `tiles`.
+
+    Raises:
+        DataError: also if a region is missing, holds all places, or shares a place with another one.
+    """
+    _require_coordinates(tiles)
+    _require_buffer(tiles, buffer_km)
+    region = region.reindex(tiles.index)
+    require_regions(tiles["place"], region)
+    names = sorted(region.unique())
+    what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+    role = draw_roles(region, what, folds, fold, seed, "lower split.folds or set split.method: blocks")
+    role = _buffered(tiles, role, what, buffer_km, keep_from)
+    return pd.DataFrame({"block": region, "role": role}, index=tiles.index)
 
 
 def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, seed: int) -> pd.DataFrame:
@@ -74,11 +95,112 @@ def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, 
     Raises:
         DataError: there are too few places for the folds and a validation set.
     """
-    role = _draw_roles(tiles["place"], "places", folds, fold, seed, "lower split.folds or bring more places")
-    located = tiles[["lat", "lon"]].notna().all(axis=1)
-    block = pd.Series("", index=tiles.index, dtype=object)
-    block[located] = _block_of_place(tiles[located], degrees)
-    return pd.DataFrame({"block": block, "role": role}, index=tiles.index)
+    role = draw_roles(tiles["place"], "places", folds, fold, seed, "lower split.folds or bring more places")
+    return pd.DataFrame({"block": blocks_of_places(tiles, degrees), "role": role}, index=tiles.index)
+
+
+def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> np.ndarray:
+    """Roles for the forecast made at `origin`, which knows the years before it.
+
+    Test is the year `horizon` steps after the last known one. Validation is made like it, as late as can be known at
+    the origin: its year is the last known one, forecast `horizon` steps ahead. Training ends where that forecast's
+    knowledge does; all other years are `buffer` (Tashman 2000, "Out-of-sample tests of forecasting accuracy",
+    International Journal of Forecasting 16, on rolling origins).
+
+    Args:
+        years: (N,) int.
+        origin: the first unknown year.
+        horizon: steps from the last known year to the predicted one, at least 1.
+        step: years between two dates of the panel, see `panel_step`.
+
+    Returns:
+        (N,) str.
+
+    Raises:
+        DataError: training, validation or test has no year.
+    """
+    years = np.asarray(years)
+    role = np.full(len(years), "buffer", dtype=object)
+    role[years < origin - horizon * step] = "train"
+    role[years == origin - step] = "validation"
+    role[years == origin + (horizon - 1) * step] = "test"
+    what = f"samples.parquet: year: {np.unique(years).tolist()}, split.origin {origin}, split.horizon {horizon}"
+    require_roles(role, what, "leave split.origin blank, lower split.horizon or bring more years")
+    return role
+
+
+def split_before(years: np.ndarray, *, test_from: int, gap: int) -> np.ndarray:
+    """Roles by a date: training before `test_from - gap`, test from `test_from` on, buffer between.
+
+    Applied to the training rows with an earlier date, it gives a validation set made like the test.
+
+    Args:
+        years: (N,) int.
+
+    Returns:
+        (N,) str.
+
+    Raises:
+        DataError: nothing is left to train or to test on.
+    """
+    years = np.asarray(years)
+    role = np.full(len(years), "buffer", dtype=object)
+    role[years < test_from - gap] = "train"
+    role[years >= test_from] = "test"
+    what = f"year: {np.unique(years).tolist()}, a test from {test_from} after a gap of {gap} years"
+    require_roles(role, what, "choose another first year of the test or a smaller gap", ("train", "test"))
+    return role
+
+
+def feasible_origins(years: np.ndarray, horizon: int, step: int) -> list[int]:
+    """Origins, ascending, for which `split_years` finds a year for training, validation and test.
+
+    Raises:
+        DataError: there is none, because the horizon reaches beyond the panel.
+    """
+    found = np.unique(years).tolist()
+    origins = [year - (horizon - 1) * step for year in found]
+    origins = [origin for origin in origins if origin - step in found and found[0] < origin - horizon * step]
+    if not origins:
+        raise DataError(
+            f"samples.parquet: year: split.horizon {horizon} is beyond the panel: found the years {found}, expected a "
+            f"panel over at least {2 * horizon} steps of {step} years, with a year {horizon} steps after an earlier "
+            f"one and years to train on {horizon} steps before that; lower split.horizon or bring more years"
+        )
+    return origins
+
+
+def panel_step(years: np.ndarray) -> int:
+    """The smallest difference between two years of the panel.
+
+    Raises:
+        DataError: there are no two years to tell apart, so that no task of time is possible.
+    """
+    distinct = np.unique(years)
+    if len(distinct) < 2:
+        raise DataError(
+            f"samples.parquet: year: task without years: found {distinct.tolist()}, expected at least two distinct "
+            "ones; set split.task: new_place or bring more years"
+        )
+    return int(np.diff(distinct).min())
+
+
+def combine(place_roles: pd.Series, year_roles: pd.Series) -> pd.Series:
+    """Roles where neither place nor year is known: those on which both agree, else `buffer`.
+
+    The test years of a locked place are locked.
+
+    Args:
+        place_roles, year_roles: (N,) str with one index, from a split of places and from `split_years`.
+
+    Raises:
+        DataError: training, validation or test is left empty.
+    """
+    role = place_roles.where(place_roles == year_roles, "buffer")
+    role = role.mask((place_roles == "locked") & (year_roles == "test"), "locked")
+    what = f"samples.parquet: {len(role)} rows whose place and year have the same role"
+    require_roles(role, what, "choose another split.fold or split.origin, or bring more places with those years")
+    return role
 
 
 def read_split(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
@@ -98,154 +220,77 @@ def read_split(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
     return split
 
 
-def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:
-    """South-west corner "lat,lon" of the grid square that holds each point.
+def blocks_of_places(tiles: pd.DataFrame, degrees: float) -> pd.Series:
+    """Block of each tile's place: that of the first of its tiles in order of tile_id; "" without coordinates.
 
     Args:
-        lat, lon: (N,) degrees; longitudes 360 degrees apart are the same.
-        degrees: side of a square.
-
-    Returns:
-        (N,) str, for example "35,-95".
+        tiles: tile_id, place, lat, lon (degrees, may be NaN).
     """
-    south = np.floor(np.asarray(lat, float) / degrees) * degrees
-    west = np.floor(((np.asarray(lon, float) + 180) % 360 - 180) / degrees) * degrees
-    # + 0.0 turns -0.0 into 0.0, which would otherwise print as another block
-    return np.array([f"{s:.6g},{w:.6g}" for s, w in zip(south + 0.0, west + 0.0, strict=True)], dtype=object)
-
-
-def draw_folds(units: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """A fold for each unit, so that the folds' summed sizes are close.
-
-    Units come in an order drawn by `seed` from their sorted ids, and each goes to the fold that is smallest
-    so far. Larger ones (by powers of two) come first, which lets the small ones even out the sums.
-
-    Args:
-        units: (U,) distinct ids.
-        sizes: (U,) tiles in each.
-
-    Returns:
-        (U,) int64 fold of each unit, in the order given.
-    """
-    units, sizes = np.asarray(units), np.asarray(sizes)
-    order = np.argsort(units)[np.random.default_rng(seed).permutation(len(units))]
-    order = order[np.argsort(-np.frexp(sizes[order])[1], kind="stable")]
-    fold_of = np.empty(len(units), dtype=np.int64)
-    totals = np.zeros(folds, dtype=np.int64)
-    for unit in order:
-        fold_of[unit] = totals.argmin()
-        totals[fold_of[unit]] += sizes[unit]
-    return fold_of
-
-
-def draw_validation(units: np.ndarray, sizes: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
-    """Units for validation: in an order drawn by `seed`, each that still fits into `share` is taken.
-
-    Where none fits, the smallest is taken.
-
-    Args:
-        units: (U,) distinct ids, at least two.
-        sizes: (U,) tiles in each.
-        share: fraction of all tiles that is not exceeded.
-
-    Returns:
-        (U,) bool.
-    """
-    units, sizes = np.asarray(units), np.asarray(sizes)
-    order = np.argsort(units)[np.random.default_rng(seed).permutation(len(units))]
-    taken = np.zeros(len(units), dtype=bool)
-    room = share * sizes.sum()
-    for unit in order:
-        if sizes[unit] <= room:
-            taken[unit] = True
-            room -= sizes[unit]
-    if not taken.any():
-        taken[order[sizes[order].argmin()]] = True
-    return taken
-
-
-def pairs_within(
-    lat: np.ndarray,
-    lon: np.ndarray,
-    other_lat: np.ndarray,
-    other_lon: np.ndarray,
-    radius_km: np.ndarray | float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of points not farther apart than `radius_km` on the WGS84 ellipsoid.
-
-    A haversine BallTree proposes pairs, Karney's geodesic (pyproj) decides.
-
-    Args:
-        lat, lon: (N,) degrees.
-        other_lat, other_lon: (M,) degrees.
-        radius_km: scalar, or (N,) one for each of the first points.
-
-    Returns:
-        Index into the first points, index into the others, and distance in km, (P,) each.
-    """
-    tree = BallTree(_radians(other_lat, other_lon), metric="haversine")
-    radius_km = np.broadcast_to(np.asarray(radius_km, float), len(lat))
-    # the sphere is wrong by at most 0.6 %; 2 % more never misses a pair
-    near = tree.query_radius(_radians(lat, lon), 1.02 * radius_km / EARTH_RADIUS_KM)
-    i = np.repeat(np.arange(len(lat)), [len(found) for found in near])
-    j = np.concatenate([*near, np.empty(0, np.int64)]).astype(np.int64)
-    km = WGS84.inv(np.asarray(lon)[i], np.asarray(lat)[i], np.asarray(other_lon)[j], np.asarray(other_lat)[j])[2]
-    km = np.asarray(km, float) / 1000
-    inside = km <= radius_km[i]
-    return i[inside], j[inside], km[inside]
-
-
-def nearest_km(lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray) -> np.ndarray:
-    """Geodesic distance of each point to the nearest of the others, (N,) float64 km; inf if there are none."""
-    nearest = np.full(len(lat), np.inf)
-    if len(lat) and len(other_lat):
-        tree = BallTree(_radians(other_lat, other_lon), metric="haversine")
-        on_sphere = tree.query(_radians(lat, lon))[0][:, 0] * EARTH_RADIUS_KM
-        i, _, km = pairs_within(lat, lon, other_lat, other_lon, 1.02 * on_sphere + 1e-6)
-        np.minimum.at(nearest, i, km)
-    return nearest
-
-
-def _draw_roles(unit: pd.Series, what: str, folds: int, fold: int, seed: int, advice: str) -> pd.Series:
-    """Role of each tile from its unit: test = `fold`, validation = VALIDATION_SHARE of the rest."""
-    counts = unit.value_counts().sort_index()
-    units, sizes = counts.index.to_numpy(), counts.to_numpy()
-    if len(units) < max(folds, 3):
-        raise DataError(
-            f"index.parquet: found {len(units)} {what}, expected at least {max(folds, 3)} "
-            f"(split.folds is {folds}; train, validation and test need one each); {advice}"
-        )
-    rest = draw_folds(units, sizes, folds, seed) != fold
-    if rest.sum() < 2:
-        raise DataError(
-            f"index.parquet: of {len(units)} {what}, fold {fold} of {folds} leaves {rest.sum()}, "
-            f"expected at least 2 (training and validation); {advice}"
-        )
-    # a stream of its own for every fold; [seed, 0] would repeat the stream of draw_folds
-    validation = units[rest][draw_validation(units[rest], sizes[rest], VALIDATION_SHARE, [seed, 1 + fold])]
-    role = pd.Series("test", index=unit.index, dtype=object)
-    role[unit.isin(units[rest])] = "train"
-    role[unit.isin(validation)] = "validation"
-    return role
-
-
-def _buffered(tiles: pd.DataFrame, role: pd.Series, buffer_km: float) -> pd.Series:
-    """`role` where places of validation, then of training, too near to held-out tiles became `buffer`."""
-    role = role.copy()
-    for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
-        mine, others = tiles[role == inner], tiles[role.isin(held_out)]
-        km = nearest_km(*mine[["lat", "lon"]].to_numpy().T, *others[["lat", "lon"]].to_numpy().T)
-        # years of a place may be centred differently: one too near takes the others along
-        near = mine["place"][km < buffer_km]
-        role[tiles["place"].isin(near)] = "buffer"
-    return role
-
-
-def _block_of_place(tiles: pd.DataFrame, degrees: float) -> pd.Series:
-    """Block of each tile's place: the one that holds the first of its tiles in order of tile_id."""
-    first = tiles.sort_values("tile_id").drop_duplicates("place")
+    first = tiles.dropna(subset=["lat", "lon"]).sort_values("tile_id").drop_duplicates("place")
     blocks = assign_blocks(first["lat"].to_numpy(), first["lon"].to_numpy(), degrees)
-    return tiles["place"].map(dict(zip(first["place"], blocks, strict=True)))
+    return tiles["place"].map(pd.Series(blocks, index=first["place"], dtype=object)).fillna("")
+
+
+def require_regions(place: pd.Series, region: pd.Series) -> None:
+    """Raise DataError unless there are two regions and every place lies in one.
+
+    Args:
+        place, region: (N,) str with one index.
+    """
+    missing = sorted(set(place[region.isna() | (region == "")]))
+    if missing:
+        raise DataError(
+            f"index.parquet: province: {len(missing)} places without a region ({', '.join(missing[:5])}), expected "
+            f"one for each; complete the labels or set split.method: blocks"
+        )
+    regions_of = pd.DataFrame({"place": place, "region": region}).drop_duplicates().sort_values(["place", "region"])
+    divided = regions_of[regions_of["place"].duplicated(keep=False)]
+    if len(divided):
+        name, regions = divided["place"].iloc[0], ", ".join(divided["region"].iloc[:2])
+        raise DataError(
+            f"index.parquet: province: {divided['place'].nunique()} places in two regions ({name}: {regions}), "
+            f"expected one for each place; correct the region"
+        )
+    if regions_of["region"].nunique() < 2:
+        raise DataError(
+            f"index.parquet: province: the region {regions_of['region'].iloc[0]} holds all {len(regions_of)} places, "
+            f"expected at least two regions; bring places of other regions or set split.method: blocks"
+        )
+
+
+def _buffered(
+    tiles: pd.DataFrame, role: pd.Series, what: str, buffer_km: float, keep_from: pd.DataFrame | None
+) -> pd.Series:
+    """`role` where places of validation, then of training, too near to held-out tiles became `buffer`."""
+    role, test = role.copy(), role == "test"
+    points = tiles[["lat", "lon"]].to_numpy(float)
+    locked = np.empty((0, 2)) if keep_from is None else keep_from[["lat", "lon"]].to_numpy(float)
+    for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
+        mine = (role == inner).to_numpy()
+        others = np.concatenate([points[role.isin(held_out)], locked])
+        # years of a place may be centred differently: one too near takes the others along
+        near = tiles["place"][mine][any_within_km(*points[mine].T, *others.T, buffer_km)]
+        role[tiles["place"].isin(near)] = "buffer"
+    held_out = "the test fold" if keep_from is None else "the test fold or locked tiles"
+    if not role.isin(["train", "validation"]).any():
+        raise DataError(
+            f"index.parquet: lat, lon: all {tiles['place'][~test].nunique()} places outside the test fold lie within "
+            f"split.buffer_km = {buffer_km:g} km of {held_out}, expected some to learn from; "
+            f"lower split.buffer_km or bring places farther away"
+        )
+    what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
+    require_roles(role, what, "lower split.buffer_km, choose another split.fold or bring more tiles")
+    return role
+
+
+def _require_buffer(tiles: pd.DataFrame, buffer_km: float) -> None:
+    diagonal_km = 2 * tiles["half_diagonal_km"].max()
+    if buffer_km < diagonal_km:
+        raise ParamsError(
+            f"params.yaml: split.buffer_km: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
+            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
+            f"raise split.buffer_km"
+        )
 
 
 def _require_coordinates(tiles: pd.DataFrame) -> None:
@@ -257,7 +302,3 @@ def _require_coordinates(tiles: pd.DataFrame) -> None:
             f".npy tiles without coordinates refuse spatial splits; give lat, lon, crs and transform in each "
             f"tile's sidecar JSON, or set split.method: place"
         )
-
-
-def _radians(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-    return np.radians(np.column_stack([lat, lon]).astype(float))

@@ -12,9 +12,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.core.markdown import block_yaml, fenced, plain
-from src.core.report import cell
+from src.core.report import cell, cell_interval
 from src.core.store import Store
-from src.population import page, scoring
+from src.population import results, scoring
 from src.population.licences import Licence, base_licence, base_name, data_terms
 from src.population.params import Card
 
@@ -65,7 +65,7 @@ def write(
         "route": ROUTES[used["model"]["input"]],
         "language": settings["language"],
         "prompt": settings["prompt"],
-        "unit": page.UNIT,
+        "unit": results.UNIT,
         "labels": {
             "range": f"{cell(train.growth_rate.min())} to {cell(train.growth_rate.max())}",
             "mean": cell(facts["label_mean"]),
@@ -82,8 +82,11 @@ def write(
         "transductive": scores["transductive"],
         "parameters": block_yaml(training_params(used)),
         "n": scores["head"]["n"],
-        "units": scores["units"],
-        "drawn": scores["mean"]["r2_low"] is not None,
+        "units": scores["units"] | {"intervals": results.said_of_intervals(scores["units"])},
+        "drawn": scores["head"]["r2_low"] is not None,
+        "final": scores["final"],
+        "intervals": interval_rows(scores["prediction_intervals"]),
+        "controls": control_rows(scores["controls"]),
         "metrics": metrics_rows(scores),
         "paired": paired_rows(scores["paired"]),
         "base_licence": licence.said,
@@ -119,11 +122,15 @@ def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> d
     measured = [
         {"type": kind, "name": f"{label}, {meaning}", "value": scores[group][key]}
         for group, meaning in SCORED.items()
-        for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({page.UNIT})"))
+        for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({results.UNIT})"))
         if scores[group][key] is not None
     ]
     task = {"type": "regression", "name": "Population growth rate"}
-    result = {"task": task, "dataset": {"type": dataset, "name": dataset, "split": "test"}, "metrics": measured}
+    result = {
+        "task": task,
+        "dataset": {"type": dataset, "name": dataset, "split": "locked" if scores["final"] else "test"},
+        "metrics": measured,
+    }
     values["model-index"] = [{"name": "bandwise-population", "results": [result]}]
     return values
 
@@ -138,18 +145,39 @@ def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
 
 
 def metrics_rows(scores: dict) -> list[list[str]]:
-    """A row for every group of the report: model, baselines and null; `none` where no interval was given."""
+    """A row for every group of the report; `none` where no interval was given."""
     rows = []
-    for name in (name for name in page.MEANING if name in scores):
+    for name in (name for name in results.MEANING if name in scores):
         score = scores[name]
-        kind = "null" if name == "shuffled" else "model" if name in (*scoring.NETWORK, *scoring.WORDS) else "baseline"
+        kind = "model" if name in (*scoring.NETWORK, *scoring.WORDS) else "baseline"
         parsed = f"{score['parse_rate']:.1%}" if name in scoring.PARSED else ""
-        rows.append([name, page.MEANING[name], kind, *_scored(score), cell(score["rmse"]), parsed])
+        rows.append([name, results.MEANING[name], kind, *_scored(score), cell(score["rmse"]), parsed])
     return rows
 
 
 def paired_rows(pairs: dict) -> list[list[str]]:
-    return [[page.PAIR_MEANING[name], *_scored(pair)] for name, pair in pairs.items()]
+    return [[results.pair_name(name), *_scored(pair)] for name, pair in pairs.items()]
+
+
+def control_rows(controls: dict) -> list[list[str]]:
+    """R² of the model on inputs that say nothing of the place."""
+    return [
+        [f"{part}, {scoring.CONTROLS[name]}", cell(values["r2"]) if values else "none"]
+        for name, parts in controls.items()
+        for part, values in parts.items()
+    ]
+
+
+def interval_rows(known: dict) -> list[str]:
+    """A line for each kind of prediction interval, or why there is none."""
+    lines = []
+    for name, part in known["groups"].items():
+        if "refused" in part:
+            lines.append(f"{name}: none ({part['refused']})")
+        else:
+            covered = cell_interval(part, "coverage")
+            lines.append(f"{name}: mean width {cell(part['mean_width'])}, share of test labels inside {covered}")
+    return [*lines, known["guarantee"]]
 
 
 def _scored(score: dict) -> list[str]:
@@ -215,15 +243,20 @@ def _pixel_size(tiles: pd.DataFrame) -> str:
 def _split(facts: dict, rows: pd.DataFrame, left_out: int) -> dict:
     unit = facts["unit"]
     rule = "Whole places go to one side; there is no buffer, so places near each other may be on both"
-    if unit == "block":
+    if facts["task"] == "next_year":
+        rule = f"Time separates: nothing dated in or after {facts['origin']} is known, and places are shared"
+    elif facts["method"] != "place":
+        whole = "provinces" if facts["method"] == "provinces" else f"blocks of {facts['block_degrees']:g}°"
         rule = (
-            f"Whole blocks of {facts['block_degrees']:g}° go to one side; training tiles nearer than "
-            f"{facts['buffer_km']:g} km to a test or validation tile are left out ({left_out} labels)"
+            f"Whole {whole} go to one side; training tiles nearer than {facts['buffer_km']:g} km to a test or "
+            f"validation tile are left out ({left_out} labels left out or locked)"
         )
-    roles = [(role, len(part), part[unit].nunique()) for role, part in rows.groupby("role")]
-    order = {"train": 0, "validation": 1, "test": 2}
-    roles.sort(key=lambda row: order[row[0]])
-    return {"rule": rule, "unit": unit, "fold": facts["fold"] + 1, "folds": facts["folds"], "roles": roles}
+    of_unit = rows.place if unit == "place" else rows.block
+    order = ("train", "validation", "test", "locked")
+    roles = [(role, int((rows.role == role).sum()), of_unit[rows.role == role].nunique()) for role in order]
+    roles = [row for row in roles if row[1]]
+    known = {"task": facts["task"], "locked": facts["locked"], "fold": facts["fold"] + 1, "folds": facts["folds"]}
+    return {"rule": rule, "unit": unit, "roles": roles} | known
 
 
 def _number(value: object) -> str:

@@ -39,7 +39,7 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import checkpoints, files, lora, metrics, processes, rehearsal
+from src.core import checkpoints, files, intervals, lora, metrics, processes, rehearsal
 from src.core.live import LiveLog
 from src.core.patches import tiles_at_once
 from src.core.precision import compute_dtype, hold_weights
@@ -54,7 +54,6 @@ from src.population.params import TINY, Params
 from src.population.samples import Prompter
 
 logger = logging.getLogger(__name__)
-RESAMPLES = 2000
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -165,7 +164,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         groups.assert_moved()
         gather_weights(trainer.model)
         if processes.is_main():
-            files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples, params.seed))
+            files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples))
             model.vlm = trainer.model
             model_folder.save(folder, model, tokenizer, settings, inputs.model, dtype)
     checkpoints.remove(scratch)
@@ -183,7 +182,7 @@ def pass_on(model: Path, out, dry_run: bool) -> None:
 
 
 @torch.no_grad()
-def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> dict:
+def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame) -> dict:
     """Share of validation pairs whose chosen answer gained on the rejected one, with its interval over blocks.
 
     Their loss chose the epoch, so the share is a little too good where epochs were to choose from.
@@ -199,13 +198,13 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame, seed: int) -> di
         reference = batch["ref_chosen_logps"].cpu() - batch["ref_rejected_logps"].cpu()
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()
-    blocks = samples.loc[dataset["sample"]].block.to_numpy()
-    interval = metrics.mean_interval(hits, blocks, RESAMPLES, seed)
-    how = f"{RESAMPLES} draws of whole blocks"
+    rows = samples.loc[dataset["sample"]]
+    interval = intervals.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
+    how = interval.pop("method")
     if interval["_low"] is None:
         exact = binomtest(int(hits.sum()), len(hits)).proportion_ci()
         interval |= {"_low": exact.low, "_high": exact.high}
-        how = f"binomial over pairs: {len(set(blocks))} blocks are too few to draw from, so it is too narrow"
+        how = f"binomial over pairs, so it is too narrow (over blocks {how})"
     facts = {"train_pairs": len(trainer.train_dataset), "validation_pairs": len(hits)}
     facts |= {f"reward_accuracy{part}": value for part, value in interval.items()}
     return metrics.rounded(facts | {"reward_accuracy_interval": how})

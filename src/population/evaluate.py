@@ -1,90 +1,113 @@
-"""Score the models on the test fold beside baselines and a null; draw the figures, write the report.
+"""Score the models on the test fold beside baselines, nulls and controls; draw the figures, write the report.
 
     python -m src.population.evaluate --tiles data/population/tiles --split data/population/split \\
-        --pca data/population/pca --sft models/population/sft --dpo models/population/dpo \\
-        --curves plots/population --metrics metrics/population.json --out reports/population \\
-        --plots plots/population/evaluate
+        --pca data/population/pca --baselines data/population/baselines --sft models/population/sft \\
+        --dpo models/population/dpo --curves plots/population --metrics metrics/population.json \\
+        --out reports/population --plots plots/population/evaluate
 
 Writes metrics/population.json (scores, intervals, audit), reports/population/predictions.parquet
 (validation and test rows, a column per group), index.html and model_card.md, and the PNGs in plots/population/evaluate.
-This is the only stage that looks at test labels.
+This is the only stage that looks at test labels. With --final it scores the locked provinces instead, once: give
+other names behind --metrics, --out and --plots (metrics/final.json, reports/final, plots/final).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src.core import baselines, files, run, splits
+from src.core import files, metrics, run
+from src.core.audit import audit_pca
 from src.core.errors import DataError
 from src.core.store import Store
-from src.population import card, page, scoring
+from src.population import card, final, page, results, scoring, tasks, uncertainty
 from src.population.params import Params
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store, split and two models -> predictions, scores, figures, page."""
+    """Store, split, baselines and two models -> predictions, scores, figures, page."""
     store = Store.open(inputs.tiles)
     facts, audit = (files.read_json(inputs.split / name) for name in ("split.json", "audit.json"))
-    rows = label_rows(store, inputs.split)
+    opened = final.opening(out.metrics, facts) if inputs.final else None
+    scored = "locked" if inputs.final else "test"
+    rows = tasks.read_samples(inputs.split, store.tiles.tile_id)
+    rows = rows[rows.role.isin(["train", "validation", scored])].reset_index(drop=True)
     settings = {name: read_settings(folder, facts) for name, folder in vars(inputs).items() if name in ("sft", "dpo")}
     counts = rows.role.value_counts()
-    print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', 'test'))}")
+    print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
     if dry_run:
         passes = 2 * (2 + params.evaluate.text_samples + params.evaluate.grid_points)
-        held = counts["validation"] + counts["test"]
-        print(f"{held} held-out labels, about {passes} forward passes each; {params.evaluate.resamples} resamples")
+        held = counts["validation"] + counts[scored]
+        print(f"{held} held-out labels, about {passes} forward passes each")
         return
 
     # Imported here: they import torch, which --help and --dry-run do without.
+    from src.population.controls import control_predictions
     from src.population.inference import group_predictions
 
     run.set_threads(params.threads)
-    held = rows[rows.role.isin(["validation", "test"])]
+    audit["pca_difference"] = check_pca(store, inputs)
+    held = rows[rows.role != "train"]
     answers = group_predictions(inputs.sft, inputs.dpo, store, held, params.evaluate, params.seed)
-    features = baselines.band_means(store, rows.tile.to_numpy(), settings["sft"]["side"])
-    null = scoring.predict_baselines(rows, features, params.seed)
-    table = predictions_table(held, answers, null.predictions, facts["fold"], params.seed)
+    controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
+    fitted = read_baselines(inputs.baselines, held, facts)
+    table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
     scoring.check_finite(table, str(inputs.sft))
 
-    transductive = settings["sft"]["pretrained_on"] == "all"
-    scores = scoring.assess(table, null, facts, audit, transductive, params.evaluate.resamples, params.seed)
+    scores = scoring.assess(table, list(fitted.predictions), fitted.null, fitted.choices, facts, params.seed)
+    known = uncertainty.assess(table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed)
+    table = table.join(known.columns.round(6))
+    scores["prediction_intervals"] = known.facts
+    scores["audit"] = {name: audit[name] for name in scoring.AUDIT}
+    scores |= {"kind": "final" if inputs.final else "exploratory", "final": opened, "task": facts["task"]}
+    scores |= {"fold": facts["fold"], "prompt_fields": params.prompt.fields, "permutation": params.sft.permutation}
+    scores |= {"transductive": settings["sft"]["pretrained_on"] == "all"}
+    scores |= {"retrospective": bool(audit["future_tiles"]), "missing_answer": "scores as the training mean"}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
-    curves = page.read_curves(inputs.curves)
+    scores = metrics.rounded(scores)
     used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
     used |= {"memory": params.memory.model_dump()}
     used |= {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
+    used |= {"baselines": params.baselines.model_dump(), "prompt": params.prompt.model_dump()}
     used |= {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
-        page.draw(plots, table, rows, scores, curves, facts["label_mean"])
+        files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
+        page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, known.tables)
         sections = [
-            *page.result_sections(scores, facts, plots),
-            page.split_section(facts, audit, inputs.split / "split_map.png"),
-            *page.picture_sections(plots, inputs.pca / "quicklook.png"),
+            *results.result_sections(scores, facts, plots),
+            page.split_section(facts, audit, inputs.split),
+            *page.picture_sections(plots, inputs.curves / "baselines" / "networks.png", inputs.pca / "quicklook.png"),
             page.data_section(files.read_json(inputs.tiles / "matching.json")),
             page.training_section(scores),
             page.run_section(used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}, card.NAME),
         ]
-        page.write(report / "index.html", facts, sections)
+        page.write(report / "index.html", facts, scores, sections)
         card.write(report / card.NAME, params.card, used, store, rows, settings["sft"], facts, audit, scores)
     files.write_json(out.metrics, scores)
-    for group in ("head", "text", "dpo", "ridge", "shuffled"):
-        print(f"{group:<9} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
-    print(f"report: {out.out}/index.html")
+    for group in ("head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"):
+        print(f"{group:<13} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
+    print(f"{scores['kind']}; report: {out.out}/index.html")
 
 
-def label_rows(store: Store, folder: Path) -> pd.DataFrame:
-    """`store.samples` with place, block and role; buffer rows are left out.
+def check_pca(store: Store, inputs) -> float:
+    """How far the stored projection is from one of the training tiles alone.
 
     Raises:
-        DataError: the split is of another store.
+        DataError: it was fitted on others.
     """
-    tiles = splits.read_split(folder, store.tiles.tile_id)
-    rows = store.samples.merge(tiles[["tile", "place", "block", "role"]], on="tile", validate="many_to_one")
-    return rows[rows.role != "buffer"].sort_values("sample").reset_index(drop=True)
+    tiles = files.read_table(inputs.split / "split.parquet")
+    train = tiles.loc[tiles.role == "train", "tile"].to_numpy()
+    difference = audit_pca(store, train, files.read_arrays(inputs.pca / "pca.safetensors"))
+    if difference:
+        raise DataError(
+            f"{inputs.pca}/pca.safetensors: leakage audit: differs by {difference:.3g} from a fit on the training "
+            "tiles, expected 0; run the pca stage again on this split"
+        )
+    return difference
 
 
 def read_settings(folder: Path, facts: dict) -> dict:
@@ -103,23 +126,68 @@ def read_settings(folder: Path, facts: dict) -> dict:
     return settings
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What the baselines stage left for the held-out rows: `null` (draws, scored rows) is ridge on permuted labels.
+
+    left_out: place, fold and residual of training rows; by_fold: (folds, scored rows) predictions of ridge without
+    each fold of them.
+    """
+
+    predictions: pd.DataFrame
+    null: np.ndarray
+    choices: dict
+    left_out: pd.DataFrame
+    by_fold: np.ndarray
+
+
+def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> Fitted:
+    """Predictions of the baselines for the rows `held`, in their order.
+
+    Raises:
+        DataError: they are of another split.
+    """
+    names = ("predictions", "null", "ridge_left_out", "ridge_by_fold")
+    predictions, null, left_out, by_fold = (files.read_table(folder / f"{name}.parquet") for name in names)
+    choices = files.read_json(folder / "choices.json")
+    if choices["split_hash"] != facts["hash"]:
+        raise DataError(
+            f"{folder}/choices.json: split_hash: found {choices['split_hash']}, expected {facts['hash']} of split.json;"
+            " run the baselines stage again"
+        )
+    predictions = predictions.set_index("sample").loc[held["sample"]].drop(columns="role")
+    scored = held["sample"][held.role != "validation"]
+    drawn, crossed = (table.set_index("sample").loc[scored].to_numpy().T for table in (null, by_fold))
+    return Fitted(predictions.reset_index(drop=True), drawn, choices, left_out, crossed)
+
+
 def predictions_table(
-    held: pd.DataFrame, answers: pd.DataFrame, null: pd.DataFrame, fold: int, seed: int
+    held: pd.DataFrame, answers: pd.DataFrame, controls: pd.DataFrame, fitted: pd.DataFrame, facts: dict, seed: int
 ) -> pd.DataFrame:
     """predictions.parquet: one row per held-out label, one column per group in ‰ per year (NaN: not parsed)."""
     table = held[["tile_id", "province", "city", "year", "lat", "lon", "block"]].assign(
-        fold=fold, seed=seed, split=held.role, y=held.growth_rate
+        task=facts["task"],
+        split_seed=facts["seed"],
+        fold=facts["fold"],
+        seed=seed,
+        n_train=facts["units"]["train"],
+        n_test=facts["units"]["test"],
+        split=held.role,
+        y=held.growth_rate,
     )
     groups = [*scoring.NETWORK, *scoring.WORDS]
     # Positions, not labels, join them: `answers` has one row for each of `held`, whatever its index.
     for group in groups:
         table[group] = answers[group].to_numpy(np.float64)
-    table[null.columns] = null
+    for name in controls:
+        table.loc[held.role != "validation", name] = controls[name].to_numpy(np.float64)
+    table = table.reset_index(drop=True).join(fitted)
     # Scores are those of the rounded numbers, so that this file alone gives them again.
-    table[groups + list(null.columns)] = table[groups + list(null.columns)].round(6) + 0.0
-    for answer in scoring.ANSWERS:
+    numbers = [*groups, *controls, *fitted]
+    table[numbers] = table[numbers].round(6) + 0.0
+    for answer in (*scoring.ANSWERS, *scoring.DRAWN):
         table[answer] = answers[answer].to_numpy()
-    return table.reset_index(drop=True)
+    return table
 
 
 if __name__ == "__main__":
@@ -132,6 +200,7 @@ if __name__ == "__main__":
             "tiles": "store of the preprocess stage",
             "split": "output of the split stage",
             "pca": "output of the pca stage, for its quicklook",
+            "baselines": "output of the baselines stage",
             "sft": "model folder of the sft stage",
             "dpo": "model folder of the dpo stage",
             "curves": "folder with the dvclive output of pretrain, sft and dpo",
@@ -141,4 +210,5 @@ if __name__ == "__main__":
             "out": "folder for predictions.parquet, index.html and model_card.md",
             "plots": "folder for the figures",
         },
+        flags={"final": "score the locked provinces instead of the test fold; once"},
     )

@@ -1,13 +1,15 @@
 """Pool the out-of-fold test predictions of several runs: one fold says little, all of them say more.
 
     python -m src.population.folds --variant anchored='runs/anchored-*' --variant mlp='runs/mlp-*' \\
-        --out metrics/folds.json
+        --out metrics/folds.json --plots plots/population/folds
 
-Each variant names files or folders (a quoted pattern) with the predictions.parquet of its folds. Prints
-and writes, per variant, R² and MAE pooled and per fold, the paired interval over blocks of head minus
-ridge and text minus ridge, and the pooled validation scores, which alone decide between variants. But a
-validation place of one fold is a test place of another: `chosen` pools, for each fold, the test predictions
-of the variant that is better on that fold's own validation places, and is free of that choice.
+Each variant names files or folders (a quoted pattern) with the predictions.parquet of its folds. Runs of several
+split.seed or seed are draws of the same: pooled scores are those of the first, the others tell how much they vary.
+Prints and writes, per variant: scores pooled and per fold; paired differences with the interval over blocks, with
+Nadeau and Bengio's corrected interval over all splits, and their variance from data, seed and split; coverage of the
+prediction intervals; and the pooled validation scores, which alone decide between variants. But a validation place of
+one fold is a test place of another: `chosen` pools, for each fold, the test predictions of the variant that is better
+on that fold's own validation places, and is free of that choice. All of it is exploratory.
 """
 
 import argparse
@@ -18,30 +20,44 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import files, metrics, run
+from src.core import comparison, files, intervals, metrics, reliability, run
 from src.core.errors import DataError, ParamsError
+from src.population import uncertainty
+from src.population.folds_text import print_summary
+from src.population.scoring import units_of
 
-GROUPS = ("head", "text", "dpo", "text_expectation", "mean", "latlon", "ridge", "forest", "shuffled")
+GROUPS = ("head", "text", "dpo", "text_expectation")
+BASELINES = (
+    "mean", "year_mean", "previous_year", "place_mean", "place_trend", "province_year", "latlon", "gp", "covariates",
+    "ridge", "pls", "forest", "boosting", "mlp", "cnn", "resnet18",
+)  # fmt: skip
 PAIRS = {
     "head_minus_ridge": ("head", "ridge"),
     "text_minus_ridge": ("text", "ridge"),
     "dpo_minus_text": ("dpo", "text"),
 }
-RESAMPLES = 2000
+DRAW = ["split_seed", "seed"]
+SHOWN = ("r2", "mae", "r2_within_year", "r2_between_place", "r2_change", "r2_oos")
 
 
-def main(variants: dict[str, str], out: Path) -> dict:
+def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict:
     """`variants` maps a name to a pattern; writes and returns the comparison."""
-    result: dict = {"variants": {}}
+    result: dict = {"kind": "exploratory", "variants": {}}
     tables = {name: read_variant(name, pattern) for name, pattern in variants.items()}
     check_same_rows(tables)
     for name, table in tables.items():
         result["variants"][name] = summarise(table)
     if len(tables) > 1:
-        result["chosen"] = summarise(choose_by_fold(tables))
+        result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
     head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
     result["best_head_on_validation"] = max(head, key=head.get)
     result = metrics.rounded(result)
+    if plots is not None:
+        with files.complete_folder(plots) as folder:
+            for name, table in tables.items():
+                drawn = {f"head, {name}": reliability_of(first_draw(table))}
+                note = "pooled over folds; calibrated on each fold's validation places, elsewhere: no guarantee"
+                reliability.draw_reliability(folder / f"reliability_{name}.png", drawn, note)
     files.write_json(out, result)
     print_summary(result)
     return result
@@ -51,7 +67,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     """The prediction rows of all folds of one variant.
 
     Raises:
-        DataError: no file, or a place or block is tested in two folds.
+        DataError: no file, or a place or block is tested in two folds of one draw.
     """
     found = [Path(path) for path in sorted(glob(pattern))]
     found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
@@ -60,21 +76,29 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
     test = table[table.split == "test"]
     key = ["province", "city", "year"]
-    twice = test[test.duplicated(key)]
+    twice = test[test.duplicated([*DRAW, *key])]
     if len(twice):
         raise DataError(
             f"--variant {name}={pattern}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two "
-            "files, expected one; give one file per fold of one split and one seed"
+            "files of one split.seed and seed, expected one; give one file per fold"
         )
+    if (test.task == "next_year").all():  # places and blocks are shared by design
+        return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
     for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
         known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
-        folds = known.groupby(columns).fold.nunique()
+        folds = known.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
         if (folds > 1).any():
             raise DataError(
                 f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
-                "expected one; give runs of one split.seed, split by blocks where tiles have coordinates"
+                "expected one; give runs of one split.method and task, split by blocks where tiles have coordinates"
             )
-    return table.sort_values(["fold", "split", *key], ignore_index=True)
+    return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+
+
+def first_draw(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the lowest split.seed and seed."""
+    keys = table[DRAW].drop_duplicates().sort_values(DRAW).iloc[0]
+    return table[(table[DRAW] == keys).all(axis=1)].reset_index(drop=True)
 
 
 def check_same_rows(tables: dict[str, pd.DataFrame]) -> None:
@@ -83,7 +107,7 @@ def check_same_rows(tables: dict[str, pd.DataFrame]) -> None:
     Raises:
         DataError: two variants hold different rows, or different truths.
     """
-    columns = ["fold", "split", "province", "city", "year", "y"]
+    columns = [*DRAW, "fold", "split", "province", "city", "year", "y"]
     first, *rest = tables
     for name in rest:
         if not tables[name][columns].equals(tables[first][columns]):
@@ -105,68 +129,127 @@ def choose_by_fold(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> dict:
-    """Pooled and per-fold scores of one variant; blocks (or places without coordinates) stay whole when resampled."""
+    """Pooled and per-fold scores of one variant; the largest correlated units stay whole."""
     table = table.copy()
-    groups = [group for group in GROUPS if group in table]
+    groups = [group for group in (*GROUPS, *BASELINES) if group in table]
     for group in groups:
         # `mean` is the training mean of the row's own fold.
         table[group] = table[group].fillna(table["mean"])
-    test, validation = (table[table.split == split] for split in ("test", "validation"))
-    place = test.province + "/" + test.city
-    y, blocks = test.y.to_numpy(), (test.block if test.block.all() else place).to_numpy()
-    pooled = {}
-    for group in groups:
-        values = metrics.scores(y, test[group].to_numpy())
-        bounds = metrics.intervals(y, test[group].to_numpy(), blocks, RESAMPLES, seed=0)
-        pooled[group] = {
-            key: (values | bounds)[key] for key in ("r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high")
-        }
-    paired = {
-        name: metrics.paired_interval(y, test[a].to_numpy(), test[b].to_numpy(), blocks, RESAMPLES, seed=0)
-        | {"sd": float(np.std(test[a] - test[b]))}
-        for name, (a, b) in PAIRS.items()
-    }
+    draw = first_draw(table)
+    test, validation = (draw[draw.split == split] for split in ("test", "validation"))
+    unit = unit_of(test)
     per_fold = {
         str(fold): {group: _short(rows.y, rows[group]) for group in groups} for fold, rows in test.groupby("fold")
     }
     return {
         "n": len(test),
-        "n_blocks": len(np.unique(blocks)),
-        "pooled": pooled,
-        "paired": paired,
+        "unit": unit,
+        "n_units": len(np.unique(units_of(test, unit))),
+        "draws": len(table[DRAW].drop_duplicates()),
+        "pooled": {group: pooled(test, group, unit) for group in groups},
+        "paired": {name: compare(table, pair, unit) for name, pair in PAIRS.items()},
         "per_fold": per_fold,
+        "prediction_intervals": coverage_of(test),
         "validation": {group: _short(validation.y, validation[group]) for group in groups},
     }
 
 
-def print_summary(result: dict) -> None:
-    """What a person wants to see of it."""
-    chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
-    for name, summary in (result["variants"] | chosen).items():
-        print(f"\n{name}: {summary['n']} test labels in {summary['n_blocks']} blocks, {len(summary['per_fold'])} folds")
-        print(f"  {'group':<17}{'R² pooled [95 %]':<26}{'MAE':>7}  {'R² per fold'}")
-        for group, score in summary["pooled"].items():
-            folds = " ".join(f"{_signed(fold[group]['r2'])}" for fold in summary["per_fold"].values())
-            print(f"  {group:<17}{_interval(score, 'r2'):<26}{score['mae']:>7.3f}  {folds}")
-        for pair, score in summary["paired"].items():
-            print(f"  {pair:<17} R² {_interval(score, 'r2')}  MAE {_interval(score, 'mae')}  sd {score['sd']:.3f}")
-        head = summary["validation"]["head"]
-        print(f"  validation head   R² {_signed(head['r2'])}  MAE {head['mae']:.3f}  n {head['n']}")
-    print(f"\nbest head on validation: {result['best_head_on_validation']}")
+def unit_of(test: pd.DataFrame) -> str:
+    """The largest correlated unit: block (or province, where those were split), or place without coordinates."""
+    return "block" if (test.block != "").all() else "place"
+
+
+def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
+    """SHOWN with their intervals, and R² against each fold's training mean, fold by fold."""
+    y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
+    year, reference = test.year.to_numpy(), test["mean"].to_numpy()
+    values = metrics.scores(y, prediction) | metrics.panel_scores(y, prediction, year, place, reference)
+    bounds = intervals.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
+    shown = {}
+    for name in SHOWN:
+        shown |= {name: values[name], f"{name}_low": bounds[f"{name}_low"], f"{name}_high": bounds[f"{name}_high"]}
+    folds = [r2_oos(rows, group) for _, rows in test.groupby("fold")]
+    return shown | {"r2_oos_per_fold": folds, "method": bounds["method"], "label": bounds["label"]}
+
+
+def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
+    """The difference a - b: over units, over repeated splits, and where it varies from."""
+    a, b = pair
+    draw = first_draw(table)
+    test = draw[draw.split == "test"]
+    paired = intervals.paired_interval(
+        test.y.to_numpy(), test[a].to_numpy(), test[b].to_numpy(), units_of(test, unit)
+    ) | {"sd": float(np.std(test[a] - test[b]))}
+    every = table[table.split == "test"]
+    runs = [
+        dict(zip([*DRAW, "fold"], key, strict=True))
+        | {"difference": r2_oos(rows, a) - r2_oos(rows, b), "data_variance": variance_of(rows, pair, unit)}
+        for key, rows in every.groupby([*DRAW, "fold"])
+    ]
+    differences = pd.DataFrame(runs)
+    # Seeds of one split are no new splits: they are averaged first.
+    by_split = differences.groupby(["split_seed", "fold"]).difference.mean().to_numpy()
+    counts = every.groupby([*DRAW, "fold"])[["n_train", "n_test"]].first().mean()
+    paired["splits"] = comparison.corrected_interval(by_split, *counts)
+    if differences.data_variance.isna().any():
+        paired["variance"] = {"reason": f"a fold has a single test {unit}, which does not vary"}
+    else:
+        paired["variance"] = comparison.variance_components(differences)
+    return paired
+
+
+def variance_of(rows: pd.DataFrame, pair: tuple[str, str], unit: str) -> float:
+    """Squared standard error of the difference in R² oos within a fold, its units taken as the sample.
+
+    Of a ratio of sums, linearised (Cochran 1977, ch. 6): each unit's squared errors less its share of the whole.
+    """
+    a, b = pair
+    reference = (rows.y - rows["mean"]) ** 2
+    gain = (rows[b] - rows.y) ** 2 - (rows[a] - rows.y) ** 2
+    sums = pd.DataFrame({"gain": gain, "reference": reference}).groupby(units_of(rows, unit)).sum()
+    count = len(sums)
+    if count < 2:
+        return float("nan")
+    residual = sums.gain - sums.gain.sum() / sums.reference.sum() * sums.reference
+    return float(count / (count - 1) * (residual**2).sum() / sums.reference.sum() ** 2)
+
+
+def r2_oos(rows: pd.DataFrame, group: str) -> float:
+    """1 - SSE / squared distance from the training mean, which is 0 for the training mean."""
+    return float(1 - ((rows[group] - rows.y) ** 2).sum() / ((rows["mean"] - rows.y) ** 2).sum())
+
+
+def coverage_of(test: pd.DataFrame) -> dict:
+    """Coverage of the prediction intervals over all folds, and by province where there are enough places."""
+    place, province = units_of(test, "place"), test.province.to_numpy(str)
+    return {
+        group: reliability.coverage(
+            test.y.to_numpy(), test[f"{group}_low"].to_numpy(), test[f"{group}_high"].to_numpy(), place, province
+        )
+        for group in uncertainty.NAMES
+        if f"{group}_low" in test and test[f"{group}_low"].notna().all()
+    }
+
+
+def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
+    """Nominal and observed coverage of the head's intervals, each fold calibrated on its own validation places."""
+    parts = [(rows[rows.split == "validation"], rows[rows.split == "test"]) for _, rows in draw.groupby("fold")]
+    test = pd.concat([scored for _, scored in parts])
+
+    def bounds(level: float) -> tuple[np.ndarray, np.ndarray]:
+        ends = [
+            uncertainty.bounds_of(calibration, scored, float(scored["mean"].iloc[0]), 0)["head"](level)
+            for calibration, scored in parts
+        ]
+        return tuple(np.concatenate(end) for end in zip(*ends, strict=True))
+
+    fewest = min((calibration.province + "/" + calibration.city).nunique() for calibration, _ in parts)
+    return reliability.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
 
 
 def _short(y: pd.Series, prediction: pd.Series) -> dict:
     values = metrics.scores(y.to_numpy(), prediction.to_numpy())
     return {key: values[key] for key in ("r2", "mae", "n")}
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
-
-
-def _interval(score: dict, name: str) -> str:
-    low, high = score[f"{name}_low"], score[f"{name}_high"]
-    return _signed(score[name]) + ("" if low is None else f" [{_signed(low)}, {_signed(high)}]")
 
 
 def _variants(texts: list[str]) -> dict[str, str]:
@@ -185,6 +268,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--variant", action="append", required=True, metavar="NAME=PATTERN")
     parser.add_argument("--out", type=Path, required=True, help="JSON of the comparison")
-    arguments = parser.parse_args()
-    code, _ = run.outcome(lambda: main(_variants(arguments.variant), arguments.out), "population.folds")
+    parser.add_argument("--plots", type=Path, help="folder for reliability plots")
+    given = parser.parse_args()
+    code, _ = run.outcome(lambda: main(_variants(given.variant), given.out, given.plots), "population.folds")
     sys.exit(code)

@@ -24,18 +24,29 @@ class RegressionHead(nn.Module):
 
     With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's
     band means: training starts at the baseline and is asked to beat it.
+
+    `covariates` standardised numbers join the hidden state after its LayerNorm: before it, they would be divided by
+    the spread of hundreds of hidden dimensions, of which a few are very large in pretrained models.
     """
 
-    def __init__(self, width: int, hidden: int, dropout: float, ridge: RidgeWeights | None, label_sd: float):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dropout: float,
+        ridge: RidgeWeights | None,
+        label_sd: float,
+        covariates: int = 0,
+    ):
         super().__init__()
         self.net = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, hidden),
+            nn.Linear(width + covariates, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, 1),
         )
-        self.label_sd = label_sd
+        self.label_sd, self.covariates = label_sd, covariates
         self.anchored = ridge is not None
         if ridge is not None:
             nn.init.zeros_(self.net[-1].weight)
@@ -43,18 +54,28 @@ class RegressionHead(nn.Module):
             self.register_buffer("ridge_weight", torch.tensor(ridge.weight, dtype=torch.float64), persistent=False)
             self.ridge_intercept = ridge.intercept
 
-    def forward(self, hidden, prompt_mask, means, label_mean: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L, width), (B, L), band means (B, C) -> prediction and the network's own part, each (B,), standardised.
+    def forward(
+        self, hidden, prompt_mask, means, label_mean: float, covariates=None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prediction and the network's own part, each (B,), in standard deviations from the training mean.
 
-        Pools prompt tokens only: the answer's tokens hold the label.
+        Args:
+            hidden, prompt_mask: (B, L, width) and (B, L). Prompt tokens alone are pooled: the answer's hold the label.
+            means: (B, C) dequantised band means; where they are unknown (None, or NaN) ridge says the training mean,
+                which is what it predicts of the mean of its training rows.
+            covariates: (B, K) standardised.
         """
         weight = prompt_mask[..., None].to(hidden.dtype)
         pooled = (hidden * weight).sum(1) / weight.sum(1)
-        network = self.net(pooled.to(self.net[1].weight.dtype)).squeeze(-1)
-        if not self.anchored:
+        dtype = self.net[1].weight.dtype
+        seen = self.net[0](pooled.to(dtype))
+        if self.covariates:
+            seen = torch.cat([seen, covariates.to(seen.dtype)], dim=1)
+        network = self.net[1:](seen).squeeze(-1)
+        if not self.anchored or means is None:
             return network, network
-        ridge = means.double() @ self.ridge_weight + self.ridge_intercept
-        return network + ((ridge - label_mean) / self.label_sd).to(network.dtype), network
+        ridge = (means.double() @ self.ridge_weight + self.ridge_intercept - label_mean) / self.label_sd
+        return network + ridge.masked_fill(ridge.isnan(), 0.0).to(network.dtype), network
 
 
 class GrowthModel(nn.Module):
@@ -84,7 +105,7 @@ class GrowthModel(nn.Module):
             images = orient(images, orientation)
         pixels, grid = pixel_values(images, self.vlm.config.vision_config)
         dtype = next(self.vlm.parameters()).dtype
-        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, band_means(values, valid)
+        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, known_means(values, valid)
 
     def kept_inputs(self, tiles, valid, orientation, tile) -> tuple[dict, torch.Tensor | None]:
         """`vision_inputs` from the feature cache; pixels are touched where it misses, and for an anchored head."""
@@ -96,7 +117,7 @@ class GrowthModel(nn.Module):
 
         views = [0] * len(tile) if orientation is None else orientation.tolist()
         vision = self.features.vision_arguments(lora.core(self.vlm).model, pixels_of, tile.tolist(), views)
-        means = band_means(self.front.dequantise(tiles), self.front.crop(valid)) if self.head.anchored else None
+        means = known_means(self.front.dequantise(tiles), self.front.crop(valid)) if self.head.anchored else None
         return vision, means
 
     def forward(
@@ -112,22 +133,26 @@ class GrowthModel(nn.Module):
         orientation=None,
         tile=None,
         answer_share=1.0,
+        covariates=None,
     ) -> dict[str, torch.Tensor]:
         """Losses and predictions of a batch.
 
         Args:
-            tiles, valid: as stored, (B, C, H, W) and (B, H, W).
+            tiles, valid: as stored, (B, C, H, W) and (B, H, W); None where the prompt holds no image.
             labels: (B, L) answer ids, -100 elsewhere.
             target: (B,) standardised labels.
             orientation: (B,) 0-7, see `core.augment.orient`.
             tile: (B,) rows of the store, by which a feature cache knows them.
             answer_share: weight of the mean over answer tokens where this is a part of a batch.
+            covariates: (B, K) standardised, for a head that reads K of them.
 
         Returns:
             `prediction` and `network` (B,) standardised; with labels `cross_entropy` (B,) per answer
             token and `loss`.
         """
-        if tile is not None and self.features is not None and self.features.applies():
+        if tiles is None:
+            vision, means = {}, None
+        elif tile is not None and self.features is not None and self.features.applies():
             vision, means = self.kept_inputs(tiles, valid, orientation, tile)
         else:
             vision, means = self.vision_inputs(tiles, valid, orientation)
@@ -139,7 +164,7 @@ class GrowthModel(nn.Module):
             use_cache=False,
             **vision,
         ).last_hidden_state  # (B, L, width)
-        prediction, network = self.head(hidden, prompt_mask, means, self.label_mean)
+        prediction, network = self.head(hidden, prompt_mask, means, self.label_mean, covariates)
         out = {"prediction": prediction, "network": network}
         if labels is not None:
             answered = labels[:, 1:] != -100
@@ -151,3 +176,8 @@ class GrowthModel(nn.Module):
             out["loss"] = self.ce_weight * losses.mean() * answer_share
             out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
         return out
+
+
+def known_means(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """`band_means`, (B, C), but NaN where a tile has no valid pixel."""
+    return band_means(values, valid).masked_fill(~valid.flatten(1).any(1)[:, None], torch.nan)

@@ -7,6 +7,7 @@ added to the filtered logits and the largest taken, which draws from their softm
 import logging
 from copy import deepcopy
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -32,16 +33,24 @@ NEVER_ANSWERED = [token for token in chat.SPECIAL_TOKENS if token != chat.IM_END
 class Reader:
     """A model with its tokenizer and settings, reading rows of label tables through a store.
 
-    `rows` everywhere is a DataFrame with the columns tile (row of the store), sample and year, and the
-    covariates that the prompt names.
+    `rows` everywhere is a DataFrame with the columns tile (row of the store), sample (for draws), the fields that
+    the prompt names and the covariates. With image "blank" every pixel is masked, so that the model sees the
+    training mean; with "none" prompts hold no image.
     """
 
     def __init__(
-        self, model: GrowthModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, store: Store, batch_size: int
+        self,
+        model: GrowthModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Settings,
+        store: Store,
+        batch_size: int,
+        image: Literal["tile", "blank", "none"] = "tile",
     ):
         self.model, self.tokenizer, self.settings = model.eval(), tokenizer, settings
         self.store, self.batch_size = store, tiles_at_once(batch_size, settings.bands, settings.side)
-        self.prompter = Prompter(tokenizer, settings, model.vlm.config.vision_config)
+        self.image = image
+        self.prompter = Prompter(tokenizer, settings, model.vlm.config.vision_config, image=image != "none")
 
     @property
     def vlm(self) -> torch.nn.Module:
@@ -54,9 +63,21 @@ class Reader:
         for start in tqdm(starts, desc=what, unit="batch", leave=False, disable=len(starts) < 2):
             part = rows.iloc[start : start + self.batch_size]
             batch = chat.pad_batch(self.prompter.prompts(part), None, self.tokenizer)
-            batch["tiles"] = torch.from_numpy(self.store.read(part.tile.tolist()))
-            batch["valid"] = torch.from_numpy(self.store.valid(part.tile.tolist()))
-            yield part, {name: value.to(device) for name, value in batch.items()}
+            batch |= self._tiles(part)
+            covariates = self.prompter.covariates(part)
+            if covariates is not None:
+                batch["covariates"] = covariates
+            yield part, {name: value if value is None else value.to(device) for name, value in batch.items()}
+
+    def _tiles(self, part: pd.DataFrame) -> dict[str, torch.Tensor | None]:
+        if self.image == "none":
+            return {"tiles": None, "valid": None}
+        rows = part.tile.tolist()
+        valid = torch.from_numpy(self.store.valid(rows))
+        return {
+            "tiles": torch.from_numpy(self.store.read(rows)),
+            "valid": valid if self.image == "tile" else torch.zeros_like(valid),
+        }
 
     @torch.no_grad()
     def head(self, rows: pd.DataFrame) -> np.ndarray:
@@ -79,6 +100,9 @@ class Reader:
         texts = self._generate(repeated, "sampled answers", (seed, keys, temperature, top_p))
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
+    def _vision(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
+
     def _generate(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
         with torch.no_grad(), autocast(self.model):
             return self._answers(rows, what, sampling)
@@ -88,7 +112,7 @@ class Reader:
         suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
         texts, done = [], 0
         for part, batch in self.batches(rows, what):
-            vision, _ = self.model.vision_inputs(batch["tiles"], batch["valid"])
+            vision = self._vision(batch)
             processors = LogitsProcessorList()
             if sampling:
                 seed, keys, temperature, top_p = sampling
@@ -130,7 +154,7 @@ class Reader:
         present = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in candidates], device=device)
         results = []
         for part, batch in self.batches(rows, "expectation"):
-            vision, _ = self.model.vision_inputs(batch["tiles"], batch["valid"])
+            vision = self._vision(batch)
             read = core.model(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
@@ -205,7 +229,8 @@ def group_predictions(
 
     Returns:
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and
-        dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings).
+        dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings), text_samples
+        and dpo_samples (of each row a list of `evaluate.text_samples` numbers, NaN where unparsable).
     """
     before = _predictions_of(sft, ("head", "text"), store, samples, evaluate, seed)
     return pd.DataFrame(before | _predictions_of(dpo, ("head_after_dpo", "dpo"), store, samples, evaluate, seed))
@@ -225,6 +250,7 @@ def _predictions_of(
         head: reader.head(samples),
         f"answer_{words}": answers,
         words: parsed(answers, settings.language),
+        f"{words}_samples": [parsed(texts, settings.language).tolist() for texts in drawn],
         f"{words}_sampled": mean_of_parsed(drawn, settings.language),
         f"{words}_expectation": reader.expectation(samples, grid),
     }

@@ -11,6 +11,7 @@ from src.core import files, normalize, splits
 from src.core.errors import DataError
 from src.core.patches import BandFrontEnd, usable_side
 from src.core.store import Store
+from src.population import tasks
 from src.population.params import Model
 
 MEAN = "band_mean.safetensors"
@@ -18,7 +19,7 @@ MEAN = "band_mean.safetensors"
 
 @dataclass(frozen=True)
 class Split:
-    """`tiles`: one row per tile with its role; `samples`: label rows with role and block; `facts`: split.json."""
+    """`tiles`: one row per tile with its role; `samples`: labels with role, block, target; `facts`: split.json."""
 
     tiles: pd.DataFrame
     samples: pd.DataFrame
@@ -34,6 +35,14 @@ class Split:
         """Store rows of the tiles of one role."""
         return sorted(self.tiles.tile[self.tiles.role == role])
 
+    def all_tile_rows(self) -> list[int]:
+        """Store rows of all tiles but the locked ones."""
+        return sorted(self.tiles.tile[self.tiles.role != "locked"])
+
+    def held_out_tile_rows(self) -> list[int]:
+        """Store rows of validation tiles; where labels share tiles over time, those of the validation labels."""
+        return self.tile_rows("validation") or sorted(set(self.rows("validation").tile))
+
 
 def read_split(folder: Path, store: Store) -> Split:
     """The split stage's output beside the label rows of `store`.
@@ -42,9 +51,9 @@ def read_split(folder: Path, store: Store) -> Split:
         DataError: the split was drawn for another store.
     """
     tiles = splits.read_split(folder, store.tiles.tile_id)
-    samples = store.samples.merge(tiles[["tile", "block", "role"]], on="tile", validate="many_to_one")
+    samples = tasks.read_samples(folder, store.tiles.tile_id)
     mean, sd = map(torch.from_numpy, normalize.read_statistics(folder / "statistics.safetensors"))
-    return Split(tiles, samples.sort_values("sample"), files.read_json(folder / "split.json"), mean, sd)
+    return Split(tiles, samples, files.read_json(folder / "split.json"), mean, sd)
 
 
 def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -52,14 +52,14 @@ def read(path: Path) -> pd.DataFrame:
     records = []
     for row, cells in table.rows:
         fields = {name: cells[position] for name, position in columns.items()}
-        values = {name: _value(name, cell, row, problems) for name, cell in fields.items() if name in NAMES}
+        values = {name: read_cell(name, cell, row, problems) for name, cell in fields.items() if name in NAMES}
         others = {name: cell for name, cell in fields.items() if name not in NAMES}
         base = {"row": row, "province": "", **values, **others}
         if not years:
             records.append(base)
         for year, position in years.items():
             if cells[position] is not None:
-                rate = _value("growth_rate", cells[position], row, problems, column=table.header[position])
+                rate = read_cell("growth_rate", cells[position], row, problems, column=table.header[position])
                 records.append({**base, "year": year, "growth_rate": rate})
     if not problems:
         problems = _duplicates(records)
@@ -86,12 +86,32 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
     records = []
     for row, cells in table.rows:
         fields = dict(zip(header, cells, strict=True))
-        records.append({"row": row} | {name: _value(name, fields[name], row, problems) for name in keys})
+        records.append({"row": row} | {name: read_cell(name, fields[name], row, problems) for name in keys})
         records[-1] |= {name: fields[name] for name in names}
     problems = problems or _duplicates(records)
     refuse([f"{path}: {problem}" for problem in problems])
     frame = pd.DataFrame({key: [record[key] for record in records] for key in keys})
     return frame.assign(**{name: _covariate([record[name] for record in records], frame.index) for name in names})
+
+
+def read_points(path: Path) -> pd.DataFrame:
+    """The columns lat and lon (float64, degrees) of an .xlsx or .csv file; others are not read.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column is missing, a cell is no coordinate, or there is no row.
+    """
+    table = spreadsheet.read(Path(path))
+    header = [heading.casefold() for heading in table.header]
+    if missing := [name for name in ("lat", "lon") if name not in header]:
+        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it, in degrees")
+    problems: list[str] = []
+    at = {name: header.index(name) for name in ("lat", "lon")}
+    points = [{name: read_cell(name, cells[at[name]], row, problems) for name in at} for row, cells in table.rows]
+    refuse([f"{path}: {problem}" for problem in problems])
+    if not points:
+        raise DataError(f"{path}: found no row, expected one for each place")
+    return pd.DataFrame(points, dtype="float64")
 
 
 def read_aliases(path: Path) -> pd.DataFrame:
@@ -156,17 +176,19 @@ def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
     return columns, years
 
 
-def _value(field: str, cell: Any, row: int, problems: list[str], column: str | None = None) -> Any:
+def read_cell(field: str, cell: Any, row: int, problems: list[str], column: str | None = None) -> Any:
     """The cell as its field needs it; what is wrong goes into `problems`."""
-    read_cell, expected = {
+    reader, expected = {
         "province": (_name, "a name without /, \\, control characters or control tokens"),
         "city": (_name, "a name without /, \\, control characters or control tokens"),
         "year": (_year, "a year such as 2018"),
         "growth_rate": (_number, "a plain number in per mille per year"),
         "lat": (lambda cell: _number(cell, 90), "degrees from -90 to 90"),
         "lon": (lambda cell: _number(cell, 180), "degrees from -180 to 180"),
+        "place": (_text, "a name"),
+        "number": (_number, "a plain number"),
     }[field]
-    value = read_cell(cell)
+    value = reader(cell)
     if value is None:
         found = "a blank" if cell is None else repr(cell)
         problems.append(

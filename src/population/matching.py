@@ -14,6 +14,7 @@ from pyproj import Geod
 
 from src.core.archive import refuse, squeeze
 from src.core.errors import DataError
+from src.population import covariates
 
 MAX_DISTANCE_KM = 20
 KEY = ["province", "city", "year"]
@@ -22,20 +23,23 @@ Place = tuple[str, str]  # (province, city), squeezed
 
 @dataclass(frozen=True)
 class Matching:
-    """Four tables, each sorted by province, city, year.
+    """Four tables, each sorted by province, city, year, and what lags left out.
 
     samples: sample, tile, province, city (as the tile spells them), year (the label's), lat, lon,
         growth_rate, then the other label columns.
     unmatched_tiles: province, city, year.
     unmatched_labels: province, city, year (as the label has them), candidate (the most similar tile as
         "province/city/year", or ""), row (in the spreadsheet).
-    nearest: province, city, label_year, tile_year of the labels that took another year's tile.
+    nearest: province, city, label_year, tile_year of the labels that took another year's tile than asked.
+    outside: how many tiles, labels and (matched) labels without earlier covariates lie at the panel's ends, where a
+        lag finds nothing; they are in no table.
     """
 
     samples: pd.DataFrame
     unmatched_tiles: pd.DataFrame
     unmatched_labels: pd.DataFrame
     nearest: pd.DataFrame
+    outside: dict[str, int]
 
 
 def match(
@@ -43,8 +47,12 @@ def match(
     labels: pd.DataFrame,
     aliases: pd.DataFrame,
     match_year: Literal["exact", "nearest"],
+    *,
+    tile_lag: int = 0,
+    lagged_columns: dict[str, str] | None = None,
+    covariate_lag: int = 0,
 ) -> Matching:
-    """Give every label its tile.
+    """Give every label its tile, and its place's covariates of earlier.
 
     Args:
         tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown).
@@ -52,6 +60,8 @@ def match(
         aliases: as `labels.read_aliases` returns them; applied to the labels' names.
         match_year: with `nearest` a label may take another year's tile of its place (of two as near the
             earlier), so one tile may serve several labels.
+        tile_lag: years by which the tile is older than the label.
+        lagged_columns: column of the label file -> its name in `samples`, `covariate_lag` years older than the label.
 
     Raises:
         DataError: a place has two spellings, a city without province lies in two, two tiles or two labels
@@ -62,13 +72,24 @@ def match(
     places = _places(labels, aliases, list(years_of), file)
     tile_of = np.array(
         [
-            years_of.get(place, {}).get(_tile_year(years_of.get(place, {}), year, match_year), -1)
+            years_of.get(place, {}).get(_tile_year(years_of.get(place, {}), year - tile_lag, match_year), -1)
             for place, year in zip(places, labels.year, strict=True)
         ]
     )  # (labels,) position of its tile, -1: none
-    matched = tile_of >= 0
-    if not matched.any():
+    found = tile_of >= 0
+    if not found.any():
         raise _nothing_matches(tiles, labels, file)
+    if lagged_columns:
+        earlier = covariates.lagged(labels, places, list(lagged_columns), covariate_lag)
+        labels = labels.drop(columns=list(lagged_columns.values()), errors="ignore").join(
+            earlier.rename(columns=lagged_columns)
+        )
+        known = earlier.notna().all(axis=1).to_numpy()
+    else:
+        known = np.ones(len(labels), dtype=bool)
+    matched = found & known
+    if not matched.any():
+        raise DataError(f"{file}: no label has both a tile and covariates of {covariate_lag} years earlier; add rows")
 
     served = tiles.iloc[tile_of[matched]].reset_index(drop=True)
     samples = labels[matched].reset_index(names="row")
@@ -81,19 +102,28 @@ def match(
     samples.insert(0, "sample", range(len(samples)))
     samples.attrs = {}  # or the file's path would travel into the store's parquet
 
-    nearest = samples[samples.year != samples.tile_year].rename(columns={"year": "label_year"})
-    unmatched = labels[~matched].reset_index(names="row")
+    nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
+    # At its ends a lagged panel has labels without tile and tiles without label by design.
+    early = (labels.year - tile_lag < tiles.year.min()).to_numpy() & (tile_lag > 0)
+    unmatched = labels[~found & ~early].reset_index(names="row")
     unmatched["candidate"] = [
-        _candidate(places[position], labels.year.iloc[position], tiles, years_of)
-        for position in np.flatnonzero(~matched)
+        _candidate(places[position], labels.year.iloc[position] - tile_lag, tiles, years_of)
+        for position in np.flatnonzero(~found & ~early)
     ]
-    unused = tiles[~np.isin(np.arange(len(tiles)), tile_of)]
+    late = (tiles.year + tile_lag > labels.year.max()).to_numpy() & (tile_lag > 0)
+    unserved = ~np.isin(np.arange(len(tiles)), tile_of)
+    unused = tiles[unserved & ~late]
     first = ["sample", "tile", *KEY, "lat", "lon", "growth_rate"]
     return Matching(
         samples=samples[first + [name for name in samples if name not in {*first, "row", "tile_year"}]],
         unmatched_tiles=_sorted(unused, KEY),
         unmatched_labels=_sorted(unmatched, [*KEY, "candidate", "row"]),
         nearest=nearest[["province", "city", "label_year", "tile_year"]].reset_index(drop=True),
+        outside={
+            "tiles": int((unserved & late).sum()),
+            "labels": int((~found & early).sum()),
+            "without_covariates": int((found & ~known).sum()),
+        },
     )
 
 

@@ -42,6 +42,23 @@ class Head(Section):
     ridge: Ridge | None
 
 
+class Covariates(Section):
+    """Columns of the store that the model reads, beside `names` in the label file `lag_years` before the label's
+    year; `mean` and `sd` over training rows. All are empty where `use` is none."""
+
+    columns: list[str]
+    names: list[str]
+    lag_years: int
+    use: Literal["none", "prompt", "head", "both"]
+    mean: list[float]
+    sd: list[float]
+
+    @property
+    def of_head(self) -> list[str]:
+        """The columns that the regression head reads."""
+        return self.columns if self.use in ("head", "both") else []
+
+
 class Label(Section):
     mean: float
     sd: float
@@ -54,6 +71,7 @@ class Settings(Section):
     """bandwise.json: `low` and `high` of the label are the training range; `side` is the centre crop in px.
 
     `band_names` and `pixel_size` (in units of the tiles' CRS) are None where the training tiles said neither.
+    A label is dated `tile_lag_years` after its tile.
     """
 
     bands: int
@@ -68,7 +86,8 @@ class Settings(Section):
     label: Label
     language: Literal["zh", "en"]
     prompt: str
-    covariates: list[str]
+    covariates: Covariates
+    tile_lag_years: int
     head: Head
     split_hash: str
     pretrained_on: Literal["train", "all"]
@@ -93,7 +112,8 @@ def assemble(vlm, settings: Settings, weights: tuple[float, float] = (1.0, 1.0))
     head = settings.head
     ridge = RidgeWeights(tuple(head.ridge.weight), head.ridge.intercept) if head.ridge else None
     width = vlm.config.get_text_config().hidden_size
-    regression = RegressionHead(width, head.width, head.dropout, ridge, settings.label.sd)
+    covariates = len(settings.covariates.of_head)
+    regression = RegressionHead(width, head.width, head.dropout, ridge, settings.label.sd, covariates)
     return GrowthModel(vlm, settings.front_end(), regression, settings.label.mean, weights)
 
 

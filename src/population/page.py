@@ -5,34 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import figures, report
-from src.core.baselines import PERMUTATIONS
-from src.core.report import Figure, Section, Table, cell, cell_interval
-from src.population.scoring import NETWORK, PARSED, WORDS
+from src.core import figures, reliability, report
+from src.core.report import Figure, Section, Table, cell
+from src.population.results import MEANING, UNIT
+from src.population.scoring import NETWORK, WORDS
 
-UNIT = "‰ per year"
 STAGES = ("pretrain", "sft", "dpo")
-MEANING = {
-    "head": "regression head after SFT",
-    "head_after_dpo": "the same head after DPO (drift)",
-    "text": "greedy answer after SFT",
-    "dpo": "greedy answer after DPO",
-    "text_sampled": "mean of sampled answers, SFT",
-    "text_expectation": "probability-weighted answer, SFT",
-    "dpo_sampled": "mean of sampled answers, DPO",
-    "dpo_expectation": "probability-weighted answer, DPO",
-    "mean": "training mean",
-    "year": "training mean of the year",
-    "latlon": "nearest training places",
-    "ridge": "ridge on band means",
-    "forest": "random forest on band means",
-    "shuffled": "ridge on shuffled labels (null)",
-}
-PAIR_MEANING = {
-    "head_minus_ridge": "head − ridge",
-    "head_after_dpo_minus_head": "head after DPO − head",
-    "text_minus_ridge": "text − ridge",
-    "dpo_minus_text": "dpo − text",
+KNOWN = {
+    "new_place": "on places it never saw",
+    "next_year": "of years to come, on places it knows",
+    "new_place_and_year": "of years to come, on places it never saw",
+    "change": "of each year's deviation from its place's mean, on places it never saw",
 }
 MOST_ROWS, MOST_PLACES = 20, 200
 
@@ -59,12 +42,17 @@ def read_curves(folder: Path) -> dict[str, list[figures.Curve]]:
     return stages
 
 
-def draw(folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, curves: dict, train_mean: float) -> None:
-    """The PNGs of plots/population/evaluate from predictions (`table`), all label rows and the metrics."""
-    test = table[table.split == "test"]
+def draw(
+    folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, curves: dict, facts: dict, tables: dict
+) -> None:
+    """The PNGs of plots/population/evaluate from predictions (`table`), label rows, metrics and split.json.
+
+    `tables` holds the coverage of prediction intervals at many levels, by group.
+    """
+    test = table[table.split != "validation"]
     y = test.y.to_numpy()
     panels = {
-        group: (test[group].fillna(train_mean).to_numpy(), scores[group])
+        group: (test[group].fillna(facts["label_mean"]).to_numpy(), scores[group])
         for group in ("head", "text_expectation", "ridge")
     }
     figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, UNIT)
@@ -75,11 +63,11 @@ def draw(folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, cu
         groups,
         (*NETWORK, *WORDS),
         f"R² over {units['n_units']} test {units['unit']}s"
-        + (" with 95 % interval" if scores["mean"]["r2_low"] is not None else ", too few for intervals")
+        + (" with 95 % interval" if scores["head"]["r2_low"] is not None else ", too few for intervals")
         + " (model in colour)",
     )
     if np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
-        others = rows[rows.role != "test"]
+        others = rows[rows.role.isin(["train", "validation"])]
         figures.residual_map(
             folder / "residual_map.png",
             test.lat.to_numpy(),
@@ -89,106 +77,65 @@ def draw(folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, cu
             "Where the regression head is wrong (one dot per test label)",
             UNIT,
         )
+    if tables:
+        reliability.draw_reliability(folder / "reliability.png", tables, scores["prediction_intervals"]["guarantee"])
     if curves:
         figures.curves(folder / "curves.png", curves)
 
 
-def write(path: Path, facts: dict, sections: list[Section]) -> None:
+def write(path: Path, facts: dict, scores: dict, sections: list[Section]) -> None:
     """The page of `sections`; `facts` is split.json."""
-    lead = (
-        f"Fold {facts['fold'] + 1} of {facts['folds']}: what a Qwen-VL model predicts on places it never saw, "
-        "beside baselines and a null."
-    )
+    part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
+    if opened := scores["final"]:
+        part = f"The locked provinces, opened on {opened['date']} after {opened['attempts']} attempts"
+    lead = f"{part}: what a Qwen-VL model predicts {KNOWN[facts['task']]}, beside baselines, nulls and controls."
     report.write(path, "Population growth from embedding tiles", lead, sections)
 
 
-def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
-    """What was asked and what came out."""
-    return [_about(scores, facts), _results(scores, plots)]
-
-
-def _about(scores: dict, facts: dict) -> Section:
-    units, drawn = scores["units"], scores["mean"]["r2_low"] is not None
-    paragraphs = [
-        f"A vision-language model looks at a multi-band tile of a place and predicts its growth rate in {UNIT}, "
-        "by a regression head and in words, before and after preference optimisation (DPO). "
-        "All scores are on the test fold, which nothing was tuned on.",
-        "R² is 1 − SSE/SST about the test mean, MAE the mean absolute error. An answer that could not be parsed "
-        "scores as the training mean; the parse rate says how often. Residual and bias are predicted minus actual.",
-        f"Intervals: {units['intervals']}. "
-        + (f"Neighbouring {units['unit']}s are still alike, so the true ones are wider. " if drawn else "")
-        + "One fold says little: experiments/folds.sh pools all of them.",
-    ]
-    if facts["unit"] == "place":
-        paragraphs.append("The split is by place without a buffer: places near each other may be on both sides.")
-    return Section("What this is", paragraphs)
-
-
-def _results(scores: dict, plots: Path) -> Section:
-    within = "r2_within_year" in scores["mean"]
-    header = ["group", "what it is", "R²", "MAE", "RMSE", "Pearson r", "Spearman ρ", "bias", "parsed"]
-    header += ["R² within year"] if within else []
-    rows, strong = [], set()
-    for name in (name for name in MEANING if name in scores):
-        score = scores[name]
-        if name in (*NETWORK, *WORDS):
-            strong.add(len(rows))
-        parsed = f"{score['parse_rate']:.1%}" if name in PARSED else ""
-        numbers = [cell_interval(score, "r2"), cell_interval(score, "mae")]
-        numbers += [cell(score[key]) for key in ("rmse", "pearson_r", "spearman_r", "bias")]
-        rows.append([name, MEANING[name], *numbers, parsed])
-        if within:
-            rows[-1].append(cell_interval(score, "r2_within_year"))
-    note = _note(scores)
-    mean_null = next(value for key, value in scores["shuffled"].items() if key.startswith("r2_mean_of_"))
-    pairs = [
-        [PAIR_MEANING[name], cell_interval(pair, "r2"), cell_interval(pair, "mae"), cell(pair["sd"])]
-        for name, pair in scores["paired"].items()
-    ]
-    validation = [
-        [name, cell(score["r2"]), cell(score["mae"]), str(score["n"])] for name, score in scores["validation"].items()
-    ]
-    return Section(
-        "Result",
-        [
-            f"Model rows are shaded, baselines and the null are not. The row `shuffled` is one shuffle of the training "
-            f"labels; the mean R² of {PERMUTATIONS} of them is {cell(mean_null)}.",
-        ],
-        [
-            Table(f"Test, n = {scores['head']['n']}, {UNIT}{note}", header, rows, frozenset(strong), words=2),
-            Table(
-                f"Paired differences on the same drawn {scores['units']['unit']}s; "
-                f"better is R² above 0, MAE below 0{note}",
-                ["difference", "R²", "MAE", "sd between the two"],
-                pairs,
-            ),
-            Table(f"Validation, on which choices are made{note}", ["group", "R²", "MAE", "n"], validation),
-        ],
-        [Figure(plots / "score_intervals.png", f"R² of every group{note}.")],
-    )
-
-
-def _note(scores: dict) -> str:
-    return "; transductive: pretraining saw the test tiles" if scores["transductive"] else ""
-
-
-def split_section(facts: dict, audit: dict, drawn: Path) -> Section:
-    """Roles, audit and the map that the split stage drew."""
-    counts = facts["counts"].items()
+def split_section(facts: dict, audit: dict, folder: Path) -> Section:
+    """Roles, audit, and the map and distances that the split stage drew."""
+    counts = facts["samples"].items()
     rows = [[name.replace("_", " "), _plain(value)] for name, value in audit.items()]
     return Section(
         "Split and audit",
         [
             f"Method {facts['method']}, split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}: "
             + ", ".join(f"{count} {role}" for role, count in counts)
-            + " tiles."
+            + " labels."
+            + _when(facts)
+            + _locked(facts)
         ],
-        [Table("Leakage audit; a violation stops the split stage", ["check", "found"], rows)],
-        [Figure(drawn, "Tiles by role.")] if drawn.exists() else [],
+        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], rows)],
+        [Figure(folder / name, caption) for name, caption in PICTURES.items() if (folder / name).exists()],
     )
 
 
-def picture_sections(plots: Path, quicklook: Path) -> list[Section]:
+def _when(facts: dict) -> str:
+    if facts["origin"] is None:
+        return ""
+    years = {role: ", ".join(map(str, facts["years"][role])) or "none" for role in ("train", "validation", "test")}
+    return (
+        f" Nothing dated in or after {facts['origin']} is known: trained on {years['train']}, validated on "
+        f"{years['validation']}, tested on {years['test']}."
+    )
+
+
+def _locked(facts: dict) -> str:
+    if not facts["locked"]["places"]:
+        return " No province is locked, so there is no test that nobody has looked at."
+    names = ", ".join(facts["locked"]["provinces"])
+    return f" Locked until evaluate --final: {facts['locked']['places']} places in {names}."
+
+
+PICTURES = {
+    "split_map.png": "Places by role.",
+    "distances.png": "How far test and validation places lie from the nearest training place, against how far those of "
+    "the stated use will (split.use; else the data's own places from each other). Where the curves part, the score "
+    "is that of another task.",
+}
+
+
+def picture_sections(plots: Path, networks: Path, quicklook: Path) -> list[Section]:
     """Predictions, curves and false colour, each where it was drawn."""
     captions = {
         plots / "predicted_vs_actual.png": "Test labels against predictions: the regression head, the "
@@ -200,6 +147,9 @@ def picture_sections(plots: Path, quicklook: Path) -> list[Section]:
     if (plots / "curves.png").exists():
         curves = Figure(plots / "curves.png", "Every figure that training logged, once an epoch.")
         sections.append(Section("Training", figures=[curves]))
+    if networks.exists():
+        curves = Figure(networks, "The networks among the baselines, a panel for each setting that was tried.")
+        sections.append(Section("Training of the baselines", figures=[curves]))
     if quicklook.exists():
         colours = Figure(quicklook, "Nine training tiles in three principal components, stretched for the eye only.")
         sections.append(Section("False colour", figures=[colours]))

@@ -29,6 +29,11 @@ class Memory(Section):
         return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
 
+def covariate_columns(names: list[str], lag: int) -> list[str]:
+    """What covariates that are `lag` steps old are called in the store, for example gdp_lag1."""
+    return [f"{name}_lag{lag}" if lag else name for name in names]
+
+
 class Data(Section):
     root: Text
     labels: Text
@@ -39,6 +44,9 @@ class Data(Section):
     size: Positive | None
     match_year: Literal["exact", "nearest"]
     max_unmatched: Count
+    tile_lag: Count
+    covariates: list[Text]
+    covariate_lag: Count
 
     @model_validator(mode="after")
     def _scale_goes_with_linear(self) -> "Data":
@@ -46,14 +54,26 @@ class Data(Section):
             raise ValueError("scale is needed with quantisation: linear and with nothing else")
         return self
 
+    @model_validator(mode="after")
+    def _covariates_differ(self) -> "Data":
+        if len(set(self.covariates)) < len(self.covariates):
+            raise ValueError(f"covariates {self.covariates} names a column twice")
+        return self
+
 
 class Split(Section):
-    method: Literal["blocks", "place"]
+    task: Literal["new_place", "next_year", "new_place_and_year", "change"]
+    method: Literal["blocks", "provinces", "place"]
     seed: Count
     folds: Annotated[int, Field(ge=2)]
     fold: Count
     block_degrees: Annotated[float, Field(gt=0, le=90)]
     buffer_km: Weight
+    horizon: Annotated[int, Field(ge=1, le=3)]
+    origin: int | None
+    retrospective_tiles: bool
+    use: Text | None
+    lock: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "Split":
@@ -126,6 +146,17 @@ class Pretrain(Steps):
     save_steps: Positive
 
 
+class Baselines(Section):
+    budget: Positive
+    networks: list[Literal["mlp", "cnn", "resnet18"]]
+    epochs: Positive
+    permutations: Positive
+
+
+class Prompt(Section):
+    fields: list[Literal["city", "province", "year"]]
+
+
 class SftRates(Section):
     language: RateOrFrozen
     merger: RateOrFrozen
@@ -158,7 +189,8 @@ class Lora(Section):
 class Sft(Steps):
     language: Literal["zh", "en"]
     template: Text | None
-    covariates: list[Text]
+    covariates: Literal["none", "prompt", "head", "both"]
+    permutation: Count
     head: Literal["mlp", "anchored"]
     head_width: Positive
     head_dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -201,7 +233,7 @@ class Dpo(Steps):
 
 
 class Evaluate(Section):
-    resamples: Positive
+    level: Fraction
     text_samples: Positive
     grid_points: Annotated[int, Field(ge=2)]
     batch_size: Positive
@@ -225,6 +257,8 @@ class Params(Section):
     split: Split
     model: Model
     pretrain: Pretrain
+    baselines: Baselines
+    prompt: Prompt
     sft: Sft
     prefs: Prefs
     dpo: Dpo
@@ -235,4 +269,25 @@ class Params(Section):
     def _four_bits_are_frozen(self) -> "Params":
         if self.memory.four_bit and (self.model.backbone == TINY or not self.sft.lora.rank):
             raise ValueError("memory.four_bit freezes the language model: it needs a pretrained backbone and sft.lora")
+        return self
+
+    @model_validator(mode="after")
+    def _the_past_is_known_alone(self) -> "Params":
+        data, split = self.data, self.split
+        if split.task in ("next_year", "new_place_and_year"):
+            known = f"split.task {split.task} knows nothing dated at or after the origin: at least split.horizon"
+            if data.covariates and data.covariate_lag < split.horizon:
+                raise ValueError(f"data.covariate_lag {data.covariate_lag}: {known} {split.horizon} is needed")
+            if data.tile_lag < split.horizon and not split.retrospective_tiles:
+                raise ValueError(
+                    f"data.tile_lag {data.tile_lag}: {known} {split.horizon} is needed, or split.retrospective_tiles: "
+                    "true, after which no score is that of a forecast"
+                )
+        if "growth_rate" in data.covariates and split.task != "next_year":
+            raise ValueError(
+                f"data.covariates names growth_rate: split.task {split.task} knows no label of a test place; "
+                "only next_year does"
+            )
+        if self.sft.covariates != "none" and not data.covariates:
+            raise ValueError(f"sft.covariates {self.sft.covariates}: data.covariates names no column")
         return self

@@ -7,7 +7,6 @@ x; each component has mean 0 and standard deviation 1 over the training pixels, 
 variance) and quicklook.png (nine training tiles in false colour; only there are values stretched to 8 bits).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from src.core import fonts, normalize, run, splits
 from src.core.errors import DataError
@@ -26,7 +24,6 @@ from src.core.store import Store
 from src.population.params import Params
 
 N_COMPONENTS = 3
-SLAB_PIXELS = 65_536  # standardised at once: 16 MB for 64 bands
 QUICKLOOK_TILES = 9
 MASKED_GREY = 217
 
@@ -42,7 +39,7 @@ def main(params, inputs, out, dry_run=False):
         return
 
     with threadpool_limits(params.threads):  # the order of a sum depends on the number of threads
-        pca = fit_pca(training_pixels(store, train, mean, sd), N_COMPONENTS)
+        pca = fit_pca(normalize.standardised_pixels(store, train, mean, sd), N_COMPONENTS)
     weight, bias = pca.z_scoring()
     with complete_folder(out.out) as folder:
         (folder / "pca.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
@@ -66,17 +63,6 @@ def require_bands(store: Store) -> None:
             f"{store.folder}: bands: found {store.bands}, expected at least {N_COMPONENTS} for the principal "
             f"components; bring tiles with more bands"
         )
-
-
-def training_pixels(store: Store, rows: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> Iterator[np.ndarray]:
-    """Standardised valid pixels of the tiles `rows`, as (n, C) float32 chunks of at most SLAB_PIXELS."""
-    lines = max(1, SLAB_PIXELS // store.width)
-    for row in tqdm(rows, desc="pca", unit="tile"):
-        pixels, valid = store.view(row), store.valid([row])[0]
-        for top in range(0, store.height, lines):
-            slab = np.s_[top : top + lines]
-            values = normalize.standardise(pixels[:, slab], valid[slab], store.quantisation, mean, sd)
-            yield values[:, valid[slab]].T
 
 
 def draw_quicklook(

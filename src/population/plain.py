@@ -20,6 +20,7 @@ from src.core import chat
 from src.core.errors import DataError
 from src.core.patches import pixel_values
 from src.core.sensors import NODATA
+from src.population import prompts
 from src.population.model import Settings, read_settings
 from src.population.samples import Prompter
 
@@ -30,7 +31,8 @@ def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = No
     Args:
         folder: that sft or dpo wrote.
         tiles: (B, C, H, W), int8 with -128 as no data, or float with NaN; quantised as in training.
-        fields: for each tile what the prompt names (year, covariates); None where it names nothing.
+        fields: for each tile what the prompt names (city, province, year, columns of covariates); None where it
+            names nothing.
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` (B, L), padded on the left, `pixel_values` and
@@ -58,13 +60,13 @@ def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = No
 
 
 def _rows(fields: list[dict] | None, count: int, settings: Settings) -> pd.DataFrame:
-    """A label table of `fields`; a year that the prompt does not name may be absent."""
+    """A label table of `fields`."""
     rows = pd.DataFrame(fields or [{}] * count)
-    needed = [*settings.covariates, *(["year"] if "{year}" in settings.prompt else [])]
+    needed = prompts.named(settings.prompt)
     missing = [name for name in needed if name not in rows or rows[name].isna().any()]
     if len(rows) != count or missing:
         raise DataError(
             f"fields: found {len(rows)} with {list(rows.columns)}, expected {count} (a tile each) with {needed}: "
             "the prompt names them"
         )
-    return rows.assign(year=rows.get("year", 0))
+    return rows

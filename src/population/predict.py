@@ -4,8 +4,9 @@
     python -m src.population.predict --model models/population/sft --raster big.tif --year 2020 --out growth_map.tif
 
 Tiles are named as in training, `<province>/<city>/<year>_<city>.tif`; a folder or a .zip. Writes one row
-a tile: tile_id, province, city, year, head (‰ per year), text (the answer), text_value (empty where the
-answer is not of the asked form).
+a tile: tile_id, province, city, year (the tile's, plus the lag of the training labels), head (‰ per year),
+text (the answer), text_value (empty where the answer is not of the asked form), and with --intervals
+head_low and head_high.
 
 A raster is a GeoTIFF of any size. Windows of the size the model reads cover it, --stride px apart, half a
 window unless given. The map is a GeoTIFF with one cell per stride: the head's growth rates (‰ per year) of
@@ -30,8 +31,15 @@ SOURCE = PARSER.add_mutually_exclusive_group(required=True)
 SOURCE.add_argument("--tiles", type=Path, help="folder or .zip of tiles")
 SOURCE.add_argument("--raster", type=Path, help="GeoTIFF to map")
 PARSER.add_argument("--out", type=Path, required=True, help="file to write: CSV of tiles, GeoTIFF of a raster")
-PARSER.add_argument("--covariates", type=Path, help="tiles: .csv or .xlsx with province, city, year and the prompt's")
-PARSER.add_argument("--year", type=int, help="raster: its year; needed if the prompt names it, else only a tag")
+PARSER.add_argument(
+    "--covariates", type=Path, help="tiles: .csv or .xlsx with province, city, year and the model's columns"
+)
+PARSER.add_argument(
+    "--intervals", type=Path, help="tiles: reports/population/prediction_intervals.json of the model's evaluation"
+)
+PARSER.add_argument(
+    "--year", type=int, help="raster: the year predicted for; needed if the prompt names it, else only a tag"
+)
 PARSER.add_argument("--stride", type=_positive, help="raster: px from window to window, and side of the map's cells")
 PARSER.add_argument("--batch-size", type=_positive, default=16)
 if __name__ == "__main__":
@@ -43,28 +51,39 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from src.core import archive, files, mosaic, run, tiles, windows
 from src.core.errors import DataError, ParamsError
 from src.core.raster import Header
 from src.core.sensors import Quantisation
 from src.core.store import Store, Writer
-from src.population import labels, mapping
+from src.population import labels, mapping, prompts
 from src.population.inference import Reader, parsed
 from src.population.model import Settings, load_for_use, read_settings
 
 
-def main(model: Path, root: Path, out: Path, covariates: Path | None = None, batch_size: int = 16) -> None:
+def main(
+    model: Path,
+    root: Path,
+    out: Path,
+    covariates: Path | None = None,
+    batch_size: int = 16,
+    intervals: Path | None = None,
+) -> None:
     """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
+    reach = None if intervals is None else read_reach(intervals, read_settings(model))
     network, tokenizer, settings = load_for_use(model)
     with tempfile.TemporaryDirectory() as scratch:
         store = read_tiles(root, Path(scratch), settings)
         network.front.quantisation = store.quantisation  # another linear scale is another unit of the same values
-        rows = store.tiles.assign(sample=store.tiles.tile)
+        rows = store.tiles.assign(sample=store.tiles.tile, year=store.tiles.year + settings.tile_lag_years)
         rows = with_covariates(rows, settings, covariates)
         reader = Reader(network, tokenizer, settings, store, batch_size)
         table = rows[["tile_id", "province", "city", "year"]].assign(head=reader.head(rows), text=reader.greedy(rows))
     table["text_value"] = parsed(table.text.tolist(), settings.language)
+    if reach is not None:
+        table = table.assign(head_low=table["head"] - reach, head_high=table["head"] + reach)
     with files.complete_file(out) as aside:
         table.to_csv(aside, index=False, float_format="%.4f")
 
@@ -76,18 +95,20 @@ def map_raster(
 
     Raises:
         ParamsError: `out` is `path`, a stride beyond the window, or no year where the prompt names it.
-        DataError: a raster unlike the tiles of training, or a prompt with covariates, which differ from
-            place to place and which a raster does not hold.
+        DataError: a raster unlike the tiles of training, or a model that reads covariates or names, which differ
+            from place to place and which a raster does not hold.
     """
     if out.resolve() == path.resolve():
         raise ParamsError(f"--out: found {out}, which is the raster; give another file")
     settings = read_settings(model)  # weights are read last: a wrong raster should not cost minutes
-    if settings.covariates:
+    fields = prompts.named(settings.prompt)
+    per_place = dict.fromkeys([*settings.covariates.names, *(name for name in fields if name in ("province", "city"))])
+    if per_place:
         raise DataError(
-            f"{model}: the prompt names {settings.covariates}, which a raster does not hold; use a model whose prompt "
-            "names none, or --tiles with --covariates"
+            f"{model}: the model reads {list(per_place)}, which a raster does not hold; use a model that reads the "
+            "tile alone, or --tiles (with --covariates)"
         )
-    if year is None and "{year}" in settings.prompt:
+    if year is None and "year" in fields:
         raise ParamsError("--year: missing; the model's prompt names {year}: give the raster's year")
     header = mosaic.read_header(path, settings.bands)
     quantisation = agreed_with_training([header], settings, path)
@@ -107,6 +128,25 @@ def map_raster(
 
     tags = {"window_px": settings.side, "stride_px": stride} | ({} if year is None else {"year": year})
     mapping.write_growth(header, grid, head, out, tags)
+
+
+def read_reach(path: Path, settings: Settings) -> float:
+    """What evaluate adds on both sides of the head's value (‰ per year); says what that promises.
+
+    Raises:
+        DataError: the file is of another split, or evaluate had too few places for its level.
+    """
+    known = files.read_json(path)
+    if known.get("split_hash") != settings.split_hash:
+        raise DataError(
+            f"{path}: split_hash: found {known.get('split_hash')}, expected {settings.split_hash} of the model; "
+            "give the file that evaluate wrote for this model"
+        )
+    head = known["groups"]["head"]
+    if "refused" in head:
+        raise DataError(f"{path}: head: found no interval, expected one: {head['refused']}")
+    print(f"head_low to head_high: {known['level']:.0%} intervals, {known['guarantee']}")
+    return float(head["added"])
 
 
 def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
@@ -170,25 +210,44 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
 
 
 def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
-    """`rows` with the columns that the model's prompt names, from a .csv or .xlsx keyed by province, city, year."""
-    if not settings.covariates:
+    """`rows` with the columns of the model's covariates, from a .csv or .xlsx keyed by province, city, year.
+
+    The file holds each column under its own name and year; a row takes those of `lag_years` before its year.
+
+    Raises:
+        DataError: no file, no such column or a text in it, or no number for a row.
+    """
+    given = settings.covariates
+    if not given.columns:
         return rows
     if path is None:
-        raise DataError(f"the model's prompt names {settings.covariates}; give a file of them with --covariates")
-    table = labels.read_covariates(path, settings.covariates)
-    joined = rows.merge(table, on=["province", "city", "year"], how="left", validate="one_to_one")
-    empty = joined[joined[settings.covariates].isna().any(axis=1)]
+        raise DataError(f"the model reads {given.names}; give a file of them with --covariates")
+    table = labels.read_covariates(path, given.names)
+    for name in given.names:
+        if not is_numeric_dtype(table[name]):
+            cell = next(cell for cell in table[name] if isinstance(cell, str))
+            raise DataError(f"{path}: {name}: found {cell!r}, expected numbers, as in training; correct the cell")
+    # The prompt shows a number as it was in training, where all covariates are float64.
+    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True))).astype(
+        dict.fromkeys(given.columns, "float64")
+    )
+    keys = ["province", "city", "year"]
+    wanted = rows[keys].assign(year=rows.year - given.lag_years)
+    found = wanted.merge(known, on=keys, how="left", validate="many_to_one")
+    empty = found[found[given.columns].isna().any(axis=1)]
     if len(empty):
+        first = "/".join(map(str, empty[keys].iloc[0]))
+        lag = f", {given.lag_years} years before the prediction's" if given.lag_years else ""
         raise DataError(
-            f"{path}: no row or a blank for {empty.tile_id.iloc[0]} ({len(empty)} such tiles), expected "
-            f"{', '.join(settings.covariates)} of every tile; add them"
+            f"{path}: no row or a blank for {first} ({len(empty)} such rows), expected {', '.join(given.names)} of "
+            f"that year{lag}; add it"
         )
-    return joined
+    return rows.assign(**{column: found[column].to_numpy() for column in given.columns})
 
 
 def command(given: argparse.Namespace) -> None:
     """What the command line asks for; raises ParamsError for an option that belongs to the other source."""
-    for name in ("covariates",) if given.raster else ("year", "stride"):
+    for name in ("covariates", "intervals") if given.raster else ("year", "stride"):
         if getattr(given, name) is not None:
             raise ParamsError(f"--{name}: not used with --{'raster' if given.raster else 'tiles'}; leave it out")
     if given.out.is_dir():  # said before hours of work, not after
@@ -196,7 +255,7 @@ def command(given: argparse.Namespace) -> None:
     if given.raster:
         map_raster(given.model, given.raster, given.out, given.year, given.stride, given.batch_size)
     else:
-        main(given.model, given.tiles, given.out, given.covariates, given.batch_size)
+        main(given.model, given.tiles, given.out, given.covariates, given.batch_size, given.intervals)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from src.population import prompts
 from src.population.inference import Reader
 from src.population.inputs import read_split
 from src.population.model import load_for_use
+from src.population.nulls import permuted
 from src.population.params import Params, Prefs
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
-    split = read_split(inputs.split, store)
+    split = permuted(read_split(inputs.split, store), params.seed, params.sft.permutation)
     model, tokenizer, settings = load_for_use(inputs.model)
     reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
     roles = {role: split.rows(role) for role in ("train", "validation")}

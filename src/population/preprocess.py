@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from src.core import archive, files, raster, run, store, tiles
+from src.core import archive, files, raster, run, splits, store, tiles
 from src.core.errors import DataError
 from src.core.sensors import Quantisation
 from src.population import labels, matching
 from src.population.matching import Matching
-from src.population.params import Params
+from src.population.params import Data, Params, covariate_columns
 
 UNMATCHED = Path("logs/preprocess/unmatched.csv")
 
@@ -38,7 +38,7 @@ def main(params, inputs, out, dry_run=False):
         shape = (params.model.bands, size, size)
         store.tiles_per_shard(shape, dtype)
         index = tiles.table(names, headers, size)
-        matched = matching.match(index, rates, aliases, params.data.match_year)
+        matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
         if count_unmatched(matched) > params.data.max_unmatched:
             raise unmatched_error(matched, params.data.max_unmatched, dry_run)
         facts = report(index, headers, matched, size, dtype, quantisation)
@@ -56,6 +56,18 @@ def main(params, inputs, out, dry_run=False):
             names_of_bands = next((header.band_names for header in headers if header.band_names), None)
             writer.finish(index, with_tile_ids(matched.samples, index), quantisation, names_of_bands)
     print(f"{out.out}: {index.valid_fraction.mean():.1%} of the pixels valid")
+
+
+def lags(data: Data, rates: pd.DataFrame) -> dict[str, Any]:
+    """Lags in years, from those in steps of the panel; one year alone has no steps."""
+    columns = covariate_columns(data.covariates, data.covariate_lag)
+    needed = data.tile_lag or (data.covariates and data.covariate_lag)
+    step = splits.panel_step(rates.year.to_numpy()) if needed else 0
+    return {
+        "tile_lag": data.tile_lag * step,
+        "lagged_columns": dict(zip(data.covariates, columns, strict=True)),
+        "covariate_lag": data.covariate_lag * step,
+    }
 
 
 def with_tile_ids(samples: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
@@ -114,6 +126,7 @@ def report(
         "nearest": _records(matched.nearest),
         "unmatched_tiles": _records(matched.unmatched_tiles),
         "unmatched_labels": _records(matched.unmatched_labels),
+        "outside": matched.outside,
     }
 
 
@@ -122,7 +135,7 @@ def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
     bands, size, _ = shape
     tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
     quantisation = Quantisation.from_dict(facts["quantisation"])
-    crop = facts["crop"]
+    crop, outside = facts["crop"], facts["outside"].values()
     return "\n".join(
         [
             f"{facts['tiles']} tiles of {len(facts['places'])} places in the years "
@@ -131,6 +144,7 @@ def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
             f"{facts['tiles'] * tile_bytes / 1e9:.2f} GB, {len(facts['flipped'])} tiles flipped north up",
             f"{facts['samples']} labels matched, {len(facts['nearest'])} of them with another year's tile; "
             f"{len(facts['unmatched_tiles'])} tiles and {len(facts['unmatched_labels'])} labels left over",
+            *([f"left out at the ends of the panel, where a lag finds nothing: {facts['outside']}"] * any(outside)),
         ]
     )
 

@@ -68,7 +68,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     visual = backbone.vision_encoder(vlm)
     front = front_end(store, mean, split, pca, params.model, visual.config)
 
-    chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.tiles.tile.tolist()
+    chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.all_tile_rows()
     patches, units = tokens_per_sample(front.side, visual.config)
     common = {"side": front.side, "units": units, "seed": params.seed}
     views = TileViews(
@@ -78,7 +78,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         scales=params.pretrain.scales,
         **common,
     )
-    held_out = TileViews(store, split.tile_rows("validation"), **common)
+    held_out = TileViews(store, split.held_out_tile_rows(), **common)
     decoder = params.pretrain.decoder
     mae = MaskedAutoencoder(
         visual,

@@ -1,12 +1,11 @@
-"""Predictions of the baselines, and the scores of every group as metrics/population.json holds them."""
-
-from dataclasses import dataclass
+"""The scores of every group as metrics/population.json holds them."""
 
 import numpy as np
 import pandas as pd
 
-from src.core import baselines, metrics
+from src.core import dependence, intervals, metrics
 from src.core.errors import DataError
+from src.core.permutation import permutation_p_value
 
 NETWORK = ("head", "head_after_dpo")
 WORDS = (
@@ -19,6 +18,9 @@ WORDS = (
 )
 COMPUTED = (*NETWORK, "text_expectation", "dpo_expectation")
 ANSWERS = ("answer_text", "answer_dpo")
+DRAWN = ("text_samples", "dpo_samples")
+"""Columns with the numbers of all sampled answers of a row."""
+
 YEAR_COLUMN = "year_mean"
 """Where predictions hold the group `year`; the column `year` is the label's own."""
 
@@ -32,56 +34,22 @@ PAIRS = {
     "dpo_minus_text": ("dpo", "text"),
 }
 VALIDATED = ("head", "text", "dpo", "ridge")
-AUDIT = ("shared_places", "overlapping_footprints", "nearest_train_test_km", "duplicate_tiles")
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """`predictions`: one column per baseline, rows of the held-out samples; what was chosen; shuffled draws."""
-
-    predictions: pd.DataFrame
-    choices: dict[str, dict]
-    shuffled: list[np.ndarray]
-
-
-def predict_baselines(rows: pd.DataFrame, features: np.ndarray, seed: int) -> Baselines:
-    """Fit every baseline on the training rows and predict the validation and test rows.
-
-    Args:
-        rows: all label rows with role, place, year, lat, lon, growth_rate.
-        features: (len(rows), C) float64 band means.
-
-    `year` is left out where there is one year, `latlon` where a place has no coordinates.
-    """
-    train, validation = (rows.role == "train").to_numpy(), (rows.role == "validation").to_numpy()
-    held = rows.role.isin(["validation", "test"]).to_numpy()
-    y = rows.growth_rate.to_numpy(np.float64)
-    tuned = features[validation], y[validation]
-    columns = {"mean": baselines.mean(y[train], int(held.sum()))}
-    choices = {}
-    if rows.year.nunique() > 1:
-        year = rows.year.to_numpy()
-        columns[YEAR_COLUMN] = baselines.year_means(y[train], year[train], year[held])
-    if np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
-        where = baselines.unit_vectors(rows.lat.to_numpy(), rows.lon.to_numpy())
-        latlon = baselines.fit_latlon(where[train], y[train], (where[validation], y[validation]))
-        columns["latlon"] = latlon.predict(where[held])
-        choices["latlon"] = {"neighbours": latlon.n_neighbors}
-    ridge = baselines.fit_ridge(features[train], y[train], baselines.ALPHAS, tuned)
-    columns["ridge"] = ridge.predict(features[held])
-    choices["ridge"] = {"alpha": ridge.alpha}
-    columns["forest"] = baselines.fit_forest(features[train], y[train], seed).predict(features[held])
-
-    generator = np.random.default_rng(seed)
-    place = rows.place.to_numpy()
-    shuffled = []
-    for _ in range(baselines.PERMUTATIONS):
-        # Validation labels too: a penalty chosen on true ones would keep the draws that fit by chance.
-        labels, checks = (baselines.shuffle_by_place(y[part], place[part], generator) for part in (train, validation))
-        null = baselines.fit_ridge(features[train], labels, baselines.ALPHAS, (features[validation], checks))
-        shuffled.append(null.predict(features[held]))
-    columns["shuffled"] = shuffled[0]
-    return Baselines(pd.DataFrame(columns, index=rows.index[held]), choices, shuffled)
+AUDIT = (
+    "shared_places",
+    "overlapping_footprints",
+    "nearest_train_test_km",
+    "duplicate_tiles",
+    "near_identical_tiles",
+    "future_labels",
+    "future_tiles",
+    "statistics_difference",
+    "pca_difference",
+)
+CONTROLS = {
+    "swapped": "tiles swapped between places within a year",
+    "blank": "every pixel masked",
+    "prompt_only": "no image at all",
+}
 
 
 def check_finite(table: pd.DataFrame, where: str) -> None:
@@ -99,41 +67,71 @@ def check_finite(table: pd.DataFrame, where: str) -> None:
             )
 
 
-def score_groups(
+def assess(
     table: pd.DataFrame,
     columns: list[str],
-    train_mean: float,
-    unit: str,
-    resamples: int,
+    null: np.ndarray,
+    choices: dict,
+    facts: dict,
     seed: int,
-) -> dict[str, dict]:
-    """Scores and intervals of the group in each of `columns` over the rows of `table`, within years too if several."""
-    y, units = table.y.to_numpy(), units_of(table, unit)
-    year = table.year.to_numpy() if table.year.nunique() > 1 else None
-    result = {}
+) -> dict:
+    """Scores, intervals, differences, null and controls.
+
+    Args:
+        table: rows of predictions.parquet, `split` is validation or the scored part, `test` or `locked`.
+        columns: of the baselines in it.
+        null: (draws, scored rows) predictions of ridge on permuted labels.
+        choices: choices.json of the baselines stage.
+        facts: split.json.
+    """
+    unit, train_mean = facts["unit"], facts["label_mean"]
+    held, validation = table[table.split != "validation"], table[table.split == "validation"]
+    result = score_groups(held, [*NETWORK, *WORDS, *columns], train_mean, unit, seed)
     for column in columns:
-        group = "year" if column == YEAR_COLUMN else column
-        prediction, parsed = metrics.fill_missing(table[column].to_numpy(), train_mean)
-        values = metrics.scores(y, prediction)
-        if year is not None:
-            values["r2_within_year"] = metrics.r2_within_year(y, prediction, year)
-        bounds = metrics.intervals(y, prediction, units, resamples, seed, year)
-        ordered = {}
-        for name, value in values.items():
-            ordered[name] = value
-            ordered |= {f"{name}_{end}": bounds[f"{name}_{end}"] for end in ("low", "high") if name != "n"}
-        if group in PARSED:
-            ordered["parse_rate"] = parsed
-        result[group] = ordered
+        result[group_name(column)]["setting"] = choices[column]["setting"]
+    best = min(columns, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+    pairs = PAIRS | ({} if best == "ridge" else {f"head_minus_{group_name(best)}": ("head", best)})
+    result["paired"] = compare_groups(held, pairs, train_mean, unit)
+    result["best_baseline_on_validation"] = group_name(best)
+    result["validation"] = score_validation(validation, train_mean)
+    result["null"] = {"ridge": score_null(held, null)}
+    result["controls"] = score_controls(held, train_mean)
+    result["units"] = describe_units(result["head"], unit)
     return result
 
 
-def compare_groups(table: pd.DataFrame, train_mean: float, unit: str, resamples: int, seed: int) -> dict:
-    """The paired differences of PAIRS, and `sd`, how far the two predictions of a pair lie apart."""
+def score_groups(table: pd.DataFrame, columns: list[str], train_mean: float, unit: str, seed: int) -> dict[str, dict]:
+    """Scores and intervals of the group in each of `columns` over the rows of `table`, and how residuals depend."""
+    y, units, place = table.y.to_numpy(), units_of(table, unit), units_of(table, "place")
+    year, reference = table.year.to_numpy(), table["mean"].to_numpy()
+    block = table.block.to_numpy(str) if (table.block != "").all() else None
+    located = table[["lat", "lon"]].notna().all(axis=None)
+    where = (table.lat.to_numpy(), table.lon.to_numpy()) if located else (None, None)
     result = {}
-    for name, pair in PAIRS.items():
+    for column in columns:
+        prediction, parsed = metrics.fill_missing(table[column].to_numpy(), train_mean)
+        values = metrics.scores(y, prediction)
+        values |= metrics.panel_scores(y, prediction, year, place, reference)
+        bounds = intervals.intervals(y, prediction, units, year=year, place=place, reference=reference)
+        ordered = {}
+        for name, value in values.items():
+            ordered[name] = value
+            ordered |= {f"{name}_{end}": bounds.pop(f"{name}_{end}") for end in ("low", "high") if name != "n"}
+        ordered |= bounds  # the method, and what to know of it
+        ordered["n_units"] = len(np.unique(units))
+        ordered |= dependence.describe(y, prediction, place, block, *where, seed)
+        if column in PARSED:
+            ordered["parse_rate"] = parsed
+        result[group_name(column)] = ordered
+    return result
+
+
+def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train_mean: float, unit: str) -> dict:
+    """Paired differences, and `sd`, how far the two predictions of a pair lie apart."""
+    result = {}
+    for name, pair in pairs.items():
         a, b = (metrics.fill_missing(table[group].to_numpy(), train_mean)[0] for group in pair)
-        paired = metrics.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit), resamples, seed)
+        paired = intervals.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit))
         result[name] = paired | {"sd": float(np.std(a - b))}
     return result
 
@@ -147,43 +145,49 @@ def score_validation(table: pd.DataFrame, train_mean: float) -> dict[str, dict]:
     return result
 
 
-def assess(
-    table: pd.DataFrame,
-    null: Baselines,
-    facts: dict,
-    audit: dict,
-    transductive: bool,
-    resamples: int,
-    seed: int,
-) -> dict:
-    """metrics/population.json from the rows of predictions.parquet (`table`) and the split's facts and audit."""
-    unit, train_mean = facts["unit"], facts["label_mean"]
-    test = table[table.split == "test"]
-    columns = [*NETWORK, *WORDS, *null.predictions.columns]
-    result = score_groups(test, columns, train_mean, unit, resamples, seed)
-    for group, choice in null.choices.items():
-        result[group] |= choice
-    y, tested = test.y.to_numpy(), (table.split == "test").to_numpy()
-    draws = [metrics.scores(y, prediction[tested])["r2"] for prediction in null.shuffled]
-    result["shuffled"][f"r2_mean_of_{len(draws)}"] = None if None in draws else float(np.mean(draws))
-    result["paired"] = compare_groups(test, train_mean, unit, resamples, seed)
-    result["validation"] = score_validation(table[table.split == "validation"], train_mean)
-    result["audit"] = {name: audit[name] for name in AUDIT}
-    result["units"] = describe_units(len(np.unique(units_of(test, unit))), unit, resamples)
-    result["fold"] = facts["fold"]
-    result["transductive"] = transductive
-    result["missing_answer"] = "scores as the training mean"
-    return metrics.rounded(result)
+def score_null(table: pd.DataFrame, null: np.ndarray) -> dict:
+    """R² of ridge among `null` (draws, rows), ridge on permuted labels, and the share of them that reach it."""
+    y = table.y.to_numpy()
+    observed = metrics.scores(y, table.ridge.to_numpy())["r2"]
+    drawn = [metrics.scores(y, prediction)["r2"] for prediction in null]
+    if observed is None:
+        return {"draws": len(drawn), "r2": None, "p_value": None}
+    return {
+        "draws": len(drawn),
+        "r2": observed,
+        "r2_null_mean": float(np.mean(drawn)),
+        "r2_null_max": float(np.max(drawn)),
+        "p_value": permutation_p_value(observed, np.array(drawn)),
+    }
+
+
+def score_controls(table: pd.DataFrame, train_mean: float) -> dict:
+    """r2, mae and n of head and words without what the tile says, on the rows where the control exists."""
+    result = {}
+    for control in CONTROLS:
+        result[control] = {}
+        for part in ("head", "text"):
+            column = table[f"{part}_{control}"]
+            there = table[f"head_{control}"].notna()  # a year with one place has nothing to swap with
+            if not there.any():
+                result[control][part] = None
+                continue
+            prediction = metrics.fill_missing(column[there].to_numpy(), train_mean)[0]
+            values = metrics.scores(table.y[there].to_numpy(), prediction)
+            result[control][part] = {name: values[name] for name in ("r2", "mae", "n")}
+    return result
+
+
+def group_name(column: str) -> str:
+    """The group that a column of the predictions holds."""
+    return "year" if column == YEAR_COLUMN else column
 
 
 def units_of(table: pd.DataFrame, unit: str) -> np.ndarray:
-    """(N,) names of the units that were split: `block`, or `place` as province/city."""
-    return (table.block if unit == "block" else table.province + "/" + table.city).to_numpy(str)
+    """(N,) names of the units that are resampled: the blocks or provinces of `block`, or `place` as province/city."""
+    return (table.province + "/" + table.city if unit == "place" else table.block).to_numpy(str)
 
 
-def describe_units(count: int, unit: str, resamples: int) -> dict:
+def describe_units(score: dict, unit: str) -> dict:
     """Which intervals were given, or why none."""
-    given = f"95 % percentile, {resamples} draws of whole {unit}s"
-    if count < metrics.MINIMUM_UNITS:
-        given = f"none: {count} {unit}s, expected at least {metrics.MINIMUM_UNITS}"
-    return {"unit": unit, "n_units": count, "intervals": given}
+    return {"unit": unit} | {name: score[name] for name in ("n_units", "method", "label") if name in score}

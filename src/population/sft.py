@@ -47,8 +47,9 @@ from src.population.groups import sft_groups
 from src.population.inference import Reader, parsed
 from src.population.inputs import Split, front_end, read_mean, read_pca, read_split
 from src.population.model import Settings
+from src.population.nulls import permuted
 from src.population.params import TINY, Params
-from src.population.samples import GrowthSamples, Prompter, identity
+from src.population.samples import GrowthSamples, Prompter, covariate_settings, identity, in_years
 from src.population.starting import starting_model
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
-    split = read_split(inputs.split, store)
+    split = permuted(read_split(inputs.split, store), params.seed, params.sft.permutation)
     pca = read_pca(inputs.pca)
     tiny = params.model.backbone == TINY
     precision = compute_dtype(params.memory.precision)
@@ -116,7 +117,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.checkpoint_root,
         "sft",
         {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
-        | {"model": params.model.model_dump(), "sft": params.sft.model_dump()},
+        | {"model": params.model.model_dump(), "sft": params.sft.model_dump()}
+        | {"prompt": params.prompt.model_dump(), "covariates": params.data.covariates}
+        | {"lags": [params.data.covariate_lag, params.data.tile_lag]},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )
     args = TrainingArguments(
@@ -228,8 +231,9 @@ def make_settings(params: Params, store: Store, split: Split, front: BandFrontEn
                 "unit": model_folder.LABEL_UNIT,
             },
             "language": params.sft.language,
-            "prompt": prompts.template(params.sft),
-            "covariates": params.sft.covariates,
+            "prompt": prompts.template(params),
+            "covariates": covariate_settings(params, split).model_dump(),
+            "tile_lag_years": in_years(params.data.tile_lag, split, "data.tile_lag"),
             "head": {
                 "kind": params.sft.head,
                 "width": params.sft.head_width,

@@ -1,10 +1,11 @@
-"""Divide the tiles into training, validation, test and buffer, and audit the division.
+"""Divide the labels into training, validation, test, buffer and locked ones, and audit the division.
 
     python -m src.population.split --tiles data/population/tiles --out data/population/split
 
-Writes split.parquet (role of every tile), split.json (what was drawn, label mean and standard deviation),
-statistics.safetensors (band means and standard deviations), audit.json and split_map.png. Statistics are those
-of the training tiles alone. `split.seed` is the only seed used. A leak ends the stage and writes nothing.
+Writes split.parquet (role of every tile), samples.parquet (role and target of every label), split.json (what was
+drawn, label mean and standard deviation), statistics.safetensors (band means and standard deviations), audit.json,
+split_map.png and distances.png. Statistics are those of the training tiles alone. `split.seed` is the only seed
+used. A leak ends the stage and writes nothing.
 """
 
 import hashlib
@@ -18,73 +19,105 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from safetensors.numpy import save
 
-from src.core import normalize, run, splits
+from src.core import audit_figure, normalize, run, splits
 from src.core.audit import audit, require_clean
 from src.core.errors import DataError
 from src.core.files import complete_folder, write_json
-from src.core.metrics import MINIMUM_UNITS
+from src.core.intervals import MINIMUM_UNITS
 from src.core.store import Store
+from src.population import labels, tasks
 from src.population.params import Params
+from src.population.tasks import Roles
 
-COLOURS = {"train": "#4477aa", "validation": "#ddaa33", "test": "#bb3355", "buffer": "#bbbbbb"}
-MARKERS = {"train": ("o", 28), "validation": ("s", 28), "test": ("^", 38), "buffer": ("X", 24)}  # shape, area
+COLOURS = {
+    "train": "#4477aa",
+    "validation": "#ddaa33",
+    "test": "#bb3355",
+    "buffer": "#bbbbbb",
+    "locked": "#444444",
+}
+MARKERS = {  # shape, area
+    "train": ("o", 28),
+    "validation": ("s", 28),
+    "test": ("^", 38),
+    "buffer": ("X", 24),
+    "locked": ("P", 26),
+}
 
 
 def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
-    tiles = store.tiles.assign(place=store.tiles["province"] + "/" + store.tiles["city"])
-    draw = {"degrees": params.split.block_degrees, "folds": params.split.folds}
-    draw |= {"fold": params.split.fold, "seed": params.split.seed}
-    by_blocks = params.split.method == "blocks"
-    if by_blocks:
-        drawn = splits.split_blocks(tiles, buffer_km=params.split.buffer_km, **draw)
-    else:
-        drawn = splits.split_places(tiles, **draw)
-    split = tiles[["tile", "tile_id", "place"]].join(drawn).join(tiles[["lat", "lon"]])
-
-    train = split.loc[split["role"] == "train", "tile"].to_numpy()
-    role_of_sample = store.samples["tile"].map(split.set_index("tile")["role"])
-    samples = count_roles(role_of_sample)
-    require_samples(samples, where=f"{inputs.tiles}/samples.parquet")
+    use = None if params.split.use is None else labels.read_points(Path(params.split.use))
+    drawn = tasks.draw(store, params.split)
+    require_samples(count_roles(drawn.samples.role), where=f"{inputs.tiles}/samples.parquet")
+    train = drawn.tiles.loc[drawn.tiles.role == "train", "tile"].to_numpy()
     label_mean, label_sd = normalize.label_statistics(
-        store.samples.loc[role_of_sample == "train", "growth_rate"], where=f"{inputs.tiles}/samples.parquet"
+        drawn.samples.loc[drawn.samples.role == "train", "growth_rate"], where=f"{inputs.tiles}/samples.parquet"
     )
-    summary = {
-        "method": params.split.method,
-        "seed": params.split.seed,
-        "folds": params.split.folds,
-        "fold": params.split.fold,
-        "unit": "block" if by_blocks else "place",
-        "block_degrees": params.split.block_degrees,
-        "buffer_km": params.split.buffer_km if by_blocks else 0.0,
-        "counts": count_roles(split["role"]),
-        "samples": samples,
-        "units": count_roles(split.drop_duplicates(["block" if by_blocks else "place", "role"])["role"]),
-        "hash": assignment_hash(split),
-        "label_mean": label_mean,
-        "label_sd": label_sd,
+    summary = summarise(drawn, params.split) | {"label_mean": label_mean, "label_sd": label_sd}
+    describe(summary)
+    if dry_run:
+        print(f"split: would read {len(drawn.tiles)} tiles for the audit and {len(train)} for the band statistics")
+        return
+
+    store.verify()
+    mean, sd = (array.astype(np.float32) for array in normalize.band_statistics(store, train))
+    split = drawn.tiles[["tile", "tile_id", "place", "block", "role", "lat", "lon"]]
+    findings = audit(store, split, drawn.samples, mean, sd, origin=summary["origin"])
+    require_clean(
+        findings,
+        task=params.split.task,
+        buffer_km=summary["buffer_km"],
+        retrospective_tiles=params.split.retrospective_tiles,
+        where=str(out.out),
+    )
+    with complete_folder(out.out) as folder:
+        split.to_parquet(folder / "split.parquet", index=False)
+        drawn.samples.to_parquet(folder / tasks.SAMPLES, index=False)
+        write_json(folder / "split.json", summary)
+        (folder / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
+        write_json(folder / "audit.json", findings)
+        draw_map(split, summary, folder / "split_map.png")
+        if params.split.task != "next_year":  # there places are shared, and only time separates
+            draw_distances(split, use, folder / "distances.png")
+
+
+def summarise(drawn: Roles, split) -> dict:
+    """split.json but for the labels' statistics."""
+    samples, by_place = drawn.samples, split.method == "place" or split.task == "next_year"
+    unit = "place" if (samples.block == "").any() else "province" if split.method == "provinces" else "block"
+    of_unit = samples.place if unit == "place" else samples.block
+    return drawn.facts | {
+        "unit": unit,  # the largest correlated one, which intervals resample whole
+        "block_degrees": split.block_degrees,
+        "buffer_km": 0.0 if by_place else split.buffer_km,
+        "retrospective_tiles": split.retrospective_tiles,
+        "counts": count_roles(drawn.tiles.role),
+        "samples": count_roles(samples.role),
+        "units": {role: int(of_unit[samples.role == role].nunique()) for role in splits.ROLES},
+        "hash": assignment_hash(drawn),
     }
-    print(f"split: fold {summary['fold']} of {summary['folds']} (counted from 0): tiles {summary['counts']}")
-    print(f"split: labels {samples}, {summary['unit']}s {summary['units']}")
+
+
+def describe(summary: dict) -> None:
+    """What a person wants to know of it."""
+    print(
+        f"split: {summary['task']}, fold {summary['fold']} of {summary['folds']} (counted from 0): "
+        f"tiles {summary['counts']}"
+    )
+    print(f"split: labels {summary['samples']}, {summary['unit']}s {summary['units']}")
+    if summary["origin"] is not None:
+        print(f"split: origin {summary['origin']} of {summary['origins']}, horizon {summary['horizon']} steps of "
+              f"{summary['step_years']} years: {summary['years']}")  # fmt: skip
+    if places := summary["locked"]["places"]:
+        print(f"split: {places} places locked, in {', '.join(summary['locked']['provinces'])}")
+    else:
+        print("split: no province is locked (split.lock), so every score is exploratory")
     if summary["units"]["test"] < MINIMUM_UNITS:
         print(
             f"split: fewer than {MINIMUM_UNITS} test {summary['unit']}s, so scores get no intervals; "
             "smaller split.block_degrees or fewer split.folds give more, pooled folds most"
         )
-    if dry_run:
-        print(f"split: would read {len(split)} tiles for the audit and {len(train)} for the band statistics")
-        return
-
-    store.verify()
-    mean, sd = (array.astype(np.float32) for array in normalize.band_statistics(store, train))
-    findings = audit(store, split, mean, sd)
-    require_clean(findings, buffer_km=summary["buffer_km"], where=str(out.out))
-    with complete_folder(out.out) as folder:
-        split.to_parquet(folder / "split.parquet", index=False)
-        write_json(folder / "split.json", summary)
-        (folder / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
-        write_json(folder / "audit.json", findings)
-        draw_map(split, summary, folder / "split_map.png")
 
 
 def count_roles(roles: pd.Series) -> dict[str, int]:
@@ -93,8 +126,8 @@ def count_roles(roles: pd.Series) -> dict[str, int]:
 
 
 def require_samples(samples: dict[str, int], where: str) -> None:
-    """Raise DataError if training, validation or test has tiles but no label."""
-    for role in splits.ROLES[:3]:
+    """Raise DataError if training, validation or test has no label."""
+    for role in ("train", "validation", "test"):
         if not samples[role]:
             raise DataError(
                 f"{where}: tile: found no label on a {role} tile (labels per role: {samples}), expected at least "
@@ -102,10 +135,19 @@ def require_samples(samples: dict[str, int], where: str) -> None:
             )
 
 
-def assignment_hash(split: pd.DataFrame) -> str:
-    """sha256 of every tile's block and role, whatever the order of rows."""
-    lines = sorted(f"{row.tile_id}\t{row.block}\t{row.role}\n" for row in split.itertuples())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def assignment_hash(drawn: Roles) -> str:
+    """sha256 of every tile's and label's block and role, whatever the order of rows."""
+    lines = [f"{row.tile_id}\t{row.block}\t{row.role}\n" for row in drawn.tiles.itertuples()]
+    lines += [f"{row.tile_id}\t{row.year}\t{row.role}\n" for row in drawn.samples.itertuples()]
+    return hashlib.sha256("".join([drawn.facts["task"], *sorted(lines)]).encode()).hexdigest()
+
+
+def draw_distances(split: pd.DataFrame, use: pd.DataFrame | None, path: Path) -> None:
+    """How far test and validation lie from training, against how far the use will; nothing without coordinates."""
+    if split[["lat", "lon"]].notna().all(axis=None):
+        audit_figure.draw_distances(
+            path, **audit_figure.distances(split, use), title="Distance to the nearest training place"
+        )
 
 
 def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
@@ -114,10 +156,12 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     unlocated = split["place"].nunique() - len(places)
     figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    if summary["unit"] == "block":
-        draw_blocks(axes, split, summary["block_degrees"])
+    if summary["method"] == "blocks" and summary["task"] != "next_year":
+        draw_blocks(axes, split[split.role != "locked"], summary["block_degrees"])
     for role in splits.ROLES:
         here = places[places["role"] == role]
+        if here.empty:
+            continue
         label = f"{role}: {summary['counts'][role]} tiles, {(split['role'] == role).mean():.0%}"
         axes.scatter(
             here["lon"],
@@ -134,14 +178,16 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
         # a degree of longitude as wide as it is on the ground in the middle of the map
         axes.set_aspect(1 / np.cos(np.radians(places["lat"].mean())), adjustable="box")
     axes.set(xlabel="longitude (°)", ylabel="latitude (°)")
-    rule = (
-        f"whole blocks of {summary['block_degrees']:g}°, buffer {summary['buffer_km']:g} km"
-        if summary["unit"] == "block"
-        else "whole places, no buffer"
-    )
+    rule = {
+        "blocks": f"whole blocks of {summary['block_degrees']:g}°, buffer {summary['buffer_km']:g} km",
+        "provinces": f"whole provinces, buffer {summary['buffer_km']:g} km",
+        "place": "whole places, no buffer",
+    }[summary["method"]]
+    if summary["task"] == "next_year":
+        rule = f"origin {summary['origin']}, roles by the earliest use of a tile"
     note = f"; {unlocated} places without coordinates not shown" if unlocated else ""
     axes.set_title(f"Fold {summary['fold'] + 1} of {summary['folds']} (split.fold = {summary['fold']}): {rule}{note}")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
 
 

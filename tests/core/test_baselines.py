@@ -1,5 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 
@@ -69,32 +72,90 @@ def test_a_tile_without_a_valid_pixel_in_the_crop_is_named(tmp_path):
         baselines.band_means(store, np.array([0]), side=4)
 
 
-def test_latlon_crosses_the_date_line_and_chooses_k_on_validation():
-    lat, lon = np.zeros(4), np.array([179.5, 179.0, 0.0, 1.0])
-    y = np.array([10.0, 10.0, -5.0, -5.0])
+@pytest.mark.parametrize("stored", [np.int8, np.float16])
+def test_a_summary_is_that_of_dequantised_valid_pixels(stored):
+    pixels = random_pixels(3, bands=3, height=9).astype(stored)
+    valid = np.random.default_rng(0).random((9, 9)) < 0.7
+    quantisation = Quantisation("alphaearth") if stored == np.int8 else Quantisation("none")
+    values = dequantise(pixels, quantisation)[:, valid].astype(np.float64)
+    found = baselines.tile_summary(pixels, valid, quantisation)
+    expected = [values.mean(axis=1), values.std(axis=1)]
+    expected += list(np.quantile(values, baselines.QUANTILES, axis=1, method="inverted_cdf"))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_summaries_begin_with_the_band_means(tmp_path):
+    store = write_store(tmp_path / "store", np.stack([random_pixels(seed, height=8) for seed in range(3)]))
+    rows = np.array([2, 0, 2])
+    summaries = baselines.band_summaries(store, rows, side=6)
+    assert summaries.shape == (3, baselines.PER_BAND, 4)
+    np.testing.assert_allclose(summaries[:, 0], baselines.band_means(store, rows, side=6), rtol=1e-5)
+
+
+def test_settings_cover_their_ranges_for_any_budget():
+    assert baselines.spread(1, alpha=(1, 100)) == [pytest.approx({"alpha": 10})]
+    found = baselines.spread(6, alpha=(1e-3, 1e3), rate=(1, 16))
+    alphas, rates = ([setting[name] for setting in found] for name in ("alpha", "rate"))
+    np.testing.assert_allclose(np.diff(np.log10(alphas)), 1)
+    assert alphas[0] > 1e-3 and alphas[-1] < 1e3
+    np.testing.assert_allclose(rates[:4], [1, 4, 2, 8])
+
+
+def test_tuning_looks_at_labelled_rows_alone_and_reports_every_setting():
+    y = np.array([1.0, 3.0, np.nan])
+    best, choice = baselines.tune([{"a": 0}, {"a": 2}, {"a": 2.0}], lambda setting: np.full(3, setting["a"]), y)
+    assert best.tolist() == [2, 2, 2] and choice["setting"] == {"a": 2}
+    assert choice["validation_r2"] == 0
+    assert [tried["validation_mse"] for tried in choice["tried"]] == [5, 1, 1]
+
+
+def test_the_same_decomposition_serves_other_labels():
+    features, y = linear_problem()
+    path = baselines.RidgePath(features)
+    for labels in (y, y[::-1]):
+        reference = SklearnRidge(3.0).fit(StandardScaler().fit_transform(features), labels)
+        expected = reference.predict(StandardScaler().fit_transform(features))
+        np.testing.assert_allclose(path.solve(labels, 3.0).predict(features), expected, rtol=1e-9)
+
+
+def history():
+    labels = {"a": {2000: 1.0, 2005: 2.0, 2010: 6.0, 2015: 999.0}, "b": {2010: 4.0}}
+    rows = [(place, year, value) for place, years in labels.items() for year, value in years.items()]
+    return pd.DataFrame(rows, columns=["place", "year", "growth_rate"]).sample(frac=1, random_state=0)
+
+
+def test_the_past_of_a_place_by_hand():
+    rows = pd.DataFrame({"place": ["a", "b", "c"], "year": [2015, 2015, 2015]}, index=[7, 8, 9])
+    found = baselines.past_forecasts(history(), rows, np.full(3, 2015))
+    assert found.labels.tolist() == [3, 1, 0] and found.index.tolist() == [7, 8, 9]
+    assert found.previous_year.tolist()[:2] == [6, 4]
+    assert found.place_mean.tolist()[:2] == [3, 4]
+    # Through (2000, 1), (2005, 2), (2010, 6): slope 0.5 a year about (2005, 3); b has one label and no slope.
+    assert found.place_trend.tolist()[:2] == [8, 4]
+    assert found.loc[9, ["previous_year", "place_mean", "place_trend"]].isna().all()
+
+
+def test_the_past_ends_before_the_limit_of_each_row():
+    rows = pd.DataFrame({"place": ["a", "a", "a"], "year": [2010, 2015, 2015]})
+    found = baselines.past_forecasts(history(), rows, np.array([2010, 2010, 2000]))
+    assert found.labels.tolist() == [2, 2, 0]
+    assert found.place_trend.tolist()[:2] == [3, 4]
+
+
+def test_kriging_equals_scikit_learn_on_repeated_places():
+    generator = np.random.default_rng(0)
+    where = np.repeat(baselines.unit_vectors(generator.uniform(30, 40, 15), generator.uniform(0, 10, 15)), 3, axis=0)
+    y, held = generator.normal(5, 2, 45), where[::5] + 0.01
+    found = baselines.gaussian_process(where, y, held, length=0.1, noise=0.4)
+    every = GaussianProcessRegressor(Matern(0.1, nu=1.5), alpha=0.4, optimizer=None, normalize_y=True).fit(where, y)
+    np.testing.assert_allclose(found, every.predict(held), rtol=1e-8)
+
+
+def test_kriging_crosses_the_date_line():
+    where = baselines.unit_vectors(np.zeros(4), np.array([179.5, 179.0, 0.0, 1.0]))
     query = baselines.unit_vectors(np.zeros(2), np.array([-179.9, 0.4]))
-    model = baselines.fit_latlon(baselines.unit_vectors(lat, lon), y, (query, np.array([10.0, -5.0])))
-    assert model.n_neighbors <= 2
-    assert model.predict(query).tolist() == [10.0, -5.0]
-    flat = baselines.fit_latlon(baselines.unit_vectors(lat, lon), y, (query, np.array([5.0, 5.0])))
-    assert flat.n_neighbors == 3  # 3 neighbours err least where the truth is 5: (5, 0), not (10, -5)
-
-
-def test_forest_repeats_itself():
-    features, y = linear_problem(rows=40)
-    first = baselines.fit_forest(features, y, seed=1).predict(features)
-    assert np.array_equal(first, baselines.fit_forest(features, y, seed=1).predict(features))
-    assert not np.array_equal(first, baselines.fit_forest(features, y, seed=2).predict(features))
-
-
-def test_shuffling_moves_whole_places():
-    place = np.repeat([f"p{number}" for number in range(30)], 3)
-    y = np.repeat(np.arange(30.0), 3)
-    shuffled = baselines.shuffle_by_place(y, place, np.random.default_rng(0))
-    assert (shuffled.reshape(30, 3) == shuffled.reshape(30, 3)[:, :1]).all()  # a place keeps one donor
-    assert sorted(shuffled) == sorted(y) and np.mean(shuffled == y) < 0.2
-    uneven = baselines.shuffle_by_place(np.array([1.0, 2, 3]), np.array(["a", "a", "b"]), np.random.default_rng(1))
-    assert uneven.tolist() in ([1, 2, 3], [3, 3, 1])
+    found = baselines.gaussian_process(where, np.array([10.0, 10, -5, -5]), query, length=0.1, noise=0.01)
+    np.testing.assert_allclose(found, [10, -5], atol=0.5)
 
 
 def test_year_means_fall_back_to_the_mean_for_a_year_without_training_label():

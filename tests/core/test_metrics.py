@@ -1,30 +1,11 @@
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
-from sklearn.metrics import mean_absolute_error, r2_score
 
 from src.core import metrics
+from tests.panels import panel
 
-
-def problem(seed=0, units=20, per_unit=8, units_apart=3.0):
-    """Truth with a common part per unit, and a noisy prediction."""
-    generator = np.random.default_rng(seed)
-    unit = np.repeat([f"b{number}" for number in range(units)], per_unit)
-    y = np.repeat(generator.normal(0, units_apart, units), per_unit) + generator.normal(0, 1, len(unit))
-    return y, 0.7 * y + generator.normal(0, 1, len(y)) + 0.5, unit
-
-
-def naive(y, prediction, unit, score, resamples=400, seed=0):
-    """The same bootstrap with rows copied out, draw by draw."""
-    names = np.unique(unit)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    values = []
-    for draw in draws:
-        rows = np.concatenate(
-            [np.flatnonzero(unit == name) for name, times in zip(names, draw, strict=True) for _ in range(times)]
-        )
-        values.append(score(y[rows], prediction[rows]))
-    return np.percentile(values, [2.5, 97.5])
+SD = {"place": 1.0, "tile": 0.8, "noise": 0.6}
+YEARS = np.array([-1.5, 0.0, 0.3, 0.9, 2.0, -0.4, 0.2])
 
 
 def test_scores_follow_their_definitions():
@@ -35,13 +16,24 @@ def test_scores_follow_their_definitions():
     assert found["rmse"] == pytest.approx(np.sqrt(5 / 4))
     assert found["bias"] == pytest.approx(3 / 4)
     assert found["n"] == 4
-    assert found["pearson_r"] == pytest.approx(np.corrcoef(y, prediction)[0, 1])
+    # by hand: sum of products 6.5, of squares 5 and 10.75; ranks 1 2 3 4 and 1.5 1.5 3 4
+    assert found["pearson_r"] == pytest.approx(6.5 / np.sqrt(5 * 10.75))
+    assert found["spearman_r"] == pytest.approx(4.5 / np.sqrt(5 * 4.5))
 
 
 def test_undefined_scores_are_none_and_not_a_number_of_someones_choice():
     found = metrics.scores(np.array([1.0, 2.0, 4.0]), np.full(3, 2.0))
     assert found["pearson_r"] is None and found["spearman_r"] is None and found["r2"] is not None
     assert metrics.scores(np.full(3, 2.0), np.array([1.0, 2.0, 3.0]))["r2"] is None
+
+
+def test_a_truth_that_is_constant_up_to_rounding_has_no_r2():
+    y = np.full(7, 0.1)
+    assert y.mean() != 0.1  # so that deviations from it are not exactly 0
+    assert metrics.scores(y, np.arange(7.0))["r2"] is None
+    assert set(
+        metrics.panel_scores(y, np.arange(7.0), np.arange(7) % 2, np.zeros(7), np.full(7, y.mean())).values()
+    ) == {None}
 
 
 def test_a_missing_answer_scores_as_the_train_mean_and_never_silently():
@@ -51,66 +43,36 @@ def test_a_missing_answer_scores_as_the_train_mean_and_never_silently():
         metrics.scores(np.array([1.0, 2.0]), np.array([1.0, np.nan]))
 
 
-@pytest.mark.parametrize(
-    ("name", "score"),
-    [
-        ("r2", r2_score),
-        ("mae", mean_absolute_error),
-        ("pearson_r", lambda y, p: np.corrcoef(y, p)[0, 1]),
-        ("spearman_r", lambda y, p: spearmanr(y, p).statistic),
-        ("bias", lambda y, p: np.mean(p - y)),
-    ],
-)
-def test_intervals_equal_a_bootstrap_that_copies_rows(name, score):
-    y, prediction, unit = problem()
-    y = y + 1000.0  # far from zero, where sums of squares lose digits
-    prediction = np.round(prediction, 1) + 1000.0  # ties
-    found = metrics.intervals(y, prediction, unit, 400, seed=0)
-    expected = naive(y, prediction, unit, score)
-    assert [found[f"{name}_low"], found[f"{name}_high"]] == pytest.approx(list(expected), abs=1e-9)
+def test_panel_scores_by_hand():
+    place, year = np.array(["a", "a", "b", "b", "b"]), np.array([1, 2, 1, 2, 2])
+    y, prediction = np.array([1.0, 3.0, 4.0, 5.0, 6.0]), np.array([2.0, 2.0, 5.0, 5.0, 8.0])
+    found = metrics.panel_scores(y, prediction, year, place, reference=np.array([2.0, 2.0, 4.0, 4.0, 4.0]))
+    error = 1 + 1 + 1 + 0 + 4
+    # year 1: 1, 4 about 2.5; year 2: 3, 5, 6 about 14/3
+    assert found["r2_within_year"] == pytest.approx(1 - error / (4.5 + 14 / 3))
+    # places: truth 2 and 5 about 3.5, prediction 2 and 6
+    assert found["r2_between_place"] == pytest.approx(1 - 1 / 4.5)
+    # changes: -1, 1 | -1, 0, 1 against 0, 0 | -1, -1, 2
+    assert found["r2_change"] == pytest.approx(1 - (1 + 1 + 0 + 1 + 1) / 4)
+    assert found["r2_oos"] == pytest.approx(1 - error / (1 + 1 + 0 + 1 + 4))
 
 
-def test_resampling_rows_would_claim_too_much():
-    y, _, unit = problem(units_apart=5.0)
-    constant = np.zeros_like(y)
-    ours = metrics.intervals(y, constant, unit, 1000, seed=0)
-    rows = metrics.intervals(y, constant, np.arange(len(y)), 1000, seed=0)
-    assert ours["bias_high"] - ours["bias_low"] > 2 * (rows["bias_high"] - rows["bias_low"])
+def test_panel_scores_are_none_where_they_mean_nothing():
+    y, prediction, many = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]), np.arange(3)
+    assert set(metrics.panel_scores(y, prediction).values()) == {None}
+    found = metrics.panel_scores(y, prediction, year=np.zeros(3), place=many)
+    assert found["r2_within_year"] is None and found["r2_change"] is None and found["r2_between_place"] is not None
+    found = metrics.panel_scores(y, prediction, year=many, place=np.zeros(3))
+    assert found["r2_within_year"] is None and found["r2_between_place"] is None and found["r2_change"] is not None
 
 
-def test_intervals_do_not_depend_on_row_order():
-    y, prediction, unit = problem()
-    order = np.random.default_rng(1).permutation(len(y))
-    first = metrics.intervals(y, prediction, unit, 200, seed=3)
-    second = metrics.intervals(y[order], prediction[order], unit[order], 200, seed=3)
-    assert metrics.rounded(first) == metrics.rounded(second)
-
-
-def test_too_few_units_give_no_interval():
-    y, prediction, unit = problem(units=metrics.MINIMUM_UNITS - 1)
-    assert set(metrics.intervals(y, prediction, unit, 100, seed=0).values()) == {None}
-    paired = metrics.paired_interval(y, prediction, y, unit, 100, seed=0)
-    assert paired["r2_low"] is None and paired["r2"] is not None and paired["n_units"] == 9
-    y, prediction, unit = problem(units=metrics.MINIMUM_UNITS)
-    assert metrics.intervals(y, prediction, unit, 100, seed=0)["r2_low"] is not None
-
-
-def test_a_constant_prediction_has_an_interval_of_r2_but_none_of_correlation():
-    y, _, unit = problem()
-    found = metrics.intervals(y, np.full_like(y, 0.1), unit, 200, seed=0)
-    assert found["r2_high"] <= 0 and found["pearson_r_low"] is None and found["spearman_r_low"] is None
-
-
-def test_paired_interval_is_narrower_than_the_two_apart_and_signed():
-    y, a, unit = problem()
-    b = a + np.random.default_rng(5).normal(0, 0.3, len(a))
-    paired = metrics.paired_interval(y, a, b, unit, 1000, seed=0)
-    alone = metrics.intervals(y, a, unit, 1000, seed=0)
-    assert paired["r2_high"] - paired["r2_low"] < alone["r2_high"] - alone["r2_low"]
-    assert paired["r2"] == pytest.approx(r2_score(y, a) - r2_score(y, b))
-    assert paired["mae"] == pytest.approx(mean_absolute_error(y, a) - mean_absolute_error(y, b))
-    same = metrics.paired_interval(y, a, a, unit, 100, seed=0)
-    assert same["r2_low"] == same["r2_high"] == 0.0
+def test_the_training_mean_of_each_fold_scores_exactly_zero():
+    generator = np.random.default_rng(0)
+    fold = generator.integers(0, 5, 200)
+    y = generator.normal(0, 1, 200) + fold
+    reference = np.array([y[fold != number].mean() for number in range(5)])[fold]
+    assert metrics.panel_scores(y, reference, reference=reference)["r2_oos"] == 0.0
+    assert metrics.scores(y, reference)["r2"] < -0.1  # which is what r2_oos is there for
 
 
 def test_r2_within_year_gives_the_calendar_no_credit():
@@ -122,31 +84,30 @@ def test_r2_within_year_gives_the_calendar_no_credit():
     assert metrics.r2_within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
     assert metrics.r2_within_year(y, y, year) == 1.0
     assert metrics.r2_within_year(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1, 2])) is None
-    unit = np.tile(np.arange(40), 3)
-    found = metrics.intervals(y, y, unit, 200, seed=0, year=year)
-    assert found["r2_within_year_low"] == found["r2_within_year_high"] == 1.0
-    bounds = metrics.intervals(y, calendar, unit, 200, seed=0, year=year)
-    assert bounds["r2_within_year_low"] < bounds["r2_within_year_high"] <= 1e-9
 
 
-def test_within_year_interval_equals_a_bootstrap_that_copies_rows():
-    y, prediction, unit = problem()
-    year = np.tile([2018, 2019, 2019, 2020], len(y) // 4)
-    found = metrics.intervals(y, prediction, unit, 100, seed=0, year=year)
-    values = np.arange(len(y))
-    expected = naive(
-        values, values, unit, lambda rows, _: metrics.r2_within_year(y[rows], prediction[rows], year[rows]), 100
-    )
-    assert [found["r2_within_year_low"], found["r2_within_year_high"]] == pytest.approx(list(expected), abs=1e-9)
-
-
-def test_mean_interval_of_a_share():
-    hits = np.tile([1.0, 1.0, 1.0, 0.0], 20)
-    unit = np.repeat(np.arange(20), 4)
-    found = metrics.mean_interval(hits, unit, 200, seed=0)
-    assert found == {"": 0.75, "_low": 0.75, "_high": 0.75}  # every unit has the same share
-    assert metrics.mean_interval(hits, np.arange(80), 200, seed=0)["_low"] < 0.75
-    assert metrics.mean_interval(hits, np.zeros(80), 200, seed=0)["_low"] is None
+@pytest.mark.parametrize("present", [1.0, 0.6])
+def test_simulated_panels_recover_what_is_true_within_years_and_of_change(present):
+    rows = panel(np.random.default_rng(3), 5000, YEARS, present, SD)
+    place, tile, noise = (SD[name] ** 2 for name in ("place", "tile", "noise"))
+    calendar = YEARS.var(ddof=1)  # of the years that a place happens to have, about their mean
+    knows = {
+        ("tile_effect",): (place + noise + np.mean(YEARS**2), calendar + noise),
+        ("tile_effect", "year_effect"): (place + noise, noise),
+        ("tile_effect", "place_effect"): (noise + np.mean(YEARS**2), calendar + noise),
+        ("place_effect",): (tile + noise + np.mean(YEARS**2), calendar + tile + noise),
+        ("year_effect",): (place + tile + noise, tile + noise),
+    }
+    total = place + tile + noise, calendar + tile + noise
+    for effects, errors in knows.items():
+        found = metrics.panel_scores(rows["y"], sum(rows[name] for name in effects), rows["year"], rows["place"])
+        for name, error, all_of_it in zip(("r2_within_year", "r2_change"), errors, total, strict=True):
+            # Four standard errors: of a mean of squares over 5000 places it is at most sqrt(2/5000), twice for a ratio.
+            assert found[name] == pytest.approx(
+                1 - error / all_of_it, abs=4 * 2 * np.sqrt(2 / 5000) * error / all_of_it
+            )
+            if effects == ("place_effect",) and name == "r2_change":
+                assert found[name] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_rounded_keeps_structure_and_has_no_negative_zero():

@@ -32,6 +32,8 @@ SCALE = 0.02
 CONTROL = "<|im_start|>system"
 SMALL = {
     "threads": 1,
+    "split.lock": None,
+    "split.block_degrees": 5,
     "model.bands": BANDS,
     "data.max_unmatched": 1,
     "model.tiny": {
@@ -58,8 +60,11 @@ SMALL = {
     "dpo.batch_size": 8,
     "dpo.lr": 0.001,
     "dpo.save_steps": 3,
-    "evaluate.resamples": 50,
     "sft.head": "anchored",
+    "baselines.networks": ["cnn"],
+    "baselines.epochs": 2,
+    "baselines.budget": 2,
+    "baselines.permutations": 9,
     "evaluate.text_samples": 2,
     "evaluate.grid_points": 5,
 }

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from src.core import report
 from src.core.params import validate
-from src.population import card, licences, page
+from src.population import card, licences, results
 from src.population.params import Card
 from tests.population.test_evaluate import make_run
 
@@ -72,13 +72,17 @@ def test_every_statement_that_a_reader_must_find(run):
         "attribution: tiles made with the location encoder of geoclip",
         "every label has a tile of its own year, none a later one",
         "whole blocks of 5° go to one side; training tiles nearer than 100 km",
-        "are left out (1 labels)",
+        "are left out (4 labels left out or locked)",
         "fold 3 of 5 is the test fold",
         "shared places 0",
         "nearest train test km 123.4",
         "48 labels in 12 blocks",
-        "95 % percentile, 200 draws of whole blocks",
-        "ridge on shuffled labels (null)",
+        "jackknife-t over 12 units",
+        "task `new_place`",
+        "4 places in whole provinces",
+        "exploratory: cross-validated",
+        "no image at all",
+        "no guarantee: calibration and test places come from different regions",
         "retrospective, not a forecast",
         "a tile's year may postdate what is predicted",
         "sentinel-2, sentinel-1 and landsat 8 and 9",
@@ -109,21 +113,21 @@ def test_front_matter_is_what_the_hub_reads(run):
     values, scores = front(written(out)), json.loads(out.metrics.read_text())
     assert values["license"] == "apache-2.0" and values["library_name"] == "transformers"
     assert "base_model" not in values and values["language"] == "zh"
-    results = ModelCard(written(out)).data.eval_results  # as the Hub's own client reads them
-    assert {(result.metric_name, result.metric_value) for result in results} == {
+    found = ModelCard(written(out)).data.eval_results  # as the Hub's own client reads them
+    assert {(result.metric_name, result.metric_value) for result in found} == {
         (f"{label}, {meaning}", scores[group][key])
         for group, meaning in card.SCORED.items()
-        for key, label in (("r2", "R²"), ("mae", f"MAE ({page.UNIT})"))
+        for key, label in (("r2", "R²"), ("mae", f"MAE ({results.UNIT})"))
     }
-    assert {result.dataset_split for result in results} == {"test"}
+    assert {result.dataset_split for result in found} == {"test"}
 
 
 def test_tables_are_those_of_the_metrics_file(run):
     out = run()
     scores = json.loads(out.metrics.read_text())
     rows = table_below(written(out), "| group |")
-    assert [row[0] for row in rows] == [name for name in page.MEANING if name in scores]
-    assert {row[2] for row in rows} == {"model", "baseline", "null"}
+    assert [row[0] for row in rows] == [name for name in results.MEANING if name in scores]
+    assert {row[2] for row in rows} == {"model", "baseline"}
     for name, _, _, *numbers, _ in rows:
         score, show = scores[name], report.cell
         expected = [show(score["r2"]), f"{show(score['r2_low'])} to {show(score['r2_high'])}", show(score["mae"])]
@@ -132,7 +136,7 @@ def test_tables_are_those_of_the_metrics_file(run):
     pairs = table_below(written(out), "| difference |")
     assert [row[1] for row in pairs] == [report.cell(pair["r2"]) for pair in scores["paired"].values()]
     assert table_below(written(out), "| role |") == [
-        ["train", "31", "8"],
+        ["train", "28", "7"],
         ["validation", "16", "4"],
         ["test", "48", "12"],
     ]
@@ -146,11 +150,11 @@ def test_parsed_shares_stand_where_answers_are_parsed(run):
 
 def test_without_intervals_the_cells_say_none(run):
     """Fewer than ten units: the table must not look as if it were exact."""
-    split = pd.read_parquet(run.folder / "split" / "split.parquet")
-    split.loc[split.role == "test", "block"] = "b00"
-    split.to_parquet(run.folder / "split" / "split.parquet")
+    samples = pd.read_parquet(run.folder / "split" / "samples.parquet")
+    samples.loc[samples.role == "test", "block"] = "b00"
+    samples.to_parquet(run.folder / "split" / "samples.parquet")
     text = written(run())
-    assert "Intervals: none: 1 blocks, expected at least 10" in text
+    assert "Intervals: none: 1 units, expected at least 10" in text
     assert "true intervals are wider" not in text
     assert {(row[4], row[6]) for row in table_below(text, "| group |")} == {("none", "none")}
     assert {(row[2], row[4]) for row in table_below(text, "| difference |")} == {("none", "none")}

@@ -14,7 +14,7 @@ from trl import DPOTrainer
 
 from src.core import chat
 from src.core.errors import DataError
-from src.population import dpo
+from src.population import dpo, prompts
 from src.population.inference import Reader
 from src.population.model import load
 from src.population.pairs import answer_log_probs
@@ -28,6 +28,7 @@ from tests.population.conftest import (
     weights_of,
     write_pairs,
 )
+from tests.population.covaried import GDP, with_gdp
 
 
 class Captured(Exception):
@@ -48,7 +49,7 @@ def model_of(request, study, trained, tmp_path_factory):
 def start(study, trained, tmp_path, monkeypatch):
     """`start(model, changes)` -> the trainer as the stage hands it over for training."""
 
-    def start(model=trained.sft, changes=None, prefs=trained.prefs):
+    def start(model=trained.sft, changes=None, prefs=trained.prefs, study=study):
         seen = []
 
         def capture(trainer, scratch, save_steps):
@@ -77,6 +78,18 @@ def test_chosen_rows_come_first_then_rejected(start, trained):
     for row, text in enumerate([pair["chosen"] for pair in pairs] + [pair["rejected"] for pair in pairs]):
         answer = batch["input_ids"][row][batch["completion_mask"][row].bool()]
         assert tokenizer.decode(answer) == text + chat.IM_END
+
+
+def test_prompts_hold_the_covariates_of_their_sample(start, study, trained, store, tmp_path):
+    gdp_study = with_gdp(study, tmp_path)
+    changes = GDP | {"sft.covariates": "both", "sft.epochs": 1}
+    trainer = start(run_sft(gdp_study, trained.pretrain, tmp_path, changes), study=gdp_study)
+    batch, collator = batch_of(trainer), trainer.data_collator
+    rows = collator.samples.loc[trainer.train_dataset["sample"][:4] * 2]
+    assert rows.gdp.nunique() == 4
+    for ids, value in zip(batch["input_ids"], rows.gdp, strict=True):
+        assert f"gdp：{prompts.fill('{gdp}', {'gdp': value})}。" in collator.prompter.tokenizer.decode(ids)
+    assert "covariates" not in batch, "the words have them in the prompt, and the head does not train"
 
 
 def test_no_image_token_is_lost(start):
@@ -160,7 +173,8 @@ def test_words_move_towards_chosen_and_the_head_stays(study, trained, store, spl
     assert (trained.sft / "bandwise.json").read_bytes() == (out / "bandwise.json").read_bytes()
 
     facts = json.loads((tmp_path / "plots" / "dpo" / "pairs.json").read_text())
-    assert (facts["train_pairs"], facts["validation_pairs"]) == (32, 6)
+    counts = {f"{role}_pairs": len(split_of.rows(role)) for role in ("train", "validation")}
+    assert counts.items() <= facts.items()
     assert 0 <= facts["reward_accuracy"] <= 1
     margins = pd.read_csv(
         tmp_path / "plots" / "dpo" / "plots" / "metrics" / "train" / "rewards" / "margins.tsv", sep="\t"
@@ -256,16 +270,17 @@ def test_three_channel_models_too(study, split_of, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"train\.jsonl: line 33 is not a pair"),
-        ('{"sample": 1, "chosen": "x"}', r"line 33 is not a pair \(KeyError\('rejected'\)\)"),
-        ('{"sample": 999, "chosen": "x", "rejected": "y"}', "line 33 names sample 999, which the split does not have"),
+        ("{", "is not a pair"),
+        ('{"sample": 1, "chosen": "x"}', r"is not a pair \(KeyError\('rejected'\)\)"),
+        ('{"sample": 999, "chosen": "x", "rejected": "y"}', "names sample 999, which the split does not have"),
     ],
 )
 def test_damaged_pairs_are_named_by_line(study, trained, split_of, tmp_path, line, message):
     prefs = write_pairs(tmp_path / "prefs", {role: split_of.rows(role) for role in ("train", "validation")})
     with (prefs / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match=message):
+    last = len(split_of.rows("train")) + 1
+    with pytest.raises(DataError, match=rf"train\.jsonl: line {last} {message}"):
         run_dpo(study, trained.sft, prefs, tmp_path)
     assert not (tmp_path / "dpo").exists()
 

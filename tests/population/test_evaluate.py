@@ -5,11 +5,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save
 
 from src.core import files, metrics
 from src.core.errors import DataError
 from src.core.figures import Curve
-from src.population import evaluate, page, scoring
+from src.core.normalize import band_statistics
+from src.population import baselines, evaluate, final, page, pca, scoring
 from tests.tiles import write_store
 
 TILES, BLOCKS = 96, 24
@@ -48,10 +50,22 @@ def make_run(tmp_path, make_params, monkeypatch):
         role=[role_of(number) for number in block],
     )
     split.loc[split.tile == 3, "role"] = "buffer"
+    split.loc[split.block == "b03", "role"] = "locked"
     (tmp_path / "split").mkdir()
     split.to_parquet(tmp_path / "split" / "split.parquet")
-    train = y[(split.role == "train").to_numpy()]
+    samples = store.samples.merge(split[["tile", "place", "block", "role"]], on="tile").assign(tile_year=years)
+    samples.to_parquet(tmp_path / "split" / "samples.parquet")
+    is_train = (split.role == "train").to_numpy()
+    train = y[is_train]
+    mean, sd = (array.astype(np.float32) for array in band_statistics(store, np.flatnonzero(is_train)))
+    (tmp_path / "split" / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
+    roles = split.role.value_counts().to_dict()
     facts = {
+        "task": "new_place",
+        "origin": None,
+        "horizon": None,
+        "step_years": 10,
+        "locked": {"places": 4, "provinces": ["<b>locked"]},
         "method": "blocks",
         "seed": 0,
         "folds": 5,
@@ -59,13 +73,16 @@ def make_run(tmp_path, make_params, monkeypatch):
         "unit": "block",
         "block_degrees": 5.0,
         "buffer_km": 100.0,
-        "counts": {"train": 31, "test": 48},
+        "retrospective_tiles": False,
+        "counts": roles,
+        "samples": roles,
+        "units": split.groupby("role").block.nunique().to_dict(),
         "hash": "abc",
         "label_mean": float(train.mean()),
         "label_sd": float(train.std()),
     }
-    audit = dict.fromkeys(("shared_places", "overlapping_footprints", "duplicate_tiles"), 0)
-    audit |= {"nearest_train_test_km": 123.4, "statistics_difference": 0.0}
+    audit = dict.fromkeys(scoring.AUDIT, 0) | {"nearest_train_test_km": 123.4}
+    audit.pop("pca_difference")
     matching = {
         "tiles": TILES,
         "samples": TILES,
@@ -82,6 +99,11 @@ def make_run(tmp_path, make_params, monkeypatch):
     files.write_json(tmp_path / "tiles" / "matching.json", matching)
     settings = {"split_hash": "abc", "side": 6, "pretrained_on": "train", "band_mean": [0.0] * 64, "bands": 4}
     settings |= {"language": "zh", "prompt": "预测 {year} 年的人口增长率 ```"}
+    values = {"threads": 1, "baselines.networks": [], "baselines.permutations": 7, "baselines.budget": 3}
+    folders = {name: tmp_path / name for name in ("tiles", "split", "pca", "baselines", "sft", "dpo", "curves")}
+    inputs = SimpleNamespace(**folders, final=False)
+    baselines.main(make_params(values), inputs, SimpleNamespace(out=inputs.baselines, plots=tmp_path / "b"))
+    pca.main(make_params(values), inputs, SimpleNamespace(out=inputs.pca))
     for name in ("sft", "dpo"):
         (tmp_path / name).mkdir()
         files.write_json(tmp_path / name / "bandwise.json", settings)
@@ -98,20 +120,27 @@ def make_run(tmp_path, make_params, monkeypatch):
         # An index of its own: rows are matched by position.
         values = pd.DataFrame(samples.growth_rate.to_numpy()[:, None] + noise, columns=GROUPS)
         values.loc[::7, "text"] = np.nan
-        return values.assign(answer_text="预测值：1.00‰", answer_dpo="预测值：2.00‰")
+        drawn = values.to_numpy()[:, :1] + np.array([-1.0, 2.0, np.nan])
+        texts = {"answer_text": "预测值：1.00‰", "answer_dpo": "预测值：2.00‰"}
+        return values.assign(**texts, text_samples=list(drawn), dpo_samples=list(drawn))
+
+    def control_predictions(folder, store, samples, settings, seed):
+        noise = np.random.default_rng(seed).normal(9, 2, (len(samples), 6))
+        return pd.DataFrame(noise, columns=[f"{part}_{name}" for name in scoring.CONTROLS for part in ("head", "text")])
 
     fake = ModuleType("src.population.inference")
     fake.group_predictions = group_predictions
+    controls = ModuleType("src.population.controls")
+    controls.control_predictions = control_predictions
     monkeypatch.setitem(sys.modules, "src.population.inference", fake)
+    monkeypatch.setitem(sys.modules, "src.population.controls", controls)
     monkeypatch.setattr(evaluate.run, "set_threads", lambda count: None)
-    monkeypatch.setattr(scoring.baselines, "TREES", 5)
-    inputs = {name: tmp_path / name for name in ("tiles", "split", "pca", "sft", "dpo", "curves")}
 
-    def call(name="run", dry_run=False, changes=None):
+    def call(name="run", dry_run=False, changes=None, final=False):
         folder = tmp_path / name
         out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        params = make_params({"evaluate.resamples": 200} | (changes or {}))
-        evaluate.main(params, SimpleNamespace(**inputs), out, dry_run)
+        inputs.final = final
+        evaluate.main(make_params(changes), inputs, out, dry_run)
         return out
 
     call.folder, call.fake, call.split, call.y = tmp_path, fake, split, y
@@ -120,35 +149,87 @@ def make_run(tmp_path, make_params, monkeypatch):
 
 def test_metrics_hold_every_group_with_null_interval_and_audit(run):
     found = json.loads(run().metrics.read_text())
-    for group in [*GROUPS, "mean", "year", "latlon", "ridge", "forest", "shuffled"]:
+    for group in [*GROUPS, "mean", "year", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]:
         expected = {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "rmse", "pearson_r", "spearman_r"}
-        assert expected | {"bias", "n", "r2_within_year", "r2_within_year_low"} <= set(found[group]), group
-        assert found[group]["n"] == 48
+        expected |= {"bias", "n", "r2_within_year", "r2_within_year_low", "r2_between_place", "r2_change", "r2_oos"}
+        expected |= {"n_units", "method", "label", "morans_i", "icc_place", "icc_block", "n_effective"}
+        assert expected <= set(found[group]), group
+        assert found[group]["n"] == 48 and found[group]["n_units"] == 12
         assert found[group]["r2_low"] <= found[group]["r2"] <= found[group]["r2_high"]
-    assert found["ridge"]["r2"] > 0.8 and found["mean"]["r2"] <= 0 and found["ridge"]["alpha"] > 0
-    assert found["shuffled"]["r2_mean_of_20"] < 0.1
-    assert found["audit"] == {
-        "shared_places": 0,
-        "overlapping_footprints": 0,
-        "nearest_train_test_km": 123.4,
-        "duplicate_tiles": 0,
-    }
+    assert found["mean"]["r2_oos"] == 0 and found["mean"]["r2"] <= 0
+    assert found["ridge"]["r2"] > 0.8 and found["ridge"]["setting"]["penalty"] > 0
+    null = found["null"]["ridge"]
+    assert null["draws"] == 7 and null["p_value"] == 1 / 8 and null["r2_null_max"] < null["r2"]
+    assert found["audit"]["nearest_train_test_km"] == 123.4 and found["audit"]["pca_difference"] == 0
     assert found["units"]["n_units"] == 12 and found["units"]["unit"] == "block"
     assert found["text"]["parse_rate"] < 0.9 and found["dpo"]["parse_rate"] == 1.0
     assert "parse_rate" not in found["head"] and "parse_rate" not in found["text_expectation"]
-    assert found["transductive"] is False
-    for pair in ("head_minus_ridge", "dpo_minus_text"):
+    assert found["transductive"] is False and found["kind"] == "exploratory" and found["final"] is None
+    best = found["best_baseline_on_validation"]
+    for pair in ("head_minus_ridge", "dpo_minus_text", f"head_minus_{best}"):
         assert {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "sd"} <= set(found["paired"][pair])
     assert found["validation"]["head"]["n"] == 16
+    assert set(found["controls"]) == {"swapped", "blank", "prompt_only"}
+    assert found["controls"]["swapped"]["head"]["r2"] < 0.1 < found["head"]["r2"]
+    known = found["prediction_intervals"]
+    assert known["guarantee"].startswith("no guarantee") and known["groups"]["head"]["calibration_places"] == 16
+    assert known["groups"]["head"]["coverage"] > 0.6 and known["groups"]["head"]["regions"] == {}
+
+
+def test_a_level_beyond_the_places_is_refused_with_the_number_needed(run):
+    out = run(changes={"evaluate.level": 0.95})
+    part = json.loads(out.metrics.read_text())["prediction_intervals"]["groups"]["head"]
+    assert "expected at least 19 places" in part["refused"] and "coverage" not in part
+    assert "expected at least 19 places" in (out.out / "index.html").read_text(encoding="utf-8")
+
+
+def test_final_scores_the_locked_places_and_no_other(run, monkeypatch):
+    opened = {"date": "2026-01-02", "commit": "0" * 40, "attempts": 5, "provinces": ["a"]}
+    monkeypatch.setattr(final, "opening", lambda path, facts: opened)
+    out = run("last", final=True)
+    found = json.loads(out.metrics.read_text())
+    assert (found["kind"], found["final"], found["head"]["n"]) == ("final", opened, 4)
+    assert found["head"]["r2_low"] is None and found["units"]["method"].startswith("none: 1 units")
+    table = pd.read_parquet(out.out / "predictions.parquet")
+    assert set(table.split) == {"validation", "locked"} and set(table.block[table.split == "locked"]) == {"b03"}
+    html = (out.out / "index.html").read_text(encoding="utf-8")
+    assert "opened on 2026-01-02 after 5 attempts" in html
+    assert "after at least 5 attempts" in (out.out / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_locked_places_are_in_no_file_of_a_usual_run(run):
+    out = run()
+    table = pd.read_parquet(out.out / "predictions.parquet")
+    assert set(table.split) == {"validation", "test"} and "b03" not in set(table.block)
+
+
+def test_baselines_of_another_split_are_refused(run):
+    choices = run.folder / "baselines" / "choices.json"
+    files.write_json(choices, files.read_json(choices) | {"split_hash": "other"})
+    with pytest.raises(DataError, match=r"choices\.json: split_hash: found other, expected abc"):
+        run()
+
+
+def test_a_pca_of_other_tiles_is_refused(run, make_params):
+    split = pd.read_parquet(run.folder / "split" / "split.parquet")
+    path = run.folder / "split" / "split.parquet"
+    before = path.read_bytes()
+    split.assign(role="train").to_parquet(path)
+    pca.main(make_params(), SimpleNamespace(tiles=run.folder / "tiles", split=run.folder / "split"),
+             SimpleNamespace(out=run.folder / "pca"))  # fmt: skip
+    path.write_bytes(before)
+    with pytest.raises(DataError, match=r"pca\.safetensors: leakage audit"):
+        run()
 
 
 def test_predictions_alone_give_the_scores_again(run):
     out = run()
     found = json.loads(out.metrics.read_text())
     table = pd.read_parquet(out.out / "predictions.parquet")
-    leading = ["tile_id", "province", "city", "year", "lat", "lon", "block", "fold", "seed", "split", "y"]
-    assert list(table.columns[:11]) == leading
-    assert list(table.columns[-2:]) == ["answer_text", "answer_dpo"]
+    leading = ["tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed"]
+    assert list(table.columns[:15]) == [*leading, "n_train", "n_test", "split", "y"]
+    inside = table.y.between(table.head_low, table.head_high)[table.split == "test"].mean()
+    assert inside == pytest.approx(found["prediction_intervals"]["groups"]["head"]["coverage"])
     assert table.split.value_counts().to_dict() == {"test": 48, "validation": 16}
     assert (table.fold == 2).all()
     assert (table.year == table.tile_id.str[-4:].astype(int)).all()  # not the baseline of that name
@@ -168,20 +249,6 @@ def test_labels_and_answers_belong_to_their_tile(run):
     assert np.abs(table["head"] - table.y).max() < 8 < table.y.std() * 4
 
 
-def test_test_labels_touch_no_baseline(run):
-    """Other test labels change the scores and not one prediction."""
-    first = pd.read_parquet(run("a").out / "predictions.parquet")
-    samples = run.folder / "tiles" / "samples.parquet"
-    changed = pd.read_parquet(samples)
-    test = changed.tile.isin(run.split.tile[run.split.role == "test"])
-    changed.loc[test, "growth_rate"] *= -3
-    changed.to_parquet(samples)
-    second = pd.read_parquet(run("b").out / "predictions.parquet")
-    columns = ["mean", "year_mean", "latlon", "ridge", "forest", "shuffled"]
-    pd.testing.assert_frame_equal(first[columns], second[columns])
-    assert not first.y.equals(second.y)
-
-
 def test_same_bytes_twice(run):
     first, second = run("a"), run("b")
     for name in ("metrics", "out", "plots"):
@@ -193,8 +260,10 @@ def test_page_shows_figures_audit_and_escapes_names(run, capsys):
     html = (out.out / "index.html").read_text(encoding="utf-8")
     assert "sft.lr" in html and "train pairs" in html and "report: " in capsys.readouterr().out
     drawn = {file.name for file in out.plots.iterdir()}
-    assert drawn == {"predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png"}
-    assert html.count("data:image/png;base64,") == 4
+    assert drawn == {
+        "predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png", "reliability.png",
+    }  # fmt: skip
+    assert html.count("data:image/png;base64,") == 6  # and the quicklook of pca
     assert "&lt;b&gt;" in html and "<b>" not in html and "123.4" in html and "●" in html
     assert "transductive" not in html
 
@@ -235,11 +304,11 @@ def test_a_diverged_head_is_an_error_and_not_the_train_mean(run):
     assert not (run.folder / "run").exists()
 
 
-def test_without_coordinates_there_is_neither_latlon_nor_map(run):
-    samples = run.folder / "tiles" / "samples.parquet"
+def test_without_coordinates_there_is_no_map(run):
+    samples = run.folder / "split" / "samples.parquet"
     pd.read_parquet(samples).assign(lat=np.nan).to_parquet(samples)
     out = run()
-    assert "latlon" not in json.loads(out.metrics.read_text())
+    assert json.loads(out.metrics.read_text())["head"]["morans_i"] is None
     assert not (out.plots / "residual_map.png").exists()
 
 

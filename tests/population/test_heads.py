@@ -7,25 +7,29 @@ import torch
 from src.core import baselines, chat
 from src.core.augment import orient
 from src.core.patches import band_means
+from src.population.heads import RegressionHead, RidgeWeights
+from src.population.inputs import read_split
 from src.population.model import assemble
 from src.population.samples import GrowthSamples, Prompter
 from tests.population.conftest import begin, small_params
+from tests.population.covaried import GDP, with_gdp
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 
 @pytest.fixture
-def make(store, study, split_of):
+def make(store, study):
     """`make(head, family, weights)` -> model at its start, training samples and prompter, nothing trained."""
 
-    def make(head="anchored", family="qwen2_5_vl", weights=(1.0, 1.0)):
-        params = small_params({"sft.head": head, "model.family": family})
+    def make(head="anchored", family="qwen2_5_vl", weights=(1.0, 1.0), changes=None, study=study):
+        params = small_params({"sft.head": head, "model.family": family} | (changes or {}))
         start = begin(params, study)
         vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         torch.manual_seed(0)
         model = assemble(vlm, settings, weights).eval()
         prompter = Prompter(tokenizer, settings, vlm.config.vision_config)
-        return model, GrowthSamples(store, split_of.rows("train"), prompter, seed=0, augment=False), settings
+        rows = read_split(study.split, store).rows("train")
+        return model, GrowthSamples(store, rows, prompter, seed=0, augment=False), settings
 
     return make
 
@@ -141,3 +145,55 @@ def test_a_swapped_tile_moves_its_own_row_alone(make, store):
     for name in ("prediction", "cross_entropy"):
         moved = (before[name] - after[name]).abs()
         assert moved[2] > 1e-4 and moved[[0, 1, 3]].max() == 0, name
+
+
+@pytest.mark.parametrize("head", ["mlp", "anchored"])
+def test_covariates_move_their_own_row_and_get_gradient(make, study, tmp_path, head):
+    gdp_study = with_gdp(study, tmp_path)
+    model, samples, _ = make(head, changes=GDP | {"sft.covariates": "head"}, study=gdp_study)
+    batch = samples.__getitems__([0, 1, 2, 3])
+    with torch.no_grad():
+        torch.nn.init.normal_(model.head.net[-1].weight)  # an anchored head starts at zero
+        before = model(**batch)
+        batch["covariates"][2] += 1
+        after = model(**batch)
+    moved = (before["prediction"] - after["prediction"]).abs()
+    assert moved[2] > 1e-3 and moved[[0, 1, 3]].max() == 0
+    assert torch.equal(before["cross_entropy"], after["cross_entropy"]), "words read them in the prompt alone"
+    model(**batch)["loss"].backward()
+    assert model.head.net[1].weight.grad[:, -1].any()
+
+
+def test_covariates_join_after_the_norm():
+    """So that a hidden state of large spread does not drown them."""
+    torch.manual_seed(0)
+    head = RegressionHead(6, 4, 0.0, None, label_sd=1.0, covariates=2).eval()
+    hidden, mask = torch.randn(3, 5, 6), torch.ones(3, 5)
+    given = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -2.0]])
+    with torch.no_grad():
+        found = head(hidden, mask, None, 0.0, given)[0]
+        same = head(hidden * 1e4, mask, None, 0.0, given)[0]
+        norm, linear, last = head.net[0](hidden.mean(1)), head.net[1], head.net[4]
+        inner = norm @ linear.weight[:, :6].T + given @ linear.weight[:, 6:].T + linear.bias
+        expected = last(torch.nn.functional.gelu(inner))[:, 0]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, same, rtol=0, atol=1e-4)
+
+
+def test_ridge_says_the_training_mean_where_band_means_are_unknown(make, store, split_of):
+    ridge = RidgeWeights((1.0, 2.0), 3.0)
+    head = RegressionHead(6, 4, 0.0, ridge, label_sd=2.0).eval()
+    hidden, mask = torch.randn(2, 5, 6), torch.ones(2, 5)
+    means = torch.tensor([[1.0, 1.0], [torch.nan, torch.nan]])
+    with torch.no_grad():
+        assert head(hidden, mask, means, 1.0)[0].tolist() == [2.5, 0.0]  # (1 + 2 + 3 - 1) / 2; training mean
+        assert head(hidden, mask, None, 1.0)[0].tolist() == [0.0, 0.0]
+    # It is what ridge predicts of the mean of its training rows.
+    settings = make("anchored")[2]
+    train = split_of.rows("train")
+    mean = baselines.band_means(store, train.tile.to_numpy(), 16).mean(axis=0)
+    assert mean @ settings.head.ridge.weight + settings.head.ridge.intercept == pytest.approx(settings.label.mean)
+    model = make("anchored")[0]
+    tiles, valid = torch.from_numpy(store.read([0, 5])), torch.from_numpy(store.valid([0, 5]))
+    valid[1] = False
+    assert model.vision_inputs(tiles, valid)[1].isnan().all(1).tolist() == [False, True]

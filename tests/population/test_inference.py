@@ -12,14 +12,14 @@ from src.population.model import assemble
 from tests.population.conftest import begin, small_params
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
-NOTES = ["", "coast", "a much longer note, 12 34", "x"]
+CITIES = ["", "coast", "a much longer name, 12 34", "x"]
 
 
 @pytest.fixture
 def rows(split_of):
-    """Seven test rows with notes of different lengths."""
+    """Seven test rows whose names, which the prompt holds, are of different lengths."""
     rows = split_of.rows("test").head(7)
-    return rows.assign(note=[NOTES[i % 4] for i in range(7)])
+    return rows.assign(city=[CITIES[i % 4] for i in range(7)])
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def make(store, study, split_of):
 
     def make(family="qwen2_5_vl", batch_size=4):
         params = small_params(
-            {"model.family": family, "sft.head": "mlp", "sft.template": "{note}?", "sft.covariates": ["note"]}
+            {"model.family": family, "sft.head": "mlp", "sft.template": "{city}?", "prompt.fields": ["city"]}
         )
         start = begin(params, study, seed=1)
         vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
@@ -212,7 +212,7 @@ def test_every_group_is_that_of_its_model_and_keeps_the_order(trained, store, sp
     evaluate = small_params().evaluate
     table = group_predictions(trained.sft, tmp_path / "dpo", store, rows, evaluate, seed=0)
     groups = {"head", "head_after_dpo", "text", "dpo", "text_sampled", "dpo_sampled", "text_expectation"}
-    assert set(table) == groups | {"dpo_expectation", "answer_text", "answer_dpo"}
+    assert set(table) == groups | {"dpo_expectation", "answer_text", "answer_dpo", "text_samples", "dpo_samples"}
     assert len(table) == len(rows)
     for head, answer, folder in (
         ("head", "answer_text", trained.sft),
@@ -221,6 +221,11 @@ def test_every_group_is_that_of_its_model_and_keeps_the_order(trained, store, sp
         reader = Reader(*model_folder.load(folder), store, 64)
         np.testing.assert_array_equal(table[head], reader.head(rows))
         assert table[answer].tolist() == reader.greedy(rows)
+        words = answer.removeprefix("answer_")
+        drawn = reader.sampled(rows, evaluate.text_samples, 0.7, 0.9, seed=0)
+        numbers = np.array(table[f"{words}_samples"].tolist())
+        np.testing.assert_array_equal(numbers, [parsed(texts, "zh") for texts in drawn])
+        assert numbers.shape == (len(rows), evaluate.text_samples)
     assert (table["head"] != table["head_after_dpo"]).all()
     reverse = group_predictions(trained.sft, tmp_path / "dpo", store, rows[::-1], evaluate, seed=0)
     np.testing.assert_allclose(reverse["text_expectation"][::-1], table["text_expectation"], rtol=0, atol=1e-4)

@@ -17,6 +17,7 @@ from src.population import mapping, predict
 from src.population.inference import Reader
 from src.population.model import load
 from tests.population.conftest import BANDS, SCALE, SIDE, run_sft
+from tests.population.covaried import GDP, with_gdp
 from tests.population.test_predict import LINEAR
 from tests.tiles import random_pixels, write_geotiff
 
@@ -235,7 +236,7 @@ def test_strides_files_and_folders_that_cannot_be(scene, trained, tmp_path, mapp
 
 @pytest.fixture(scope="module")
 def with_year(study, trained, tmp_path_factory):
-    changes = {"sft.template": "{year}?", "sft.epochs": 1}
+    changes = {"sft.template": "{year}?", "prompt.fields": ["year"], "sft.epochs": 1}
     return run_sft(study, trained.pretrain, tmp_path_factory.mktemp("year"), changes)
 
 
@@ -251,9 +252,15 @@ def test_a_prompt_with_a_year_needs_it_and_reads_it(scene, with_year, tmp_path, 
     assert np.nanmax(np.abs(maps[0] - maps[1])) > 0
 
 
-def test_a_prompt_with_covariates_is_refused(study, trained, scene, tmp_path):
-    changes = {"sft.template": "{note}?", "sft.covariates": ["note"], "sft.epochs": 1}
-    model = run_sft(study, trained.pretrain, tmp_path, changes)
+def test_what_differs_from_place_to_place_is_no_part_of_a_map(study, trained, scene, tmp_path):
     path = write_geotiff(tmp_path / "big.tif", scene, LINEAR, transform=NORTH_UP)
-    with pytest.raises(DataError, match=r"the prompt names \['note'\], which a raster does not hold"):
-        predict.map_raster(model, path, tmp_path / "map.tif", 2020)
+    for changes, named in (
+        (GDP | {"sft.covariates": "prompt"}, "gdp"),
+        (GDP | {"sft.covariates": "head"}, "gdp"),
+        ({"prompt.fields": ["city", "year"]}, "city"),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        model = run_sft(with_gdp(study, folder), trained.pretrain, folder, changes | {"sft.epochs": 1})
+        with pytest.raises(DataError, match=rf"the model reads \['{named}'\], which a raster does not hold"):
+            predict.map_raster(model, path, tmp_path / "map.tif", 2020)

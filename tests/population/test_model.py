@@ -57,6 +57,8 @@ def test_bandwise_json_holds_what_lies_between_tile_and_number(trained, split_of
     assert found["label"]["unit"] == "per mille per year"
     assert found["split_hash"] == split_of.facts["hash"]
     assert "‰" in found["prompt"] and found["language"] == "zh"
+    assert found["covariates"] == {"columns": [], "names": [], "lag_years": 0, "use": "none", "mean": [], "sd": []}
+    assert found["tile_lag_years"] == 0
     assert found["head"]["kind"] == "anchored" and len(found["head"]["ridge"]["weight"]) == 8
 
 

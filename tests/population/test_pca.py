@@ -65,7 +65,7 @@ def test_slabs_of_a_large_tile_add_up_and_bytes_repeat(make_params, inputs, tmp_
         pca.main(make_params(), inputs, Namespace(out=tmp_path / name))
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
     assert files[0] == files[1]
-    monkeypatch.setattr(pca, "SLAB_PIXELS", 50)
+    monkeypatch.setattr(normalize, "SLAB_PIXELS", 50)
     pca.main(make_params(), inputs, Namespace(out=tmp_path / "slabs"))
     one, slabs = (load_file(tmp_path / name / "pca.safetensors") for name in ("one", "slabs"))
     np.testing.assert_allclose(one["weight"], slabs["weight"], atol=1e-3)

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.core import files
 from src.core.errors import BandwiseError, DataError, ParamsError
 from src.population import predict
 from src.population.inference import Reader
 from src.population.model import load
-from tests.population.conftest import CONTROL, ROOT, run_sft
+from tests.population.conftest import ROOT, run_sft
+from tests.population.covaried import GDP, gdp, with_gdp
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
 
 LINEAR = {"quantisation": "linear", "scale": 0.02}
@@ -45,6 +47,26 @@ def test_the_same_tiles_give_what_evaluate_reads(raw, trained, store, split_of, 
     np.testing.assert_allclose(found["head"], reader.head(rows), rtol=0, atol=6e-5)
     assert found["text"].tolist() == reader.greedy(rows)
     assert found["head"].std() > 1
+
+
+def test_intervals_are_those_of_the_models_own_evaluation(raw, trained, tmp_path, capsys):
+    known = {"split_hash": files.read_json(trained.sft / "bandwise.json")["split_hash"], "level": 0.9}
+    known |= {"guarantee": "no guarantee: elsewhere", "groups": {"head": {"added": 2.5}}}
+    file = tmp_path / "prediction_intervals.json"
+    files.write_json(file, known)
+    predict.main(trained.sft, raw, tmp_path / "out.csv", intervals=file)
+    table = pd.read_csv(tmp_path / "out.csv")
+    np.testing.assert_allclose(table.head_high - table["head"], 2.5, atol=2e-4)
+    np.testing.assert_allclose(table["head"] - table.head_low, 2.5, atol=2e-4)
+    assert "90% intervals, no guarantee: elsewhere" in capsys.readouterr().out
+    for changes, message in (
+        ({"split_hash": "other"}, "split_hash: found other"),
+        ({"groups": {"head": {"refused": "expected at least 19 places"}}}, "at least 19 places"),
+    ):
+        files.write_json(file, known | changes)
+        with pytest.raises(DataError, match=message):
+            predict.main(trained.sft, raw, tmp_path / "none.csv", intervals=file)
+    assert not (tmp_path / "none.csv").exists()
 
 
 def test_a_zip_a_model_moved_elsewhere_and_a_second_run_change_no_byte(raw, trained, tmp_path):
@@ -126,34 +148,59 @@ def test_no_tile_no_model_no_place_to_write(one, trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def with_note(study, trained, tmp_path_factory):
-    changes = {"sft.template": "{year} {note}?", "sft.covariates": ["note"], "sft.epochs": 1}
-    return run_sft(study, trained.pretrain, tmp_path_factory.mktemp("note"), changes)
+def reads_gdp(study, trained, tmp_path_factory):
+    """A model that reads a covariate in its prompt and in its head."""
+    folder = tmp_path_factory.mktemp("gdp")
+    changes = GDP | {"prompt.fields": ["year"], "sft.covariates": "both", "sft.epochs": 1}
+    return run_sft(with_gdp(study, folder), trained.pretrain, folder, changes)
 
 
-def test_covariates_come_from_a_csv_and_stay_text(with_note, raw, store, split_of, tmp_path):
-    table = store.tiles[["province", "city", "year"]].assign(note=[CONTROL, "coast", "x"] * 16 + ["coast"])
-    table.sample(frac=1, random_state=0).to_csv(tmp_path / "notes.csv", index=False)
-    predict.main(with_note, raw, tmp_path / "out.csv", tmp_path / "notes.csv")
+@pytest.fixture
+def lagged(reads_gdp, tmp_path):
+    """`lagged(covariate_lag, tile_lag)` -> the same model as if trained with lags of so many years."""
+
+    def lagged(covariate_lag=0, tile_lag=0):
+        folder = shutil.copytree(reads_gdp, tmp_path / f"lag{covariate_lag}-{tile_lag}")
+        settings = files.read_json(folder / "bandwise.json")
+        settings["covariates"]["lag_years"], settings["tile_lag_years"] = covariate_lag, tile_lag
+        files.write_json(folder / "bandwise.json", settings)
+        return folder
+
+    return lagged
+
+
+@pytest.mark.parametrize(("covariate_lag", "tile_lag"), [(0, 0), (10, 0), (10, 3)])
+def test_covariates_are_those_of_lag_years_before(lagged, raw, store, tmp_path, covariate_lag, tile_lag):
+    """Tiles are of 2020: with a tile lag of 3 years predictions are for 2023, from covariates of 2013."""
+    table = store.tiles[["province", "city"]].assign(gdp=gdp(len(store)))
+    known = 2020 + tile_lag - covariate_lag
+    decoys = [table.assign(year=known + years, gdp=-5.0) for years in (-10, 10)]
+    table = pd.concat([*decoys, table.assign(year=known)]).sample(frac=1, random_state=0)
+    table.to_csv(tmp_path / "gdp.csv", index=False)
+    model = lagged(covariate_lag, tile_lag)
+    predict.main(model, raw, tmp_path / "out.csv", tmp_path / "gdp.csv")
     found = pd.read_csv(tmp_path / "out.csv")
-    rows = store.tiles.assign(sample=store.tiles.tile, note=table.note)
-    expected = Reader(*load(with_note), store, 16).head(rows)
-    np.testing.assert_allclose(found["head"], expected, rtol=0, atol=6e-5)
+    rows = store.tiles.assign(sample=store.tiles.tile, gdp=gdp(len(store)), year=2020 + tile_lag)
+    reader = Reader(*load(model), store, 16)
+    np.testing.assert_allclose(found["head"], reader.head(rows), rtol=0, atol=6e-5)
+    assert found["text"].tolist() == reader.greedy(rows) and (found.year == 2020 + tile_lag).all()
 
 
-def test_a_missing_covariate_is_named(with_note, raw, store, tmp_path):
-    with pytest.raises(DataError, match=r"names \['note'\]; give a file of them with --covariates"):
-        predict.main(with_note, raw, tmp_path / "out.csv")
+def test_a_missing_covariate_is_named(reads_gdp, lagged, raw, store, tmp_path):
+    with pytest.raises(DataError, match=r"reads \['gdp'\]; give a file of them with --covariates"):
+        predict.main(reads_gdp, raw, tmp_path / "out.csv")
     keys = store.tiles[["province", "city", "year"]]
-    for table, message in (
-        (keys, r"no column 'note', found province, city, year"),
-        (pd.concat([keys, keys.iloc[[3]]]).assign(note="x"), r"row 51: P0/C\d\d/2020 is already in row 5"),
-        (keys.assign(note="x").iloc[:-2], r"no row or a blank for P\d/C\d\d/2020 \(2 such tiles\)"),
-        (keys.assign(note=["", *["x"] * (len(keys) - 1)]), r"no row or a blank for P0/C00/2020 \(1 such tiles\)"),
-    ):
-        table.to_csv(tmp_path / "notes.csv", index=False)
+    for model, table, message in (
+        (reads_gdp, keys, r"no column 'gdp', found province, city, year"),
+        (reads_gdp, pd.concat([keys, keys.iloc[[3]]]).assign(gdp=1), r"row 51: P0/C\d\d/2020 is already in row 5"),
+        (reads_gdp, keys.assign(gdp=1).iloc[:-2], r"no row or a blank for P\d/C\d\d/2020 \(2 such rows\)"),
+        (reads_gdp, keys.assign(gdp=["", *[1] * (len(keys) - 1)]), r"a blank for P0/C00/2020 \(1 such rows\)"),
+        (reads_gdp, keys.assign(gdp=["many", *[1] * (len(keys) - 1)]), r"gdp: found 'many', expected numbers"),
+        (lagged(10), keys.assign(gdp=1), r"blank for P0/C00/2010 \(49 .*of that year, 10 years before the prediction"),
+    ):  # fmt: skip
+        table.to_csv(tmp_path / "gdp.csv", index=False)
         with pytest.raises(DataError, match=message):
-            predict.main(with_note, raw, tmp_path / "out.csv", tmp_path / "notes.csv")
+            predict.main(model, raw, tmp_path / "out.csv", tmp_path / "gdp.csv")
     assert not (tmp_path / "out.csv").exists()
 
 

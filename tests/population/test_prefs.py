@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from src.population import prefs, prompts
+from src.population.nulls import permuted
 from tests.population.conftest import contents, small_params
 
 
@@ -97,9 +98,10 @@ def test_training_and_validation_tiles_are_asked_and_test_tiles_never(sample, sp
         return say(*[row.growth_rate + 3.0 * step for step in range(count)])
 
     out = sample(answers, **{"prefs.num_samples": 4, "prefs.temperature": 0.8})
-    assert [(len(rows), *rest) for rows, *rest in sample.asked] == [(32, 4, 0.8, 0.9, 0), (6, 4, 0.8, 0.9, 0)]
+    expected = [(len(split_of.rows(role)), 4, 0.8, 0.9, 0) for role in ("train", "validation")]
+    assert [(len(rows), *rest) for rows, *rest in sample.asked] == expected
     counts = json.loads((out / "counts.json").read_text())
-    for role, count in (("train", 32), ("validation", 6)):
+    for role, (count, *_) in zip(("train", "validation"), expected, strict=True):
         pairs = lines(out / f"{role}.jsonl")
         assert [pair["sample"] for pair in pairs] == split_of.rows(role)["sample"].tolist()
         assert counts[role]["pairs"] == counts[role]["rows"] == len(pairs) == count
@@ -120,10 +122,11 @@ def test_no_surviving_pair_is_said_aloud(sample, caplog):
     assert lines(out / "train.jsonl") == [] and (out / "counts.json").exists()
 
 
-def test_a_dry_run_counts_and_writes_nothing(sample, tmp_path, caplog):
+def test_a_dry_run_counts_and_writes_nothing(sample, split_of, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     sample(dry_run=True)
-    assert "{'train': 160, 'validation': 30} answers to sample" in caplog.text
+    asked = {role: 5 * len(split_of.rows(role)) for role in ("train", "validation")}
+    assert f"{asked} answers to sample" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
@@ -136,3 +139,16 @@ def test_sampled_answers_give_the_same_bytes_whatever_the_batch(sample, monkeypa
     assert contents(first) == contents(second)
     assert len(lines(first / "train.jsonl")) > 5
     assert contents(sample(name="third", **changes | {"seed": 1})) != contents(first)
+
+
+def test_a_permutation_prefers_what_is_near_to_permuted_labels(sample, split_of):
+    """The rows that `sampled` sees are those of the permutation too: answers spread around their labels."""
+
+    def answers(row, count):
+        return say(*[row.growth_rate + 3.0 * step for step in range(count)])
+
+    out = sample(answers, **{"sft.permutation": 1})
+    null = permuted(split_of, 0, 1)
+    for role in ("train", "validation"):
+        truths = [pair["truth"] for pair in lines(out / f"{role}.jsonl")]
+        assert truths == null.rows(role).growth_rate.tolist() != split_of.rows(role).growth_rate.tolist()

@@ -72,19 +72,63 @@ def test_a_model_may_write_minus_zero():
     assert prompts.parse("预测值：-0.00‰", "zh") == 0.0
 
 
-def test_built_in_prompt_and_own_template(make_params):
-    assert prompts.template(make_params().sft) == prompts.PROMPTS["zh"]
-    assert prompts.template(make_params({"sft.language": "en"}).sft) == prompts.PROMPTS["en"]
-    own = make_params({"sft.template": "{year}: {gdp}?", "sft.covariates": ["gdp"]}).sft
-    assert prompts.template(own) == "{year}: {gdp}?"
+def test_the_built_in_prompt_names_nothing_by_itself(make_params):
+    assert prompts.template(make_params()) == prompts.PROMPTS["zh"]
+    assert prompts.template(make_params({"sft.language": "en"})) == prompts.PROMPTS["en"]
+    assert prompts.named(prompts.PROMPTS["zh"] + prompts.PROMPTS["en"]) == []
 
 
-def test_a_template_field_that_no_column_fills_is_named(make_params):
-    for changes in ({"sft.template": "{gdp}"}, {"sft.template": "{year} {gdp}", "sft.covariates": ["area"]}):
-        with pytest.raises(ParamsError, match=r"sft\.template: found \{gdp\}.*sft\.covariates"):
-            prompts.template(make_params(changes).sft)
-    with pytest.raises(ParamsError, match=r"found \{growth_rate\}"):
-        prompts.template(make_params({"sft.template": "{growth_rate}"}).sft)
+COVARIATES = {"data.covariates": ["gdp", "area"], "data.covariate_lag": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "beginning"),
+    [
+        ({"prompt.fields": ["year"]}, "年份：{year}。"),
+        ({"prompt.fields": ["year", "city", "province"]}, "省份：{province}；城市：{city}；年份：{year}。"),
+        (COVARIATES | {"sft.covariates": "prompt"}, "gdp_lag1：{gdp_lag1}；area_lag1：{area_lag1}。"),
+        (
+            COVARIATES | {"sft.covariates": "both", "prompt.fields": ["city"], "sft.language": "en"},
+            "City: {city}; gdp_lag1: {gdp_lag1}; area_lag1: {area_lag1}. ",
+        ),
+        (
+            {"prompt.fields": ["province", "year"], "sft.language": "en"},
+            "Province: {province}; Year: {year}. ",
+        ),
+        (COVARIATES | {"sft.covariates": "head"}, ""),
+        (COVARIATES, ""),
+    ],
+)
+def test_fields_and_covariates_stand_before_the_built_in_prompt(make_params, changes, beginning):
+    params = make_params(changes)
+    assert prompts.template(params) == beginning + prompts.PROMPTS[params.sft.language]
+
+
+def test_an_own_template_is_taken_as_it_is(make_params):
+    changes = COVARIATES | {"sft.covariates": "prompt", "prompt.fields": ["year"]}
+    own = "{year}: {gdp_lag1}? {year}"
+    assert prompts.template(make_params(changes | {"sft.template": own})) == own
+    assert prompts.named(own) == ["year", "gdp_lag1"]
+    assert prompts.template(make_params(changes | {"sft.template": "{area_lag1}"})) == "{area_lag1}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sft.template": "{year}?"}, r"found \{year\}, which is not among prompt\.fields \[\]; list it there"),
+        ({"sft.template": "{city}", "prompt.fields": ["year"]}, r"\{city\}, which is not among .*\['year'\]"),
+        ({"sft.template": "{gdp_lag1}"} | COVARIATES, r"\{gdp_lag1\}, but sft\.covariates is none; set it"),
+        ({"sft.template": "{gdp_lag1}", "sft.covariates": "head"} | COVARIATES, r"but sft\.covariates is head"),
+        ({"sft.template": "{gdp}", "sft.covariates": "prompt"} | COVARIATES,
+         r"found \{gdp\}, expected one of .*\['gdp_lag1', 'area_lag1'\].*lag included"),
+        ({"sft.template": "{growth_rate}"}, r"found \{growth_rate\}, expected one of"),
+        ({"sft.template": "?", "sft.covariates": "both"} | COVARIATES, r"found both, but sft\.template names none of"),
+        ({"sft.covariates": "prompt", "data.covariates": ["a{b"]}, r"data\.covariates: found 'a\{b_lag1', expected no"),
+    ],
+)  # fmt: skip
+def test_what_the_prompt_cannot_name_is_refused_with_the_remedy(make_params, changes, message):
+    with pytest.raises(ParamsError, match=message):
+        prompts.template(make_params(changes))
 
 
 def test_filling_interprets_nothing_but_the_fields():

@@ -10,9 +10,12 @@ from src.core.augment import orient
 from src.core.errors import DataError
 from src.core.patches import unpatchify
 from src.population import prompts
+from src.population.inputs import read_split
 from src.population.model import load
-from src.population.samples import GrowthSamples, Prompter, identity
+from src.population.nulls import permuted
+from src.population.samples import GrowthSamples, Prompter, covariate_settings, identity
 from tests.population.conftest import CONTROL, begin, small_params
+from tests.population.covaried import GDP, with_columns, with_gdp
 from tests.tiles import write_store
 
 
@@ -20,7 +23,7 @@ from tests.tiles import write_store
 def make(store, study, split_of):
     """`make(augment, changes)` -> samples of the training rows."""
 
-    def make(augment=True, changes=None, rows=None, seed=0):
+    def make(augment=True, changes=None, rows=None, seed=0, study=study):
         params = small_params(changes)
         start = begin(params, study)
         vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
@@ -112,32 +115,131 @@ def test_the_model_turns_each_tile_as_drawn(make, trained):
     assert torch.equal(unpatchify(patches, 16, 16), expected)
 
 
-def test_the_prompt_names_year_and_covariate_and_control_tokens_stay_text(make, split_of):
-    changes = {"sft.template": "{year}年，{note}，多少？", "sft.covariates": ["note"]}
-    samples = make(changes=changes)
-    rows = split_of.rows("train")
+@pytest.fixture(scope="module")
+def gdp_study(study, tmp_path_factory):
+    return with_gdp(study, tmp_path_factory.mktemp("gdp"))
+
+
+@pytest.fixture(scope="module")
+def gdp_split(gdp_study, store):
+    return read_split(gdp_study.split, store)
+
+
+PROMPT = GDP | {"sft.covariates": "prompt"}
+
+
+def test_the_prompt_names_what_it_may_and_control_tokens_stay_text(make, gdp_study, gdp_split):
+    changes = PROMPT | {"prompt.fields": ["province", "city", "year"]}
+    rows = gdp_split.rows("train")
+    rows.loc[3, ["province", "city"]] = CONTROL, f"{CONTROL}{chat.IMAGE_PAD}"
+    samples = make(changes=changes, rows=rows, study=gdp_study)
     marker = samples.tokenizer.convert_tokens_to_ids(chat.IM_START)
-    for index in (int((rows.note == CONTROL).argmax()), int((rows.note == "coast").argmax())):
-        ids = samples.prompts[index]
-        assert f"2020年，{rows.note[index]}，多少？" in samples.tokenizer.decode(ids)
+    for index in (3, 8):
+        row, ids = rows.loc[index], samples.prompts[index]
+        value = f"{row.gdp:.0f}" if row.gdp.is_integer() else str(row.gdp)
+        said = f"省份：{row.province}；城市：{row.city}；年份：2020；gdp：{value}。根据"
+        assert said in samples.tokenizer.decode(ids)
         assert ids.count(marker) == 2, "user and assistant, nothing from data"
         assert ids.count(samples.tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD)) == 16
 
 
-def test_rows_without_the_covariate_are_refused(make, split_of):
-    changes = {"sft.template": "{note}", "sft.covariates": ["note"]}
-    with pytest.raises(DataError, match=r"no column 'note', which sft\.covariates names; found"):
-        make(changes=changes, rows=split_of.rows("train").drop(columns="note"))
+def test_without_fields_the_prompt_holds_no_name_and_no_year(make, split_of):
+    samples = make()
+    (said,) = {samples.tokenizer.decode(ids) for ids in samples.prompts}
+    rows = split_of.samples
+    assert "卫星" in said and not any(str(name) in said for name in {*rows.city, *rows.province, *rows.year})
 
 
-def test_a_blank_covariate_is_refused_and_whole_numbers_read_alike(make, split_of):
+def test_names_and_numbers_of_rows_and_tiles_reach_no_batch(make, split_of):
+    """A label written into file names, places' names, coordinates or blocks cannot be learnt."""
     rows = split_of.rows("train")
-    changes = {"sft.template": "{gdp}", "sft.covariates": ["gdp"]}
-    with pytest.raises(DataError, match=r"P\d/C\d\d/2020: gdp: found a blank \(2 such rows\)"):
-        make(changes=changes, rows=rows.assign(gdp=[None, 5.5, None, *[5.0] * (len(rows) - 3)]))
-    # One fractional value elsewhere makes a column float: 5 must not become 5.0 for it.
-    whole = make(changes=changes, rows=rows.assign(gdp=5))
-    assert make(changes=changes, rows=rows.assign(gdp=5.0)).prompts == whole.prompts
+    label = rows.growth_rate.map("{:.4f}".format)
+    named = rows.assign(tile_id=label, city=label, province=label, place=label, block=label, year=rows.growth_rate)
+    named = named.assign(**{name: rows.growth_rate for name in ("lat", "lon") if name in rows})
+    everything = list(range(len(rows)))
+    batch, same = make(rows=rows).__getitems__(everything), make(rows=named).__getitems__(everything)
+    assert batch.keys() == same.keys()
+    assert all(torch.equal(value, same[name]) for name, value in batch.items())
+    assert (
+        make(rows=named, changes={"prompt.fields": ["city"]}).prompts
+        != make(rows=rows, changes={"prompt.fields": ["city"]}).prompts
+    ), "or the comparison would be worth nothing"
+
+
+def test_rows_without_what_the_model_reads_are_refused(make, gdp_study, gdp_split):
+    rows = gdp_split.rows("train")
+    for use in ("prompt", "head"):
+        with pytest.raises(DataError, match=r"no column 'gdp', which the model reads \(data\.covariates"):
+            make(changes=GDP | {"sft.covariates": use}, rows=rows.drop(columns="gdp"), study=gdp_study)
+        blank = rows.assign(gdp=[None, 5.5, None, *[5.0] * (len(rows) - 3)])
+        with pytest.raises(DataError, match=r"P\d/C\d\d/2020: gdp: found a blank \(2 such rows\)"):
+            make(changes=GDP | {"sft.covariates": use}, rows=blank, study=gdp_study)
+
+
+def test_whole_numbers_read_alike(make, gdp_study, gdp_split):
+    """One fractional value elsewhere makes a column float: 5 must not become 5.0 for it."""
+    rows = gdp_split.rows("train")
+    whole = make(changes=PROMPT, rows=rows.assign(gdp=5), study=gdp_study)
+    assert make(changes=PROMPT, rows=rows.assign(gdp=5.0), study=gdp_study).prompts == whole.prompts
+
+
+def test_the_head_gets_covariates_standardised_on_training_rows(make, gdp_study, gdp_split):
+    train, test = gdp_split.rows("train"), gdp_split.rows("test")
+    for use in ("head", "both"):
+        samples = make(changes=GDP | {"sft.covariates": use}, study=gdp_study, rows=test)
+        expected = (test.gdp - train.gdp.mean()) / train.gdp.std(ddof=0)
+        batch = samples.__getitems__([2, 0])
+        np.testing.assert_allclose(batch["covariates"][:, 0], expected[[2, 0]], rtol=1e-6)
+        assert batch["covariates"].dtype == torch.float32 and batch["covariates"].shape == (2, 1)
+    assert "covariates" not in make(changes=PROMPT, study=gdp_study, rows=test)[0]
+
+
+def test_settings_say_all_that_a_covariate_needs(gdp_split, store, study, tmp_path):
+    split = read_split(with_columns(study, tmp_path, gdp_lag2=range(48), area_lag2=np.arange(48.0) ** 2).split, store)
+    split.facts["step_years"] = 10
+    changes = {"data.covariates": ["gdp", "area"], "data.covariate_lag": 2, "sft.covariates": "both"}
+    found = covariate_settings(small_params(changes), split).model_dump()
+    train = split.rows("train")
+    assert found.pop("mean") == pytest.approx([train.gdp_lag2.mean(), train.area_lag2.mean()])
+    assert found.pop("sd") == pytest.approx([train.gdp_lag2.std(ddof=0), train.area_lag2.std(ddof=0)])
+    columns = {"columns": ["gdp_lag2", "area_lag2"], "names": ["gdp", "area"]}
+    assert found == columns | {"lag_years": 20, "use": "both"}
+    assert covariate_settings(small_params(GDP), gdp_split).columns == [], "sft.covariates: none reads none"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, r"no column 'gdp', expected that of 'gdp' in data\.covariates; .* run preprocess again"),
+        ({"gdp": "7"}, r"gdp: found '7', expected numbers"),
+        ({"gdp": 7.5}, r"gdp: found 7\.5 in all \d+ training rows, expected values that differ"),
+    ],
+)
+def test_a_covariate_that_says_nothing_is_refused(study, store, tmp_path, columns, message):
+    split = read_split(with_columns(study, tmp_path, **columns).split, store)
+    with pytest.raises(DataError, match=message):
+        covariate_settings(small_params(PROMPT), split)
+
+
+def test_a_lag_in_a_panel_of_one_year_is_refused(study, store, tmp_path):
+    split = read_split(with_columns(study, tmp_path, gdp_lag1=range(48)).split, store)
+    changes = {"data.covariates": ["gdp"], "data.covariate_lag": 1, "sft.covariates": "head"}
+    with pytest.raises(DataError, match=r"step_years: found none, .*set data\.covariate_lag: 0"):
+        covariate_settings(small_params(changes), split)
+
+
+def test_permuted_labels_are_those_of_other_places_and_test_keeps_its_own(split_of):
+    null = permuted(split_of, seed=0, draw=1)
+    assert null.facts == split_of.facts
+    for role in ("train", "validation"):
+        truth, drawn = split_of.rows(role).growth_rate, null.rows(role).growth_rate
+        assert (truth != drawn).all() and sorted(truth) == pytest.approx(sorted(drawn))
+    assert null.rows("test").equals(split_of.rows("test"))
+    others = [column for column in split_of.samples if column != "growth_rate"]
+    assert null.samples[others].equals(split_of.samples[others])
+    again, second = permuted(split_of, 0, 1), permuted(split_of, 0, 2)
+    assert again.samples.equals(null.samples) and not second.samples.equals(null.samples)
+    assert permuted(split_of, 0, 0) is split_of
 
 
 def test_a_permuted_store_gives_the_same_samples(make, store, split_of, tmp_path):

@@ -12,14 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from src.core import chat
 from src.core.errors import BandwiseError, DataError, ParamsError
-from src.population import sft
+from src.population import prompts, sft
 from src.population.heads import GrowthModel
 from src.population.inference import Reader
+from src.population.inputs import read_split
 from src.population.model import load
+from src.population.nulls import permuted
 from tests.population.conftest import (
-    CONTROL,
     contents,
     group_of,
     moved_groups,
@@ -29,6 +29,7 @@ from tests.population.conftest import (
     small_params,
     weights_of,
 )
+from tests.population.covaried import GDP, with_gdp
 
 
 def curve(plots, name):
@@ -56,7 +57,7 @@ def watched(monkeypatch):
 
 
 @pytest.mark.parametrize("head", ["mlp", "anchored"])
-def test_every_group_is_printed_and_moves(trained, study, tmp_path, caplog, head):
+def test_every_group_is_printed_and_moves(trained, study, split_of, tmp_path, caplog, head):
     caplog.set_level(logging.INFO)
     changes = {"sft.head": head, "sft.freeze_encoder_epochs": 0, "sft.epochs": 1}
     out = run_sft(study, trained.pretrain, tmp_path, changes)
@@ -64,7 +65,8 @@ def test_every_group_is_printed_and_moves(trained, study, tmp_path, caplog, head
     printed = caplog.text
     for group in ("patch_embed", "blocks", "merger", "language", "head"):
         assert re.search(rf"^  {group} +[\d,]+ parameters  lr ", printed, re.MULTILINE), group
-    assert "32 training and 6 validation labels, a tile is 64 patches of 2 px and 16 image tokens" in printed
+    counts = f"{len(split_of.rows('train'))} training and {len(split_of.rows('validation'))} validation labels"
+    assert f"{counts}, a tile is 64 patches of 2 px and 16 image tokens" in printed
     last = safetensors.torch.load_file(out / "head.safetensors")["net.4.weight"]
     assert last.any(), "a zero-initialised layer left zero"
     assert json.loads((out / "bandwise.json").read_text())["head"]["kind"] == head
@@ -246,24 +248,63 @@ def test_backbone_and_input_must_agree(trained, study, tmp_path):
         run_sft(study, trained.pretrain, tmp_path, {"model.input": "pca3"})
 
 
-def test_a_template_with_year_and_covariate(trained, study, store, split_of, tmp_path):
-    changes = {"sft.template": "{year}，{note}：", "sft.covariates": ["note"], "sft.epochs": 1}
-    model, tokenizer, settings = load(run_sft(study, trained.pretrain, tmp_path, changes))
-    assert settings.prompt == "{year}，{note}：" and settings.covariates == ["note"]
-    rows = split_of.rows("test")
-    assert (rows.note == CONTROL).any()
+@pytest.mark.parametrize("head", ["mlp", "anchored"])
+def test_fields_and_covariates_reach_words_and_head(trained, study, store, tmp_path, head):
+    gdp_study = with_gdp(study, tmp_path)
+    changes = GDP | {"prompt.fields": ["year"], "sft.covariates": "both", "sft.epochs": 1, "sft.head": head}
+    model, tokenizer, settings = load(run_sft(gdp_study, trained.pretrain, tmp_path, changes))
+    assert settings.prompt.startswith("年份：{year}；gdp：{gdp}。") and settings.covariates.columns == ["gdp"]
+    rows = read_split(gdp_study.split, store).rows("test")
     reader = Reader(model, tokenizer, settings, store, 4)
-    marker = tokenizer.convert_tokens_to_ids(chat.IM_START)
-    for note, ids in zip(rows.note, reader.prompter.prompts(rows), strict=True):
-        assert ids.count(marker) == 2 and f"2020，{note}：" in tokenizer.decode(ids)
-    swapped = reader.head(rows.assign(note="coast")) != reader.head(rows)
-    assert (swapped | (rows.note == "coast")).all(), "the prompt reaches the head"
+    for value, ids in zip(rows.gdp, reader.prompter.prompts(rows), strict=True):
+        assert f"年份：2020；gdp：{prompts.fill('{gdp}', {'gdp': value})}。" in tokenizer.decode(ids)
+    swapped = reader.head(rows.assign(gdp=rows.gdp + 1000)) != reader.head(rows)
+    assert swapped.all()
 
 
-def test_a_covariate_that_the_labels_lack_is_named(trained, study, tmp_path):
-    with pytest.raises(DataError, match="no column 'gdp'"):
-        run_sft(study, trained.pretrain, tmp_path, {"sft.template": "{gdp}", "sft.covariates": ["gdp"]})
+def test_a_dry_run_with_covariates_of_the_head(trained, study, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    changes = GDP | {"sft.covariates": "head"}
+    run_sft(with_gdp(study, tmp_path / "study"), trained.pretrain, tmp_path / "run", changes, dry_run=True)
+    assert re.search(r"estimated memory .* [\d.]+ GB", caplog.text) and not (tmp_path / "run").exists()
+
+
+def test_a_template_that_names_what_it_may_not_stops_the_stage(trained, study, tmp_path):
+    for changes in ({"sft.template": "{year}"}, {"sft.template": "{gdp}"}):
+        with pytest.raises(ParamsError, match=r"sft\.template: found"):
+            run_sft(study, trained.pretrain, tmp_path, changes)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_covariate_that_the_store_lacks_is_named(trained, study, tmp_path):
+    with pytest.raises(DataError, match="no column 'gdp'"):
+        run_sft(study, trained.pretrain, tmp_path, GDP | {"sft.covariates": "head"})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_permutation_trains_and_is_chosen_on_permuted_labels(trained, study, split_of, tmp_path, monkeypatch):
+    """Ridge of the anchored head, too, is fitted on them."""
+    seen = {}
+    score = sft.validation_metrics
+
+    def watch(predicted, reader, rows):
+        seen["validation"] = rows.growth_rate.tolist()
+        return score(predicted, reader, rows)
+
+    class Samples(sft.GrowthSamples):
+        def __init__(self, store, rows, *args, **kwargs):
+            super().__init__(store, rows, *args, **kwargs)
+            seen.setdefault("train", rows.growth_rate.tolist())
+
+    monkeypatch.setattr(sft, "validation_metrics", watch)
+    monkeypatch.setattr(sft, "GrowthSamples", Samples)
+    out = run_sft(study, trained.pretrain, tmp_path, {"sft.permutation": 2, "sft.epochs": 1})
+    null = permuted(split_of, 0, 2)
+    for role in ("train", "validation"):
+        assert seen[role] == null.rows(role).growth_rate.tolist() != split_of.rows(role).growth_rate.tolist()
+    true, drawn = load(trained.sft)[2], load(out)[2]
+    assert drawn.label.mean == true.label.mean and drawn.label.sd == true.label.sd
+    assert drawn.head.ridge.weight != true.head.ridge.weight
 
 
 def test_settings_of_the_stage_are_those_of_its_params(trained):

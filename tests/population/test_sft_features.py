@@ -38,11 +38,12 @@ def kept(study, trained, tmp_path_factory):
     return folder
 
 
-def test_the_frozen_epochs_read_and_the_others_do_not(study, trained, kept, tmp_path, caches):
-    """32 training and 6 validation tiles; validation sees the same view twice."""
+def test_the_frozen_epochs_read_and_the_others_do_not(study, trained, split_of, kept, tmp_path, caches):
+    """Training and validation see the same view twice."""
     run_sft(study, trained.pretrain, tmp_path, ALL | {"sft.augment": False})
     (cache,) = caches
-    assert (cache.misses, cache.hits) == (32 + 6, 32 + 6)
+    tiles = len(split_of.rows("train")) + len(split_of.rows("validation"))
+    assert (cache.misses, cache.hits) == (tiles, tiles)
     assert not list((tmp_path / "checkpoints").iterdir()), "scratch is removed"
 
 
@@ -64,7 +65,7 @@ def test_a_small_cache_gives_the_same_bytes(study, trained, kept, tmp_path, cach
 
 @pytest.mark.parametrize("lost", [False, True], ids=["kept", "lost"])
 def test_resumed_in_a_frozen_epoch_it_ends_with_the_same_bytes(
-    study, trained, kept, tmp_path, monkeypatch, caches, lost
+    study, trained, split_of, kept, tmp_path, monkeypatch, caches, lost
 ):
     """Whether the features of the stopped run are still there or not."""
     read, trained_on = samples.GrowthSamples.__getitems__, []
@@ -82,7 +83,7 @@ def test_resumed_in_a_frozen_epoch_it_ends_with_the_same_bytes(
     if lost:
         next(folder.iterdir()).unlink()
     run_sft(study, trained.pretrain, tmp_path, ALL)
-    # The 6 validation tiles were visited by the stopped run.
-    assert len(caches) == 2 and (caches[1].hits >= 6) == (not lost)
+    # The validation tiles were visited by the stopped run.
+    assert len(caches) == 2 and (caches[1].hits >= len(split_of.rows("validation"))) == (not lost)
     assert contents(tmp_path / "sft") == contents(kept / "sft")
     assert not list((tmp_path / "checkpoints").iterdir())

@@ -37,14 +37,16 @@ def contents(folder):
 
 
 def test_what_is_written_is_that_of_the_training_tiles(make_params, store, tmp_path):
-    out = run_stage(make_params(), store, tmp_path / "split")
+    out = run_stage(make_params({"split.block_degrees": 5}), store, tmp_path / "split")
     table = pd.read_parquet(out / "split.parquet")
     assert list(table) == ["tile", "tile_id", "place", "block", "role", "lat", "lon"]
     assert table["tile_id"].tolist() == store.tiles["tile_id"].tolist()
     summary = json.loads((out / "split.json").read_text())
     assert summary["counts"] == {role: int((table["role"] == role).sum()) for role in summary["counts"]}
-    assert min(summary["counts"].values()) > 0
-    assert summary["unit"] == "block"
+    assert min(summary["counts"][role] for role in ("train", "validation", "test", "buffer")) > 0
+    assert summary["unit"] == "block" and summary["counts"]["locked"] == 0
+    samples = pd.read_parquet(out / "samples.parquet")
+    assert samples.role.tolist() == table.set_index("tile").role[samples.tile].tolist()
 
     train = table.loc[table["role"] == "train", "tile"]
     labels = store.samples.loc[store.samples["tile"].isin(train), "growth_rate"]
@@ -78,7 +80,7 @@ def test_place_split_has_no_buffer_and_reports_the_distance(make_params, store, 
     )  # fmt: skip
     out = run_stage(params, store, tmp_path / "split")
     summary = json.loads((out / "split.json").read_text())
-    assert (summary["unit"], summary["counts"]["buffer"], summary["counts"]["test"]) == ("place", 0, COUNT // 5)
+    assert (summary["unit"], summary["counts"]["buffer"], summary["counts"]["test"]) == ("block", 0, COUNT // 5)
     assert 0 < json.loads((out / "audit.json").read_text())["nearest_train_test_km"] < 100
 
 
@@ -125,7 +127,7 @@ def test_refusals_leave_nothing(make_params, store, tmp_path):
 
 
 def test_dry_run_counts_and_writes_nothing(make_params, store, tmp_path, capsys):
-    run_stage(make_params(), store, tmp_path / "split", dry_run=True)
+    run_stage(make_params({"split.block_degrees": 8}), store, tmp_path / "split", dry_run=True)
     told = capsys.readouterr().out
     assert "'train':" in told and "blocks {" in told
     assert "fewer than 10 test blocks, so scores get no intervals" in told

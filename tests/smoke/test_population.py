@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.population import evaluate, prefs, scoring
+from src.population import baselines, evaluate, prefs, scoring
 from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, sft_rates, small_params
 
 # Enough training for words that can be parsed: without them there is no preference pair.
@@ -30,9 +30,11 @@ def run_evaluate(folder, changes=None):
         tiles=folder / "tiles",
         split=folder / "split",
         pca=folder / "pca",
+        baselines=folder / "baselines",
         sft=folder / "sft",
         dpo=folder / "dpo",
         curves=folder / "plots",
+        final=False,
     )
     out = Namespace(metrics=folder / "population.json", out=folder / "report", plots=folder / "plots" / "evaluate")
     evaluate.main(small_params(CHANGES | (changes or {})), inputs, out)
@@ -45,6 +47,8 @@ def run_chain(folder):
     inputs = Namespace(tiles=study.tiles, split=study.split, model=tuned)
     prefs.main(small_params(CHANGES), inputs, Namespace(out=folder / "prefs"))
     run_dpo(study, tuned, folder / "prefs", folder, CHANGES)
+    out = Namespace(out=folder / "baselines", plots=folder / "plots" / "baselines")
+    baselines.main(small_params(CHANGES), study, out)
     run_evaluate(folder)
     return folder
 
@@ -56,14 +60,15 @@ def finished(tmp_path_factory):
 
 def test_every_group_is_scored(finished):
     found = json.loads((finished / "population.json").read_text(encoding="utf-8"))
-    groups = [*scoring.NETWORK, *scoring.WORDS, "mean", "latlon", "ridge", "forest", "shuffled"]
+    groups = [*scoring.NETWORK, *scoring.WORDS, "mean", "latlon", "gp", "ridge", "forest", "cnn"]
     for group in groups:
         assert {"r2", "r2_low", "r2_high", "mae", "rmse", "pearson_r", "n"} <= set(found[group]), group
         assert found[group]["n"] == 10 and np.isfinite(found[group]["mae"]), group
     for group in scoring.PARSED:
         assert 0.5 < found[group]["parse_rate"] <= 1, group
     assert found["ridge"]["r2"] > 0.9 and found["head"]["r2"] > 0.9, "the labels follow the band means"
-    assert found["shuffled"]["r2"] < 0.5 and found["mean"]["r2"] <= 0
+    assert found["null"]["ridge"]["p_value"] == 0.1 and found["mean"]["r2"] <= 0
+    assert found["controls"]["swapped"]["head"]["r2"] < 0.5 and found["audit"]["pca_difference"] == 0
     assert found["audit"]["shared_places"] == found["audit"]["overlapping_footprints"] == 0
     assert found["audit"]["duplicate_tiles"] == 0 and found["audit"]["nearest_train_test_km"] > 100
 
@@ -86,7 +91,7 @@ def test_pairs_survive_and_every_picture_is_there(finished):
         assert (finished / name).read_bytes().startswith(b"\x89PNG"), name
     assert list((finished / "plots" / "evaluate").glob("*.png"))
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
-    assert "head" in page and "shuffled" in page
+    assert "head" in page and "permuted" in page
     assert not any((finished / "checkpoints").iterdir()), "nothing to resume is left"
 
 

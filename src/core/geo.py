@@ -1,0 +1,130 @@
+"""Distances between many points on the WGS84 ellipsoid, and the grid squares they lie in.
+
+A k-d tree over Earth-centred coordinates proposes pairs by their chord, and Karney's geodesic (pyproj; Karney 2013,
+"Algorithms for geodesics", J. Geodesy 87) decides, so results are exact and a million points take seconds.
+"""
+
+from itertools import chain
+
+import numpy as np
+from pyproj import Geod
+from scipy.spatial import cKDTree
+
+WGS84 = Geod(ellps="WGS84")
+# Radii of curvature of the ellipsoid's normal sections lie between b²/a (at the equator, northwards) and a²/b (at the
+# poles). A curve that bends no more than a circle has no shorter chord than its arc (Schur): that bounds chords from
+# below. From above, a geodesic's torsion takes away less than a thousandth of the radius.
+SHARPEST_KM = WGS84.b**2 / WGS84.a / 1000
+FLATTEST_KM = 1.001 * WGS84.a**2 / WGS84.b / 1000
+ROUNDING_KM = 1e-9  # of coordinates in float64
+CHUNK = 1 << 16  # points whose neighbours are held as Python lists at once
+
+
+def to_cartesian(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """Earth-centred coordinates of points on the ellipsoid, (N, 3) float64 km, from (N,) degrees each."""
+    phi, lam = np.radians(np.asarray(lat, float)), np.radians(np.asarray(lon, float))
+    sine, cosine = np.sin(phi), np.cos(phi)
+    normal = WGS84.a / 1000 / np.sqrt(1 - WGS84.es * sine**2)
+    return np.stack(
+        [normal * cosine * np.cos(lam), normal * cosine * np.sin(lam), normal * (1 - WGS84.es) * sine], axis=1
+    )
+
+
+def geodesic_km(lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray) -> np.ndarray:
+    """Length of the shortest way on the ellipsoid between the points of each pair, (N,) float64 km."""
+    points = [np.asarray(values, float) for values in (lon, lat, other_lon, other_lat)]
+    return np.asarray(WGS84.inv(*points)[2], float) / 1000
+
+
+def pairs_within(
+    lat: np.ndarray,
+    lon: np.ndarray,
+    other_lat: np.ndarray,
+    other_lon: np.ndarray,
+    radius_km: np.ndarray | float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of points not farther apart than `radius_km` on the ellipsoid.
+
+    Args:
+        lat, lon: (N,) degrees.
+        other_lat, other_lon: (M,) degrees.
+        radius_km: scalar, or (N,) one for each of the first points.
+
+    Returns:
+        Index into the first points (ascending), index into the others, and distance in km, (P,) each.
+    """
+    lat, lon, other_lat, other_lon = (np.asarray(values, float) for values in (lat, lon, other_lat, other_lon))
+    radius_km = np.broadcast_to(np.asarray(radius_km, float), len(lat))
+    tree = cKDTree(to_cartesian(other_lat, other_lon))
+    points, reach = to_cartesian(lat, lon), longest_chord_km(radius_km)
+    counts, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(lat), CHUNK):
+        rows = slice(start, start + CHUNK)
+        near = tree.query_ball_point(points[rows], reach[rows], return_sorted=True)
+        counts.append(np.fromiter(map(len, near), np.int64, len(near)))
+        found.append(np.fromiter(chain.from_iterable(near), np.int64, counts[-1].sum()))
+    i, j = np.repeat(np.arange(len(lat)), np.concatenate(counts)), np.concatenate(found)
+    km = geodesic_km(lat[i], lon[i], other_lat[j], other_lon[j])
+    inside = km <= radius_km[i]
+    return i[inside], j[inside], km[inside]
+
+
+def any_within_km(
+    lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray, radius_km: float
+) -> np.ndarray:
+    """Whether any of the others is not farther than `radius_km` from each point, (N,) bool.
+
+    Args are those of `pairs_within`, with one radius. The chord to the nearest of the others settles all points but
+    those in a shell that is micrometres thick at 100 km.
+    """
+    lat, lon, other_lat, other_lon = (np.asarray(values, float) for values in (lat, lon, other_lat, other_lon))
+    if not len(lat) or not len(other_lat):
+        return np.zeros(len(lat), dtype=bool)
+    # longest_chord_km is open-ended by ROUNDING_KM, so a strict upper bound loses nothing
+    tree, farthest = cKDTree(to_cartesian(other_lat, other_lon)), float(longest_chord_km(radius_km))
+    chord = tree.query(to_cartesian(lat, lon), distance_upper_bound=farthest)[0]
+    within = chord < 2 * SHARPEST_KM * np.sin(min(radius_km / (2 * SHARPEST_KM), np.pi / 2)) - ROUNDING_KM
+    unsure = np.flatnonzero(np.isfinite(chord) & ~within)
+    within[unsure[pairs_within(lat[unsure], lon[unsure], other_lat, other_lon, radius_km)[0]]] = True
+    return within
+
+
+def nearest_km(lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray) -> np.ndarray:
+    """Geodesic distance of each point to the nearest of the others, (N,) float64 km; inf if there are none."""
+    lat, lon = np.asarray(lat, float), np.asarray(lon, float)
+    if not len(lat) or not len(other_lat):
+        return np.full(len(lat), np.inf)
+    # one of several tiles at the same spot, or the second nearest chord would decide nothing
+    others = np.unique(np.asarray(other_lat, float) + 1j * np.asarray(other_lon, float))
+    other_lat, other_lon = others.real, others.imag
+    chords, j = cKDTree(to_cartesian(other_lat, other_lon)).query(to_cartesian(lat, lon), k=[1, 2])
+    nearest = geodesic_km(lat, lon, other_lat[j[:, 0]], other_lon[j[:, 0]])
+    unsure = np.flatnonzero(chords[:, 1] <= longest_chord_km(nearest))
+    for rows in np.array_split(unsure, 1 + len(unsure) // CHUNK):
+        i, _, km = pairs_within(lat[rows], lon[rows], other_lat, other_lon, nearest[rows])
+        np.minimum.at(nearest, rows[i], km)
+    return nearest
+
+
+def longest_chord_km(km: np.ndarray | float) -> np.ndarray:
+    """No two points `km` apart on the ellipsoid, or nearer, have a longer chord than this (km)."""
+    km = np.asarray(km, float)
+    arc = 2 * FLATTEST_KM * np.sin(np.minimum(km / (2 * FLATTEST_KM), np.pi / 2))
+    return np.minimum(arc, km) + ROUNDING_KM
+
+
+def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:
+    """South-west corner "lat,lon" of the grid square that holds each point.
+
+    Args:
+        lat, lon: (N,) degrees; longitudes 360 degrees apart are the same.
+        degrees: side of a square.
+
+    Returns:
+        (N,) str, for example "35,-95".
+    """
+    south = np.floor(np.asarray(lat, float) / degrees) * degrees
+    west = np.floor(((np.asarray(lon, float) + 180) % 360 - 180) / degrees) * degrees
+    # + 0.0 turns -0.0 into 0.0, which would otherwise print as another block
+    corners, which = np.unique((south + 0.0) + 1j * (west + 0.0), return_inverse=True)
+    return np.array([f"{corner.real:.6g},{corner.imag:.6g}" for corner in corners], dtype=object)[which]

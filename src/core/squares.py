@@ -1,0 +1,260 @@
+"""Held-out squares of some kilometres, chosen apart from each other, and the points in and around them.
+
+A square is drawn in its own azimuthal equidistant projection: a point lies at (d sin a, d cos a) from the centre, with
+geodesic distance d and azimuth a on WGS84, and inside if neither is farther than half a side. Away from the centre the
+projection lengthens: within r km of it, distances are those on the ground or longer by less than r³/R² (0.3 m at
+22 km). `slack_km` adds that, so that what is left out of a buffer is always farther than `buffer_km` from the square.
+"""
+
+import numpy as np
+import pandas as pd
+
+from src.core.errors import DataError, ParamsError
+from src.core.geo import SHARPEST_KM, WGS84, pairs_within, to_cartesian
+
+LONGEST_DEGREE_KM = 111.7  # of latitude, at the poles
+FARTHEST_KM = 500
+CHUNK = 1 << 15  # points at a time, so that they stay in the processor's cache
+CELLS = 512  # at most, along each side of the grid that finds points near squares
+
+
+def choose_squares(
+    lat: np.ndarray,
+    lon: np.ndarray,
+    *,
+    side_km: float = 10,
+    apart_km: float = 15,
+    count: int,
+    minimum: int = 1,
+    seed: int = 0,
+    species: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Squares far from each other, by greedy maximin (Gonzalez 1985, Theoretical Computer Science 38).
+
+    Candidates are the cells of a grid with at least `minimum` points. The one with most points (or most species) is
+    first; then always the one whose centre's least distance to those chosen is largest, to the metre, ties by points
+    (species) and then from south to north and west to east. Edges of two squares are `apart_km` apart or more.
+
+    Args:
+        lat, lon: (N,) degrees.
+        seed: shifts the grid and does nothing else.
+        species: (N,) names; which squares are best is then decided by how many of them a square holds.
+
+    Returns:
+        DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), points, and with `species`
+        their number.
+
+    Raises:
+        DataError: a coordinate is missing, or the greedy choice ends below `count`, the number it reached being named.
+    """
+    lat, lon = _finite(lat, lon)
+    cells = _grid_cells(lat, lon, side_km, np.random.default_rng(seed).uniform(size=2))
+    cells = _count_points(cells, lat, lon, side_km, species)
+    cells = cells[cells["points"] >= minimum].sort_values(["lat", "lon"], ignore_index=True)
+    merit = cells["points" if species is None else "species"].to_numpy()
+    position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
+    chosen, nearest = [], np.full(len(cells), np.inf)  # km through the Earth; -1 where the edges are too near
+    while len(chosen) < count and (nearest >= 0).any():
+        farthest = np.round(nearest, 3)
+        tied = np.flatnonzero(farthest == farthest.max())
+        best = tied[merit[tied].argmax()]
+        chosen.append(best)
+        chord = np.linalg.norm(centres - centres[best], axis=1)
+        nearest = np.minimum(nearest, chord)
+        near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
+        nearest[near[_gaps_km(position[best], position[near], side_km) < apart_km]] = -1
+    if len(chosen) < count:
+        raise DataError(
+            f"squares: found {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with at least {minimum} of the "
+            f"{len(lat)} points each ({len(cells)} candidates), expected {count}; ask for at most {len(chosen)}, for "
+            f"smaller or nearer squares or fewer points in each, or bring more points"
+        )
+    return cells.iloc[chosen].reset_index(drop=True)
+
+
+def assign_squares(
+    lat: np.ndarray, lon: np.ndarray, squares: pd.DataFrame, *, side_km: float, buffer_km: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which square each point is in, and which points outside are too near to one.
+
+    Args:
+        lat, lon: (N,) degrees.
+        squares: lat, lon of the centres.
+        buffer_km: from the square's edge, measured as the module says.
+
+    Returns:
+        (N,) int64 row of `squares`, -1 outside (the first of squares that overlap); (N,) bool in the buffer of any
+        square and in none.
+
+    Raises:
+        DataError: a point without coordinates.
+        ParamsError: squares and buffers too large for their projection.
+    """
+    lat, lon = _finite(lat, lon)
+    reach = side_km / np.sqrt(2) + buffer_km
+    if reach > FARTHEST_KM:
+        raise ParamsError(
+            f"squares: found side_km {side_km:g} and buffer_km {buffer_km:g}, expected corners at most "
+            f"{FARTHEST_KM} km from the centre, where a projection still measures; use regions or blocks"
+        )
+    slack = slack_km(reach)
+    centres = np.stack([squares["lat"], squares["lon"]], axis=1)
+    boxes = np.array([_bounding_box(*centre, reach + slack) for centre in centres])
+    rows = _in_any_box(lat, lon, boxes)
+    square_of, row = _in_boxes(lat[rows], lon[rows], boxes)
+    row = rows[row]
+    beyond, distance = _from_square(*_chord_offsets_km(centres, square_of, lat[row], lon[row]), side_km / 2)
+    # offsets along the chord and in the projection differ by a sixth of the slack
+    edge = np.flatnonzero(np.minimum(np.abs(beyond), np.abs(distance - buffer_km - slack)) <= slack / 2)
+    exact = offsets_km(*centres[square_of[edge]].T, lat[row[edge]], lon[row[edge]])
+    beyond[edge], distance[edge] = _from_square(*exact, side_km / 2)
+
+    square, near = np.full(len(lat), len(centres)), np.zeros(len(lat), dtype=bool)
+    inside = beyond <= 0
+    np.minimum.at(square, row[inside], square_of[inside])
+    square[square == len(centres)] = -1
+    near[row[distance <= buffer_km + slack]] = True
+    near[row[inside]] = False
+    return square, near
+
+
+def offsets_km(
+    lat: np.ndarray | float, lon: np.ndarray | float, other_lat: np.ndarray, other_lon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """East and north of each other point in the azimuthal equidistant projection around (lat, lon), (N,) km each."""
+    points = np.broadcast_arrays(*(np.asarray(values, float) for values in (lon, lat, other_lon, other_lat)))
+    azimuth, _, metres = WGS84.inv(*points)
+    azimuth, km = np.radians(azimuth), np.asarray(metres) / 1000
+    return km * np.sin(azimuth), km * np.cos(azimuth)
+
+
+def slack_km(reach_km: np.ndarray | float) -> np.ndarray | float:
+    """What the projection may add to a distance within `reach_km` of its centre."""
+    return reach_km**3 / SHARPEST_KM**2
+
+
+def _finite(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    lat, lon = np.asarray(lat, float), np.asarray(lon, float)
+    missing = int((~np.isfinite(lat) | ~np.isfinite(lon)).sum())
+    if missing:
+        raise DataError(f"lat, lon: {missing} of {len(lat)} points without coordinates, expected a number for each")
+    return lat, lon
+
+
+def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, shift: np.ndarray) -> pd.DataFrame:
+    """lat, lon of the centres of the cells, `side_km` or a little less wide and high, that hold a point."""
+    height = side_km / LONGEST_DEGREE_KM
+    row = np.floor((lat + 90) / height + shift[0])
+    centre = (row + 0.5 - shift[0]) * height - 90
+    # a row's cells are as wide as a square where the row is longest, and come round without a remainder
+    longest = np.radians(np.clip(np.abs(centre) - height / 2, 0, 90))
+    round_km = 2 * np.pi * WGS84.a / 1000 * np.cos(longest) / np.sqrt(1 - WGS84.es * np.sin(longest) ** 2)
+    columns = np.ceil(np.maximum(round_km / side_km, 1))
+    column = np.floor((lon + 180) / 360 * columns + shift[1]) % columns
+    cells, first = np.unique(row + 1j * column, return_index=True)
+    east = (cells.imag + 0.5 - shift[1]) / columns[first] * 360
+    return pd.DataFrame({"lat": np.clip(centre[first], -90, 90), "lon": east % 360 - 180})
+
+
+def _count_points(
+    cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, species: np.ndarray | None
+) -> pd.DataFrame:
+    """`cells` with the number of points, and of species, in the square around each centre."""
+    cell, point, km = pairs_within(cells["lat"], cells["lon"], lat, lon, side_km / np.sqrt(2))
+    edge = np.flatnonzero(km > side_km / 2)
+    at = cells.iloc[cell[edge]]
+    outside = _from_square(*offsets_km(at["lat"], at["lon"], lat[point[edge]], lon[point[edge]]), side_km / 2)[0] > 0
+    cell, point = np.delete(cell, edge[outside]), np.delete(point, edge[outside])
+    cells = cells.assign(points=np.bincount(cell, minlength=len(cells)))
+    if species is not None:
+        names, code = np.unique(species, return_inverse=True)
+        distinct = np.unique(cell * len(names) + code[point]) // len(names)
+        cells["species"] = np.bincount(distinct, minlength=len(cells))
+    return cells
+
+
+def _gaps_km(centre: np.ndarray, others: np.ndarray, side_km: float) -> np.ndarray:
+    """Least distance between the edges of a square and of each other, (N,) km, too small by centimetres.
+
+    Args:
+        centre, others: (2,), (N, 2) lat and lon in degrees.
+    """
+    lat, lon = np.repeat(others, 4, axis=0).T
+    diagonals = np.tile([45.0, 135.0, 225.0, 315.0], len(others))
+    lon, lat, _ = WGS84.fwd(lon, lat, diagonals, np.full(len(lat), side_km * 1000 / np.sqrt(2)))
+    x, y = (values.reshape(-1, 4) for values in offsets_km(*centre, lat, lon))
+    # meridians converge, so another square stands askew: the box around its corners holds it
+    apart = [np.maximum(axis.min(axis=1), -axis.max(axis=1)) - side_km / 2 for axis in (x, y)]
+    reach = np.hypot(x, y).max(axis=1)
+    return np.hypot(*np.maximum(apart, 0)) - slack_km(reach)
+
+
+def _chord_offsets_km(
+    centres: np.ndarray, square: np.ndarray, lat: np.ndarray, lon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """East and north, (N,) km each, of the chord to each point from its square's centre, a row of `centres` (K, 2)."""
+    phi, lam = np.radians(centres).T
+    east = np.stack([-np.sin(lam), np.cos(lam), np.zeros(len(lam))], axis=1)
+    north = np.stack([-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)], axis=1)
+    chords = to_cartesian(lat, lon) - to_cartesian(*centres.T)[square]
+    return np.einsum("nd,nd->n", chords, east[square]), np.einsum("nd,nd->n", chords, north[square])
+
+
+def _from_square(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """How far (x, y) is beyond the nearest edge's line (negative inside), and from the square (0 inside)."""
+    x, y = np.abs(x) - half, np.abs(y) - half
+    return np.maximum(x, y), np.hypot(np.maximum(x, 0), np.maximum(y, 0))
+
+
+def _bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float, float, float]:
+    """South, north, west and width in degrees of a box that holds all points within `reach_km`."""
+    angle = 1.001 * reach_km / SHARPEST_KM
+    south, north = lat - np.degrees(angle), lat + np.degrees(angle)
+    if south <= -90 or north >= 90:
+        return south, north, -180.0, 360.0
+    # 1 % beyond the sphere's formula: geodetic latitude is not the auxiliary sphere's
+    half = 1.01 * np.degrees(np.arcsin(min(1.0, np.sin(angle) / np.cos(np.radians(lat)))))
+    return south, north, lon - half, 2 * half
+
+
+def _in_any_box(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Rows of the points in those cells of a grid that a box touches: all points in boxes, and few others."""
+    south, north, west = boxes[:, 0].min(), boxes[:, 1].max(), boxes[:, 2].min()
+    first = _east_of(boxes[:, 2], west)
+    last = first + boxes[:, 3]
+    width = min(360.0, last.max())
+    cells = int(np.clip(np.sqrt(len(lat)), 16, CELLS))
+    # a margin of one cell, never marked, takes the points that are in none
+    marked = np.zeros((cells + 2, cells + 2), dtype=bool)
+    bottom, top = (_cell(edge - south, north - south, cells) for edge in boxes[:, :2].T)
+    left, right, wrapped = (_cell(edge, width, cells) for edge in (first, last, last - 360))
+    for k in range(len(boxes)):
+        marked[bottom[k] : top[k] + 1, left[k] : right[k] + 1] = True
+        marked[bottom[k] : top[k] + 1, 1 : wrapped[k] + 1] = True
+    marked[-1] = marked[:, -1] = False
+    found = [np.empty(0, np.int64)]
+    for start in range(0, len(lat), CHUNK):
+        part = slice(start, start + CHUNK)
+        row = _cell(lat[part] - south, north - south, cells)
+        column = _cell(_east_of(lon[part], west), width, cells)
+        found.append(start + np.flatnonzero(marked.ravel()[row * (cells + 2) + column]))
+    return np.concatenate(found)
+
+
+def _in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a box and a point in it, as their rows."""
+    found = []
+    for south, north, west, width in boxes:
+        here = np.flatnonzero((lat >= south) & (lat <= north))
+        found.append(here[_east_of(lon[here], west) <= width])
+    return np.repeat(np.arange(len(boxes)), [len(here) for here in found]), np.concatenate(found)
+
+
+def _cell(degrees: np.ndarray | float, extent: float, cells: int) -> np.ndarray:
+    """1 to `cells` for 0 to `extent`, 0 below and cells + 1 above."""
+    return np.clip(np.floor(degrees * (cells / extent)) + 1, 0, cells + 1).astype(np.intp)
+
+
+def _east_of(lon: np.ndarray | float, west: float) -> np.ndarray:
+    """Degrees eastwards from `west`, in [0, 360)."""
+    return (lon - west) - 360 * np.floor((lon - west) / 360)

@@ -1,0 +1,80 @@
+"""How often a model trained on permuted labels scores as well as the one trained on true ones.
+
+    python -m src.population.model_null --metrics metrics/population.json --permuted 'runs/permuted-*.json' \\
+        --out metrics/model_null.json
+
+--permuted names the metrics of runs with sft.permutation 1, 2, …, of the same split and params otherwise. With D draws
+the smallest p-value is 1 / (1 + D): five tell a score from chance at p = 0.17, no better. Ridge has 100 draws in
+every run (`null` in the metrics).
+"""
+
+import argparse
+import sys
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+
+from src.core import files, metrics, run
+from src.core.errors import DataError
+from src.core.permutation import permutation_p_value
+
+GROUPS = ("head", "text", "dpo", "text_expectation", "dpo_expectation")
+
+
+def main(observed: Path, pattern: str, out: Path) -> dict:
+    """Write and return, for each group, its R², those of the permuted runs and the p-value."""
+    true = files.read_json(observed)
+    if true["permutation"]:
+        raise DataError(f"{observed}: permutation: found {true['permutation']}, expected 0, the run on true labels")
+    drawn = {path: files.read_json(Path(path)) for path in sorted(glob(pattern))}
+    if not drawn:
+        raise DataError(
+            f"--permuted {pattern}: found no file, expected the metrics of runs with sft.permutation above 0"
+        )
+    check(true, drawn)
+    result = {"draws": sorted(scores["permutation"] for scores in drawn.values())}
+    for group in GROUPS:
+        null = [scores[group]["r2"] for scores in drawn.values()]
+        result[group] = {"r2": true[group]["r2"], "r2_null": null}
+        result[group]["p_value"] = permutation_p_value(true[group]["r2"], np.array(null))
+    result = metrics.rounded(result)
+    files.write_json(out, result)
+    for group in GROUPS:
+        found = result[group]
+        null = ", ".join(f"{value:.3f}" for value in found["r2_null"])
+        print(f"{group:<17} R² {found['r2']:6.3f}, on permuted labels {null}: p = {found['p_value']:.3f}")
+    return result
+
+
+def check(true: dict, drawn: dict[str, dict]) -> None:
+    """Permuted runs differ from one another in the draw and from the true one in nothing else.
+
+    Raises:
+        DataError: one was trained on true labels, two on the same draw, or one was scored on other rows.
+    """
+    seen: dict[int, str] = {}
+    for path, scores in drawn.items():
+        draw = scores["permutation"]
+        if not draw or draw in seen:
+            other = f"that of {seen[draw]}" if draw else "0, true labels"
+            raise DataError(f"{path}: permutation: found {other}, expected a draw of its own")
+        seen[draw] = path
+        same = ("task", "fold", "units", "audit")
+        differing = [name for name in same if scores[name] != true[name]] + ["mean"] * (scores["mean"] != true["mean"])
+        if differing:
+            raise DataError(f"{path}: {differing[0]}: differs from that of the true run; run the same split for all")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m src.population.model_null",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics of the run on true labels")
+    parser.add_argument("--permuted", required=True, help="pattern of the metrics of runs on permuted labels")
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    given = parser.parse_args()
+    code, _ = run.outcome(lambda: main(given.metrics, given.permuted, given.out), "population.model_null")
+    sys.exit(code)

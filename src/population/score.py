@@ -1,0 +1,246 @@
+"""Score anyone's predictions with our metrics, baselines and intervals; no model of ours is needed.
+
+    python -m src.population.score --predictions FILE.csv --out scores
+
+FILE (.csv or .xlsx) has the columns place, year, y, prediction and, where known, lat, lon (degrees) and block; one row
+for each place and year. Writes score.json, predicted_vs_actual.png and, with coordinates, residual_map.png into --out,
+and prints what it found. Baselines are made from the labels of the file alone, or of --labels, which should hold
+those of the training places too: the more labels a baseline knows, the harder it is to beat.
+
+    mean_of_others       mean label of all other places
+    year_of_others       their mean in the row's own year
+    neighbours           their 5 nearest (with lat and lon)
+    previous_label       the place's own last label before the row's year
+    place_mean           the mean of the place's own labels before the row's year
+
+The first three know no label of the row's place, the last two do: what a model of new places should beat is not what
+a forecast should beat. A row without such a label is left out of the comparison with that baseline alone.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+from src.core import dependence, figures, files, geo, intervals, metrics, run
+from src.core.archive import refuse
+from src.core.errors import DataError
+from src.population import labels, spreadsheet
+
+NEEDED = ("place", "year", "y", "prediction")
+POSITION = ("lat", "lon")
+KINDS = {"y": "number", "prediction": "number", "block": "place"}  # the other columns are read by their own name
+NEIGHBOURS = 5
+BASELINES = ("mean_of_others", "year_of_others", "neighbours", "previous_label", "place_mean")
+
+
+def main(predictions: Path, out: Path, known: Path | None = None, block_degrees: float = 5.0) -> dict:
+    """Score `predictions` and write the folder `out`; `known` is a file of labels. Returns what score.json holds."""
+    table = read_predictions(predictions)
+    past = table[["place", "year", "y"]] if known is None else read_known(known, table, predictions)
+    unit, units = units_of(table, block_degrees)
+    guesses = baselines(table, past)
+    reference = guesses["mean_of_others"]
+    score = score_rows(table, table.prediction.to_numpy(), units, reference)
+    result = {"unit": unit, "labels_known": len(past), "prediction": score, "baselines": {}, "minus": {}}
+    for name, guess in guesses.items():
+        there = np.isfinite(guess)
+        rows, model = table[there], table.prediction[there].to_numpy()
+        result["baselines"][name] = score_rows(rows, guess[there], units[there], reference[there])
+        result["minus"][name] = intervals.paired_interval(rows.y.to_numpy(), model, guess[there], units[there])
+    result = metrics.rounded(result)
+    with files.complete_folder(out) as folder:
+        files.write_json(folder / "score.json", result)
+        draw(folder, table, result)
+    show(result)
+    return result
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """place (str), year (int64), y, prediction (float64); lat, lon, block where the file has them.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column is missing, a cell is blank or no number, a place and year occur twice, or all y are equal.
+    """
+    sheet = spreadsheet.read(Path(path))
+    header = [heading.casefold() for heading in sheet.header]
+    if missing := [name for name in NEEDED if name not in header]:
+        raise DataError(
+            f"{path}: no column {missing[0]!r}, found {', '.join(sheet.header)}; expected place, year, y, prediction "
+            "and, where known, lat, lon, block; add it"
+        )
+    if ("lat" in header) != ("lon" in header):
+        raise DataError(f"{path}: found only one of the columns lat and lon; add the other or remove it")
+    columns = {name: header.index(name) for name in (*NEEDED, *POSITION, "block") if name in header}
+    problems: list[str] = []
+    first: dict[tuple, int] = {}
+    records = []
+    for row, cells in sheet.rows:
+        record = {
+            name: labels.read_cell(KINDS.get(name, name), cells[at], row, problems, name)
+            for name, at in columns.items()
+        }
+        records.append(record)
+        key = (record["place"], record["year"])
+        if key in first and None not in key:
+            problems.append(f"row {row}: {key[0]} {key[1]} is already in row {first[key]}; delete one of them")
+        first.setdefault(key, row)
+    refuse([f"{path}: {problem}" for problem in problems])
+    if len({record["y"] for record in records}) < 2:
+        raise DataError(
+            f"{path}: y: found {len(records)} rows with {len({record['y'] for record in records})} distinct values, "
+            "expected at least two, because R² of constant labels means nothing; check the column"
+        )
+    return pd.DataFrame(records).astype({"year": "int64", "y": "float64", "prediction": "float64"})
+
+
+def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
+    """place, year, y of a label file; a place is province/city, or the city where the file has no provinces.
+
+    Raises:
+        DataError: a place of `table` is not in it, or has another label there.
+    """
+    known = labels.read(path)
+    place = known.city.where(known.province == "", known.province + "/" + known.city)
+    known = pd.DataFrame({"place": place, "year": known.year, "y": known.growth_rate}).reset_index(drop=True)
+    unknown = sorted(set(table.place) - set(known.place))
+    if unknown:
+        raise DataError(
+            f"{predictions}: place: found {unknown[0]!r} ({len(unknown)} places), which {path} does not have, expected "
+            f"names such as {known.place.iloc[0]!r}; spell them as there"
+        )
+    both = table.merge(known, on=["place", "year"], how="left", suffixes=("", "_known"))
+    differs = both[(both.y - both.y_known).abs() > 1e-6 * (1 + both.y.abs())]
+    if len(differs):
+        row = differs.iloc[0]
+        raise DataError(
+            f"{predictions}: y: found {row.y:g} for {row.place} {row.year}, expected {row.y_known:g} as in {path} "
+            f"({len(differs)} such rows); use the same labels"
+        )
+    return known
+
+
+def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray]:
+    """The largest correlated unit that the file can tell, and each row's: block, square of the map, or place."""
+    if "block" in table:
+        return "block", table.block.to_numpy(str)
+    if "lat" in table:
+        # A place has one square, wherever its rows say it is.
+        first = table.drop_duplicates("place").set_index("place")
+        squares = geo.assign_blocks(first.lat.to_numpy(), first.lon.to_numpy(), block_degrees)
+        return f"square of {block_degrees:g} degrees", table.place.map(
+            dict(zip(first.index, squares, strict=True))
+        ).to_numpy(str)
+    return "place", table.place.to_numpy(str)
+
+
+def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
+    """(N,) guesses for every row, NaN where the labels `past` (place, year, y) give none."""
+    total, count = past.y.sum(), len(past)
+    own = past.groupby("place").y.agg(["sum", "count"]).reindex(table.place).fillna(0)
+    others = count - own["count"].to_numpy()
+    if (others == 0).any():
+        raise DataError("place: found one place, expected several; R² over one place compares it with nothing")
+    guesses = {"mean_of_others": (total - own["sum"].to_numpy()) / others}
+
+    by_year = past.groupby("year").y.agg(["sum", "count"]).reindex(table.year)
+    mine = (
+        past.groupby(["place", "year"])
+        .y.agg(["sum", "count"])
+        .reindex(pd.MultiIndex.from_frame(table[["place", "year"]]))
+    )
+    sums, counts = (by_year[name].fillna(0).to_numpy() - mine[name].fillna(0).to_numpy() for name in ("sum", "count"))
+    if past.year.nunique() > 1:
+        guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    if "lat" in table:
+        guesses["neighbours"] = _neighbours(table, past)
+    earlier = [past[(past.place == row.place) & (past.year < row.year)] for row in table.itertuples()]
+    if any(len(rows) for rows in earlier):
+        guesses["previous_label"] = np.array([rows.y[rows.year.idxmax()] if len(rows) else np.nan for rows in earlier])
+        guesses["place_mean"] = np.array([rows.y.mean() if len(rows) else np.nan for rows in earlier])
+    return guesses
+
+
+def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
+    """Mean over the nearest other places of their mean label; positions are those of the file's own places."""
+    places = table.drop_duplicates("place").set_index("place")
+    mean = past.groupby("place").y.mean().reindex(places.index).to_numpy()
+    where = geo.to_cartesian(places.lat.to_numpy(), places.lon.to_numpy())
+    count = min(NEIGHBOURS, len(places) - 1)
+    _, near = NearestNeighbors(n_neighbors=count + 1).fit(where).kneighbors(where)
+    # A place is its own nearest one; another may share its position, so it is taken out by number.
+    guess = [mean[[other for other in row if other != place][:count]].mean() for place, row in enumerate(near)]
+    return table.place.map(dict(zip(places.index, guess, strict=True))).to_numpy()
+
+
+def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
+    """Scores, intervals and how the residuals depend."""
+    y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
+    values = metrics.scores(y, guess) | metrics.panel_scores(y, guess, year, place, reference)
+    bounds = intervals.intervals(y, guess, units, year=year, place=place, reference=reference)
+    where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
+    more = {"n_units": len(np.unique(units))} | dependence.describe(y, guess, place, units, *where, 0)
+    return values | bounds | more
+
+
+def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
+    """The PNGs."""
+    y, prediction = table.y.to_numpy(), table.prediction.to_numpy()
+    panels = {"prediction": (prediction, result["prediction"])}
+    figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, "unit of y")
+    if "lat" in table:
+        nowhere = np.empty(0), np.empty(0)
+        where = table.lat.to_numpy(), table.lon.to_numpy()
+        title = "Where the predictions are wrong (one dot per row)"
+        figures.residual_map(folder / "residual_map.png", *where, prediction - y, nowhere, title, "unit of y")
+
+
+def show(result: dict) -> None:
+    """What a person wants to see of it."""
+    score = result["prediction"]
+    print(f"{score['n']} rows, {score['n_units']} units ({result['unit']}); intervals: {score['method']}")
+    if score.get("label"):
+        print(f"  {score['label']}")
+    print(f"  {'':<16}{'R² [95 %]':<26}{'MAE [95 %]':<26}{'within year':<13}{'between places':<16}{'change':<9}n")
+    for name, row in {"prediction": score, **result["baselines"]}.items():
+        parts = "".join(
+            f"{number(row[f'r2_{part}']):<{width}}"
+            for part, width in (("within_year", 13), ("between_place", 16), ("change", 9))
+        )
+        print(f"  {name:<16}{interval(row, 'r2'):<26}{interval(row, 'mae'):<26}{parts}{row['n']}")
+    print("  prediction minus (better: R² above 0, MAE below 0)")
+    for name, pair in result["minus"].items():
+        print(f"  {name:<16}{interval(pair, 'r2'):<26}{interval(pair, 'mae'):<26}{'':<38}{pair['n']}")
+    print(
+        f"  residuals: Moran's I {number(score['morans_i'])}, intraclass correlation by place "
+        f"{number(score['icc_place'])} and by unit {number(score['icc_block'])}, "
+        f"effective size {number(score['n_effective'])}"
+    )
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval(score: dict, name: str) -> str:
+    low, high = score[f"{name}_low"], score[f"{name}_high"]
+    return number(score[name]) + ("" if low is None else f" [{number(low)}, {number(high)}]")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m src.population.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--predictions", type=Path, required=True, help=".csv or .xlsx: place, year, y, prediction")
+    parser.add_argument("--labels", type=Path, help="labels that baselines may know; default: those of --predictions")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--block-degrees", type=float, default=5.0, help="squares of the map that are resampled whole")
+    given = parser.parse_args()
+    code, _ = run.outcome(
+        lambda: main(given.predictions, given.out, given.labels, given.block_degrees), "population.score"
+    )
+    sys.exit(code)
