@@ -193,9 +193,7 @@ def _trust(scores: dict, plots: Path) -> Section:
                 )
             )
     drawn = plots / "reliability.png"
-    caption = (
-        "Share of labels inside the prediction interval against its level. Bars hold the chance of test places"
-    )
+    caption = "Share of labels inside the prediction interval against its level. Bars hold the chance of test places"
     pictures = [Figure(drawn, f"{caption} alone; all levels share their calibration places, and stray together.")]
     return Section("How far to trust it", paragraphs, tables, pictures if drawn.exists() else [])
 
