@@ -122,8 +122,8 @@ def require_clean(
         )
         if not retrospective_tiles:
             explanations["future_tiles"] = (
-                "labels with a tile from the origin or later, expected 0; raise data.tile_lag, "
-                "or set split.retrospective_tiles: true and call no score a forecast"
+                "labels with a tile from the origin or later, expected 0; raise data.tile_lag (with data.match_year: "
+                "exact), or set split.retrospective_tiles: true and call no score a forecast"
             )
     violations = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
     if task != "next_year":

@@ -209,10 +209,10 @@ def guarantee(split_method: str, level: float, task: str = "new_place", crossed:
         task: as in split.task; where time separates, years are not exchangeable either.
         crossed: intervals of `cv_plus` instead of `calibrate`.
     """
-    if split_method != "place":
-        return "no guarantee: calibration and test places come from different regions"
     if task in ("next_year", "new_place_and_year"):
         return "no guarantee: test years are later than calibration years"
+    if split_method != "place":
+        return "no guarantee: calibration and test places come from different regions"
     if crossed:
         return f"about {level:g}, proven only {max(2 * level - 1, 0):.3g}, for a new place like the calibration places"
     return f"at least {level:g} for a new place like the calibration places"

@@ -125,7 +125,7 @@ def score_intervals(path: Path, groups: dict[str, dict], highlight: Sequence[str
                 axes.plot(score["r2"], height, "o", color=colour, markersize=6)
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlabel("R² on the test fold (0: no better than the test mean)")
+        axes.set_xlabel("R² (0: no better than the mean of what is scored)")
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         _save(figure, path)

@@ -16,7 +16,7 @@ table; COVERAGE holds what is outside 0.92 to 0.98, and every result carries tha
 import numpy as np
 from scipy.stats import t
 
-from src.core.metrics import MINIMUM_UNITS, PANEL_SCORES, SCORES, finite
+from src.core.metrics import MINIMUM_UNITS, PANEL_SCORES, SCORES, finite, panel_scores, scores
 
 LEVEL = 0.95
 MINIMUM_EFFECTIVE_UNITS = 5
@@ -28,6 +28,7 @@ AT_ONCE = 2_000_000
 COVERAGE = {
     10: {"r2": (0.90, 0.96), "rmse": (0.90, 0.95), "r2_within_year": (0.89, 0.96), "r2_oos": (0.91, 0.95)},
     22: {"r2": (0.90, 0.95), "r2_within_year": (0.89, 0.95), "r2_oos": (0.91, 0.95)},
+    45: {},
 }
 """From so many units on: scores whose coverage leaves 0.92 to 0.98 in a setting of `python -m tests.panels 2000`, and
 the lowest and highest over its settings (ICC of the residual 0 to 0.8, of the prediction 0.5 and 0.9)."""
@@ -96,17 +97,19 @@ def intervals(
     if reference is not None:
         error, total = _left_out_sums(index, (prediction - y) ** 2, (y - finite(reference)) ** 2).T
         values["r2_oos"] = 1 - _ratio(error, total)
+    defined = scores(y, prediction) | panel_scores(y, prediction, year, place, reference)
     result = _none(names)
     for name, left_out in values.items():
-        result |= _bounds(name, left_out, size)
+        if defined[name] is not None:  # what is left of rounding has no bounds
+            result |= _bounds(name, left_out, size)
     return result | {"method": sentence, "label": coverage_label(names, len(size))}
 
 
 def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> dict:
     """Differences a - b in R² and MAE with intervals; both are scored without the same unit each time.
 
-    Keys r2, r2_low, r2_high, mae, mae_low, mae_high, n, n_units, method, label. a is better where
-    r2 > 0 and mae < 0.
+    Keys r2, r2_low, r2_high, mae, mae_low, mae_high, n, n_units, method. a is better where r2 > 0 and
+    mae < 0. In simulation they cover 0.93 to 0.96 at every number of units, so there is no label.
     """
     y, a, b = finite(y), finite(a), finite(b)
     method, sentence = interval_method(units)
@@ -118,8 +121,7 @@ def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarr
         difference = ours[name] - theirs[name]
         result[name] = None if np.isnan(difference[0]) else float(difference[0])
         result |= _none([name]) if method is None else _bounds(name, difference, size, _AS_IS)
-    label = None if method is None else coverage_label(("paired_r2", "paired_mae"), len(size))
-    return result | {"n": len(y), "n_units": len(size), "method": sentence, "label": label}
+    return result | {"n": len(y), "n_units": len(size), "method": sentence}
 
 
 def mean_interval(values: np.ndarray, units: np.ndarray) -> dict:

@@ -1,7 +1,7 @@
 """A locked test: whole regions nobody may look at before the end, known by the hash of their places.
 
-Which regions are locked follows from their names alone. There is no seed to try, and the hash in params.yaml makes
-data that have changed since the lock a visible error rather than another test.
+Which regions are locked follows from their names alone: there is no seed to try. The hash in params.yaml is that of the
+locked places' names, so other places are a visible error and not another test; changed labels or tiles are not seen.
 """
 
 import hashlib

@@ -48,7 +48,7 @@ def split_blocks(
         ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
         DataError: a tile has no coordinates, there are too few blocks, or a role is left without a tile.
     """
-    _require_coordinates(tiles)
+    require_coordinates(tiles)
     _require_buffer(tiles, buffer_km)
     block, what = blocks_of_places(tiles, degrees), f"blocks of {degrees:g} degrees"
     role = draw_roles(block, what, folds, fold, seed, "lower split.block_degrees or split.folds")
@@ -76,7 +76,7 @@ def split_regions(
     Raises:
         DataError: also if a region is missing, holds all places, or shares a place with another one.
     """
-    _require_coordinates(tiles)
+    require_coordinates(tiles)
     _require_buffer(tiles, buffer_km)
     region = region.reindex(tiles.index)
     require_regions(tiles["place"], region)
@@ -254,7 +254,8 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
     if regions_of["region"].nunique() < 2:
         raise DataError(
             f"index.parquet: province: the region {regions_of['region'].iloc[0]} holds all {len(regions_of)} places, "
-            f"expected at least two regions; bring places of other regions or set split.method: blocks"
+            f"expected at least two regions; bring places of other regions, or leave split.lock blank and "
+            f"set split.method: blocks"
         )
 
 
@@ -293,12 +294,12 @@ def _require_buffer(tiles: pd.DataFrame, buffer_km: float) -> None:
         )
 
 
-def _require_coordinates(tiles: pd.DataFrame) -> None:
+def require_coordinates(tiles: pd.DataFrame) -> None:
     missing = tiles.loc[tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=1), "tile_id"].sort_values()
     if len(missing):
         raise DataError(
             f"index.parquet: lat, lon, half_diagonal_km: {len(missing)} tiles without coordinates "
             f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}), expected a number for each: "
-            f".npy tiles without coordinates refuse spatial splits; give lat, lon, crs and transform in each "
+            f".npy tiles without coordinates refuse spatial splits; give crs and transform in each "
             f"tile's sidecar JSON, or set split.method: place"
         )

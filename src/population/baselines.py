@@ -36,6 +36,7 @@ def main(params, inputs, out, dry_run=False):
     statistics = normalize.read_statistics(inputs.split / "statistics.safetensors")
     covariates = covariate_columns(params.data.covariates, params.data.covariate_lag)
     rows = read_rows(inputs.split, store, covariates)
+    require_places(rows, str(inputs.split / tasks.SAMPLES))
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
     if dry_run:
@@ -75,6 +76,16 @@ def main(params, inputs, out, dry_run=False):
         write_curves(plots, curves)
     for name, choice in fits.choices.items():
         print(f"baselines: {name}: validation R2 {choice.get('validation_r2')}, {choice.get('setting')}")
+
+
+def require_places(rows: pd.DataFrame, where: str) -> None:
+    """Raise DataError unless labels of two places train."""
+    train = rows[rows.role == "train"]
+    if train.place.nunique() < 2:
+        raise DataError(
+            f"{where}: place: found {train.place.nunique()} with {len(train)} training labels, expected at least 2; "
+            "bring more places"
+        )
 
 
 def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame:

@@ -87,6 +87,7 @@ def write(
         "final": scores["final"],
         "intervals": interval_rows(scores["prediction_intervals"]),
         "controls": control_rows(scores["controls"]),
+        "null": null_facts(scores["null"]["ridge"]),
         "metrics": metrics_rows(scores),
         "paired": paired_rows(scores["paired"]),
         "base_licence": licence.said,
@@ -159,6 +160,10 @@ def paired_rows(pairs: dict) -> list[list[str]]:
     return [[results.pair_name(name), *_scored(pair)] for name, pair in pairs.items()]
 
 
+def null_facts(null: dict) -> dict:
+    return {"draws": null["draws"], "mean": cell(null.get("r2_null_mean")), "most": cell(null.get("r2_null_max"))}
+
+
 def control_rows(controls: dict) -> list[list[str]]:
     """R² of the model on inputs that say nothing of the place."""
     return [
@@ -176,8 +181,9 @@ def interval_rows(known: dict) -> list[str]:
             lines.append(f"{name}: none ({part['refused']})")
         else:
             covered = cell_interval(part, "coverage")
-            lines.append(f"{name}: mean width {cell(part['mean_width'])}, share of test labels inside {covered}")
-    return [*lines, known["guarantee"]]
+            width = cell(part["mean_width"])
+            lines.append(f"{name}: mean width {width}, share of labels inside {covered}; {part['guarantee']}")
+    return lines
 
 
 def _scored(score: dict) -> list[str]:

@@ -32,8 +32,12 @@ def lagged(labels: pd.DataFrame, places: list, names: list[str], lag_years: int)
             known = ", ".join(column for column in labels if column not in ("province", "city"))
             raise DataError(f"{file}: data.covariates: no column {name!r}, found {known}; add it or take it out")
         if not is_numeric_dtype(labels[name]):
-            cell = next(cell for cell in labels[name] if not _is_number(cell))
-            raise DataError(f"{file}: {name}: found {cell!r}, expected numbers, because data.covariates names it")
+            cells = labels[name].dropna()
+            row = next((row for row, cell in cells.items() if not _is_number(cell)), cells.index[0])
+            raise DataError(
+                f"{file}: row {row}, {name}: found {cells[row]!r}, expected numbers (a leading zero makes a code), "
+                "because data.covariates names it; correct the column or take it out"
+            )
     at = {key: position for position, key in enumerate(zip(places, labels.year, strict=True))}
     found = [at.get((place, year - lag_years), -1) for place, year in zip(places, labels.year, strict=True)]
     source = np.array(found)  # (labels,) position of the earlier row, -1: none

@@ -11,6 +11,8 @@ This is the only stage that looks at test labels. With --final it scores the loc
 other names behind --metrics, --out and --plots (metrics/final.json, reports/final, plots/final).
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +31,16 @@ def main(params, inputs, out, dry_run=False):
     """Store, split, baselines and two models -> predictions, scores, figures, page."""
     store = Store.open(inputs.tiles)
     facts, audit = (files.read_json(inputs.split / name) for name in ("split.json", "audit.json"))
-    opened = final.opening(out.metrics, facts) if inputs.final else None
+    opened = final.opening(out, facts) if inputs.final else None
     scored = "locked" if inputs.final else "test"
     rows = tasks.read_samples(inputs.split, store.tiles.tile_id)
     rows = rows[rows.role.isin(["train", "validation", scored])].reset_index(drop=True)
     settings = {name: read_settings(folder, facts) for name, folder in vars(inputs).items() if name in ("sft", "dpo")}
     counts = rows.role.value_counts()
     print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
+    if opened:
+        places = facts["locked"]["places"]
+        print(f"--final opens {places} locked places, once, after {opened['attempts']} versions of {final.METRICS}")
     if dry_run:
         passes = 2 * (2 + params.evaluate.text_samples + params.evaluate.grid_points)
         held = counts["validation"] + counts[scored]
@@ -53,26 +58,29 @@ def main(params, inputs, out, dry_run=False):
     controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
     fitted = read_baselines(inputs.baselines, held, facts)
     table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
-    scoring.check_finite(table, str(inputs.sft))
+    scoring.check_finite(table, str(inputs.sft), list(fitted.predictions))
 
     scores = scoring.assess(table, list(fitted.predictions), fitted.null, fitted.choices, facts, params.seed)
+    model_sha256 = files.tree_sha256([inputs.sft])
     known = uncertainty.assess(table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed)
     table = table.join(known.columns.round(6))
-    scores["prediction_intervals"] = known.facts
+    scores["prediction_intervals"] = known.facts | {"model_sha256": model_sha256}
     scores["audit"] = {name: audit[name] for name in scoring.AUDIT}
     scores |= {"kind": "final" if inputs.final else "exploratory", "final": opened, "task": facts["task"]}
-    scores |= {"fold": facts["fold"], "prompt_fields": params.prompt.fields, "permutation": params.sft.permutation}
+    scores |= {"fold": facts["fold"], "locked": facts["locked"], "prompt_fields": params.prompt.fields}
+    scores |= {"permutation": params.sft.permutation}
     scores |= {"transductive": settings["sft"]["pretrained_on"] == "all"}
     scores |= {"retrospective": bool(audit["future_tiles"]), "missing_answer": "scores as the training mean"}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
-    scores = metrics.rounded(scores)
     used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
     used |= {"memory": params.memory.model_dump()}
     used |= {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
     used |= {"baselines": params.baselines.model_dump(), "prompt": params.prompt.model_dump()}
     used |= {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
+    scores["params_sha256"] = params_hash(used)
+    scores = metrics.rounded(scores)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
@@ -91,6 +99,12 @@ def main(params, inputs, out, dry_run=False):
     for group in ("head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"):
         print(f"{group:<13} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
     print(f"{scores['kind']}; report: {out.out}/index.html")
+
+
+def params_hash(used: dict) -> str:
+    """sha256 of the params of a run, whatever its sft.permutation: runs that agree in it differ in that alone."""
+    same = used | {"sft": used["sft"] | {"permutation": 0}}
+    return hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def check_pca(store: Store, inputs) -> float:
@@ -170,6 +184,7 @@ def predictions_table(
         split_seed=facts["seed"],
         fold=facts["fold"],
         seed=seed,
+        unit=facts["unit"],
         n_train=facts["units"]["train"],
         n_test=facts["units"]["test"],
         split=held.role,

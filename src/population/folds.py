@@ -31,6 +31,7 @@ BASELINES = (
     "mean", "year_mean", "previous_year", "place_mean", "place_trend", "province_year", "latlon", "gp", "covariates",
     "ridge", "pls", "forest", "boosting", "mlp", "cnn", "resnet18",
 )  # fmt: skip
+WRITTEN = ("text", "dpo")
 PAIRS = {
     "head_minus_ridge": ("head", "ridge"),
     "text_minus_ridge": ("text", "ridge"),
@@ -76,6 +77,16 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
     test = table[table.split == "test"]
     key = ["province", "city", "year"]
+    if missing := {*DRAW, *key, "task", "unit", "fold", "n_train", "n_test"} - set(table):
+        raise DataError(
+            f"--variant {name}={pattern}: no column {sorted(missing)[0]!r}; give the predictions.parquet that evaluate "
+            "writes now: run it again"
+        )
+    if test.empty:
+        raise DataError(
+            f"--variant {name}={pattern}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; "
+            "the predictions of evaluate --final are no fold"
+        )
     twice = test[test.duplicated([*DRAW, *key])]
     if len(twice):
         raise DataError(
@@ -131,13 +142,22 @@ def choose_by_fold(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def summarise(table: pd.DataFrame) -> dict:
     """Pooled and per-fold scores of one variant; the largest correlated units stay whole."""
     table = table.copy()
-    groups = [group for group in (*GROUPS, *BASELINES) if group in table]
+    groups = [group for group in (*GROUPS, *BASELINES) if group in table and table[group].notna().any()]
     for group in groups:
-        # `mean` is the training mean of the row's own fold.
-        table[group] = table[group].fillna(table["mean"])
+        if group in WRITTEN:  # an answer that does not parse; `mean` is the training mean of the row's own fold
+            table[group] = table[group].fillna(table["mean"])
+        elif table[group].isna().any():
+            folds = sorted(table.fold[table[group].isna()].unique())
+            raise DataError(
+                f"predictions.parquet: {group}: found no number in fold {folds[0]}, expected one in every row; run all "
+                "folds with the same baselines.networks and covariates"
+            )
     draw = first_draw(table)
     test, validation = (draw[draw.split == split] for split in ("test", "validation"))
-    unit = unit_of(test)
+    unit = test.unit.iloc[0]
+    tuned = [group for group in groups if group in BASELINES]
+    best = min(tuned, key=lambda group: np.mean((validation[group] - validation.y) ** 2))
+    pairs = PAIRS | {f"head_minus_{best}": ("head", best)}
     per_fold = {
         str(fold): {group: _short(rows.y, rows[group]) for group in groups} for fold, rows in test.groupby("fold")
     }
@@ -147,16 +167,12 @@ def summarise(table: pd.DataFrame) -> dict:
         "n_units": len(np.unique(units_of(test, unit))),
         "draws": len(table[DRAW].drop_duplicates()),
         "pooled": {group: pooled(test, group, unit) for group in groups},
-        "paired": {name: compare(table, pair, unit) for name, pair in PAIRS.items()},
+        "paired": {name: compare(table, pair, unit) for name, pair in pairs.items()},
+        "best_baseline_on_validation": best,
         "per_fold": per_fold,
         "prediction_intervals": coverage_of(test),
         "validation": {group: _short(validation.y, validation[group]) for group in groups},
     }
-
-
-def unit_of(test: pd.DataFrame) -> str:
-    """The largest correlated unit: block (or province, where those were split), or place without coordinates."""
-    return "block" if (test.block != "").all() else "place"
 
 
 def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
@@ -221,14 +237,12 @@ def r2_oos(rows: pd.DataFrame, group: str) -> float:
 
 def coverage_of(test: pd.DataFrame) -> dict:
     """Coverage of the prediction intervals over all folds, and by province where there are enough places."""
-    place, province = units_of(test, "place"), test.province.to_numpy(str)
-    return {
-        group: reliability.coverage(
-            test.y.to_numpy(), test[f"{group}_low"].to_numpy(), test[f"{group}_high"].to_numpy(), place, province
-        )
-        for group in uncertainty.NAMES
-        if f"{group}_low" in test and test[f"{group}_low"].notna().all()
-    }
+    found = {}
+    for group in uncertainty.NAMES:
+        if f"{group}_low" in test and test[f"{group}_low"].notna().all():
+            low, high = (test[f"{group}_{end}"].to_numpy() for end in ("low", "high"))
+            found[group] = uncertainty.coverage(test, low, high, test.unit.iloc[0])
+    return found
 
 
 def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:

@@ -79,6 +79,8 @@ def match(
     found = tile_of >= 0
     if not found.any():
         raise _nothing_matches(tiles, labels, file)
+    if taken := [name for name in (lagged_columns or {}).values() if name in labels and name not in lagged_columns]:
+        raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
     if lagged_columns:
         earlier = covariates.lagged(labels, places, list(lagged_columns), covariate_lag)
         labels = labels.drop(columns=list(lagged_columns.values()), errors="ignore").join(
@@ -104,13 +106,18 @@ def match(
 
     nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
     # At its ends a lagged panel has labels without tile and tiles without label by design.
-    early = (labels.year - tile_lag < tiles.year.min()).to_numpy() & (tile_lag > 0)
+    ends = {place: (min(years), max(years)) for place, years in years_of.items()}
+    wanted = zip(places, labels.year - tile_lag, strict=True)
+    early = np.array([place in ends and year < ends[place][0] for place, year in wanted]) & (tile_lag > 0)
     unmatched = labels[~found & ~early].reset_index(names="row")
     unmatched["candidate"] = [
         _candidate(places[position], labels.year.iloc[position] - tile_lag, tiles, years_of)
         for position in np.flatnonzero(~found & ~early)
     ]
-    late = (tiles.year + tile_lag > labels.year.max()).to_numpy() & (tile_lag > 0)
+    last = pd.Series(labels.year.to_numpy()).groupby(pd.Series(places, dtype=object)).max()
+    keys = [(squeeze(province), squeeze(city)) for province, city in zip(tiles.province, tiles.city, strict=True)]
+    dated = zip(keys, tiles.year + tile_lag, strict=True)
+    late = np.array([key in last.index and year > last[key] for key, year in dated]) & (tile_lag > 0)
     unserved = ~np.isin(np.arange(len(tiles)), tile_of)
     unused = tiles[unserved & ~late]
     first = ["sample", "tile", *KEY, "lat", "lon", "growth_rate"]

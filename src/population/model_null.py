@@ -25,8 +25,10 @@ GROUPS = ("head", "text", "dpo", "text_expectation", "dpo_expectation")
 def main(observed: Path, pattern: str, out: Path) -> dict:
     """Write and return, for each group, its R², those of the permuted runs and the p-value."""
     true = files.read_json(observed)
-    if true["permutation"]:
-        raise DataError(f"{observed}: permutation: found {true['permutation']}, expected 0, the run on true labels")
+    if true.get("permutation") != 0 or true["head"]["r2"] is None:
+        raise DataError(
+            f"{observed}: permutation: found {true.get('permutation')}, expected 0, the run on true labels, with an R²"
+        )
     drawn = {path: files.read_json(Path(path)) for path in sorted(glob(pattern))}
     if not drawn:
         raise DataError(
@@ -60,10 +62,12 @@ def check(true: dict, drawn: dict[str, dict]) -> None:
             other = f"that of {seen[draw]}" if draw else "0, true labels"
             raise DataError(f"{path}: permutation: found {other}, expected a draw of its own")
         seen[draw] = path
-        same = ("task", "fold", "units", "audit")
-        differing = [name for name in same if scores[name] != true[name]] + ["mean"] * (scores["mean"] != true["mean"])
-        if differing:
-            raise DataError(f"{path}: {differing[0]}: differs from that of the true run; run the same split for all")
+        for name in ("params_sha256", "mean"):
+            if scores.get(name) != true.get(name):
+                raise DataError(
+                    f"{path}: {name}: differs from that of the true run; run all on one split with the same params but "
+                    "sft.permutation"
+                )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def draw(
             UNIT,
         )
     if tables:
-        reliability.draw_reliability(folder / "reliability.png", tables, scores["prediction_intervals"]["guarantee"])
+        reliability.draw_reliability(folder / "reliability.png", tables, "calibrated for each level anew")
     if curves:
         figures.curves(folder / "curves.png", curves)
 

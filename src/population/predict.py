@@ -72,7 +72,7 @@ def main(
     intervals: Path | None = None,
 ) -> None:
     """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
-    reach = None if intervals is None else read_reach(intervals, read_settings(model))
+    reach = None if intervals is None else read_reach(intervals, model)
     network, tokenizer, settings = load_for_use(model)
     with tempfile.TemporaryDirectory() as scratch:
         store = read_tiles(root, Path(scratch), settings)
@@ -130,22 +130,23 @@ def map_raster(
     mapping.write_growth(header, grid, head, out, tags)
 
 
-def read_reach(path: Path, settings: Settings) -> float:
+def read_reach(path: Path, model: Path) -> float:
     """What evaluate adds on both sides of the head's value (‰ per year); says what that promises.
 
     Raises:
-        DataError: the file is of another split, or evaluate had too few places for its level.
+        DataError: the file is of another model, or evaluate had too few places for its level.
     """
     known = files.read_json(path)
-    if known.get("split_hash") != settings.split_hash:
+    found = files.tree_sha256([model])
+    if known.get("model_sha256") != found:
         raise DataError(
-            f"{path}: split_hash: found {known.get('split_hash')}, expected {settings.split_hash} of the model; "
-            "give the file that evaluate wrote for this model"
+            f"{path}: model_sha256: found {known.get('model_sha256')}, expected {found} of {model}; intervals are "
+            "those of the model folder that evaluate read as sft: give that one, or run evaluate again"
         )
     head = known["groups"]["head"]
     if "refused" in head:
         raise DataError(f"{path}: head: found no interval, expected one: {head['refused']}")
-    print(f"head_low to head_high: {known['level']:.0%} intervals, {known['guarantee']}")
+    print(f"head_low to head_high: {known['level']:.0%} intervals, {head['guarantee']}")
     return float(head["added"])
 
 

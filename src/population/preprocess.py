@@ -39,6 +39,7 @@ def main(params, inputs, out, dry_run=False):
         store.tiles_per_shard(shape, dtype)
         index = tiles.table(names, headers, size)
         matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
+        require_step(params.data, rates, matched)
         if count_unmatched(matched) > params.data.max_unmatched:
             raise unmatched_error(matched, params.data.max_unmatched, dry_run)
         facts = report(index, headers, matched, size, dtype, quantisation)
@@ -62,12 +63,31 @@ def lags(data: Data, rates: pd.DataFrame) -> dict[str, Any]:
     """Lags in years, from those in steps of the panel; one year alone has no steps."""
     columns = covariate_columns(data.covariates, data.covariate_lag)
     needed = data.tile_lag or (data.covariates and data.covariate_lag)
+    if needed and rates.year.nunique() < 2:
+        raise DataError(
+            f"{rates.attrs['path']}: year: found {rates.year.iloc[0]} alone, expected two years or more, because "
+            "data.tile_lag or data.covariate_lag looks back; set them to 0 or bring earlier years"
+        )
     step = splits.panel_step(rates.year.to_numpy()) if needed else 0
     return {
         "tile_lag": data.tile_lag * step,
         "lagged_columns": dict(zip(data.covariates, columns, strict=True)),
         "covariate_lag": data.covariate_lag * step,
     }
+
+
+def require_step(data: Data, rates: pd.DataFrame, matched: Matching) -> None:
+    """Raise DataError if the labels that found a tile step otherwise than all do: lags would mean two things."""
+    if not (data.tile_lag or (data.covariates and data.covariate_lag)):
+        return
+    step, left = splits.panel_step(rates.year.to_numpy()), matched.samples.year.unique()
+    found = splits.panel_step(left) if len(left) > 1 else step
+    if found != step:
+        raise DataError(
+            f"{rates.attrs['path']}: year: found steps of {step} years, and of {found} among the labels with a tile; "
+            "lags count steps, so both must agree: take the labels of years without tiles out, or set data.tile_lag "
+            "and data.covariate_lag to 0"
+        )
 
 
 def with_tile_ids(samples: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:

@@ -68,6 +68,11 @@ def _about(scores: dict, facts: dict) -> Section:
     ]
     if facts["method"] == "place" and facts["task"] != "next_year":
         paragraphs.append("The split is by place without a buffer: places near each other may be on both sides.")
+    if facts["origin"] is not None:
+        paragraphs.append(
+            "All test labels are of one year, whose luck they share: intervals over places or blocks say nothing of "
+            "other years. Roll the origin (split.origin) to see some."
+        )
     if scores["retrospective"]:
         paragraphs.append(
             "split.retrospective_tiles: tiles were made in or after the years they are asked about, so no score here "
@@ -148,7 +153,8 @@ def _nulls(scores: dict) -> Section:
                 f"The prompt names {', '.join(fields)}: the rows without an image say what that alone is worth."
                 if fields
                 else "The prompt names neither city, province nor year."
-            )
+            ),
+            "The model itself, trained on permuted labels, is scored by experiments/permuted.sh.",
         ],
         [
             Table("Whole trajectories of labels permuted between places, years kept", ["", "R²", "p"], rows),
@@ -172,12 +178,18 @@ def _trust(scores: dict, plots: Path) -> Section:
             paragraphs.append(f"Prediction intervals, {name}: none. {part['refused']}")
     given = {name: part for name, part in known["groups"].items() if "refused" not in part}
     if given:
-        paragraphs.append(f"Prediction intervals of {known['level']:.0%}: {known['guarantee']}.")
         rows = [
-            [name, str(part["calibration_places"]), cell(part["mean_width"]), cell_interval(part, "coverage")]
+            [
+                name,
+                str(part["calibration_places"]),
+                cell(part["mean_width"]),
+                cell_interval(part, "coverage"),
+                part["guarantee"],
+            ]
             for name, part in given.items()
         ]
-        tables.append(Table("Prediction intervals", ["", "calibration places", "mean width", "coverage"], rows))
+        header = ["", "calibration places", "mean width", "coverage", "promise"]
+        tables.append(Table(f"Prediction intervals of {known['level']:.0%}", header, rows))
         regions = [
             [name, region, str(values["n_places"]), cell_interval(values, "coverage")]
             for name, part in given.items()
@@ -186,15 +198,15 @@ def _trust(scores: dict, plots: Path) -> Section:
         if regions:
             tables.append(
                 Table(
-                    "Coverage by province, of 20 places or more",
+                    "Coverage by province, of 20 places or more, as if places were independent",
                     ["", "province", "places", "coverage"],
                     regions,
                     words=2,
                 )
             )
     drawn = plots / "reliability.png"
-    caption = "Share of labels inside the prediction interval against its level. Bars hold the chance of test places"
-    pictures = [Figure(drawn, f"{caption} alone; all levels share their calibration places, and stray together.")]
+    caption = "Share of labels inside the prediction interval against its level. Bars take test places as independent;"
+    pictures = [Figure(drawn, f"{caption} all levels share their calibration places, and stray together.")]
     return Section("How far to trust it", paragraphs, tables, pictures if drawn.exists() else [])
 
 

@@ -27,6 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.core import dependence, figures, files, geo, intervals, metrics, run
 from src.core.archive import refuse
+from src.core.baselines import past_forecasts
 from src.core.errors import DataError
 from src.population import labels, spreadsheet
 
@@ -95,18 +96,42 @@ def read_predictions(path: Path) -> pd.DataFrame:
             f"{path}: y: found {len(records)} rows with {len({record['y'] for record in records})} distinct values, "
             "expected at least two, because R² of constant labels means nothing; check the column"
         )
-    return pd.DataFrame(records).astype({"year": "int64", "y": "float64", "prediction": "float64"})
+    table = pd.DataFrame(records).astype({"year": "int64", "y": "float64", "prediction": "float64"})
+    if table.place.nunique() < 2:
+        raise DataError(f"{path}: place: found one, {table.place.iloc[0]!r}, expected several to compare; add some")
+    if "block" in table and (table.groupby("place").block.nunique() > 1).any():
+        several = table.groupby("place").block.nunique().idxmax()
+        raise DataError(f"{path}: block: found several for {several}, expected one for each place; correct the column")
+    return table
 
 
 def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
-    """place, year, y of a label file; a place is province/city, or the city where the file has no provinces.
+    """place, year, y of a label file: these columns, or the project's own labels, whose places are province/city.
+
+    (The city alone where the file has no provinces.)
 
     Raises:
         DataError: a place of `table` is not in it, or has another label there.
     """
+    sheet = spreadsheet.read(Path(path))
+    header = [heading.casefold() for heading in sheet.header]
+    if {"place", "year", "y"} <= set(header):
+        problems: list[str] = []
+        at = {name: header.index(name) for name in ("place", "year", "y")}
+        rows = [
+            {name: labels.read_cell(KINDS.get(name, name), cells[n], row, problems, name) for name, n in at.items()}
+            for row, cells in sheet.rows
+        ]
+        refuse([f"{path}: {problem}" for problem in problems])
+        return agreeing(pd.DataFrame(rows).astype({"year": "int64", "y": "float64"}), table, path, predictions)
     known = labels.read(path)
     place = known.city.where(known.province == "", known.province + "/" + known.city)
     known = pd.DataFrame({"place": place, "year": known.year, "y": known.growth_rate}).reset_index(drop=True)
+    return agreeing(known, table, path, predictions)
+
+
+def agreeing(known: pd.DataFrame, table: pd.DataFrame, path: Path, predictions: Path) -> pd.DataFrame:
+    """`known`; raises DataError where it says otherwise than `table`, see `read_known`."""
     unknown = sorted(set(table.place) - set(known.place))
     if unknown:
         raise DataError(
@@ -129,12 +154,10 @@ def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray
     if "block" in table:
         return "block", table.block.to_numpy(str)
     if "lat" in table:
-        # A place has one square, wherever its rows say it is.
-        first = table.drop_duplicates("place").set_index("place")
-        squares = geo.assign_blocks(first.lat.to_numpy(), first.lon.to_numpy(), block_degrees)
-        return f"square of {block_degrees:g} degrees", table.place.map(
-            dict(zip(first.index, squares, strict=True))
-        ).to_numpy(str)
+        where = table.groupby("place")[["lat", "lon"]].mean()  # a place has one square, wherever its rows say it is
+        squares = geo.assign_blocks(where.lat.to_numpy(), where.lon.to_numpy(), block_degrees)
+        square_of = dict(zip(where.index, squares, strict=True))
+        return f"square of {block_degrees:g} degrees", table.place.map(square_of).to_numpy(str)
     return "place", table.place.to_numpy(str)
 
 
@@ -143,8 +166,6 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
     total, count = past.y.sum(), len(past)
     own = past.groupby("place").y.agg(["sum", "count"]).reindex(table.place).fillna(0)
     others = count - own["count"].to_numpy()
-    if (others == 0).any():
-        raise DataError("place: found one place, expected several; R² over one place compares it with nothing")
     guesses = {"mean_of_others": (total - own["sum"].to_numpy()) / others}
 
     by_year = past.groupby("year").y.agg(["sum", "count"]).reindex(table.year)
@@ -158,16 +179,17 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
         guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     if "lat" in table:
         guesses["neighbours"] = _neighbours(table, past)
-    earlier = [past[(past.place == row.place) & (past.year < row.year)] for row in table.itertuples()]
-    if any(len(rows) for rows in earlier):
-        guesses["previous_label"] = np.array([rows.y[rows.year.idxmax()] if len(rows) else np.nan for rows in earlier])
-        guesses["place_mean"] = np.array([rows.y.mean() if len(rows) else np.nan for rows in earlier])
+    known = past.rename(columns={"y": "growth_rate"})
+    own_past = past_forecasts(known, table, table.year.to_numpy())
+    guesses["previous_label"] = own_past.previous_year.to_numpy()
+    guesses["place_mean"] = own_past.place_mean.to_numpy()
+    guesses = {name: guess for name, guess in guesses.items() if np.isfinite(guess).any()}
     return guesses
 
 
 def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
     """Mean over the nearest other places of their mean label; positions are those of the file's own places."""
-    places = table.drop_duplicates("place").set_index("place")
+    places = table.groupby("place")[["lat", "lon"]].mean()
     mean = past.groupby("place").y.mean().reindex(places.index).to_numpy()
     where = geo.to_cartesian(places.lat.to_numpy(), places.lon.to_numpy())
     count = min(NEIGHBOURS, len(places) - 1)
@@ -231,14 +253,27 @@ def interval(score: dict, name: str) -> str:
     return number(score[name]) + ("" if low is None else f" [{number(low)}, {number(high)}]")
 
 
+def _positive(text: str) -> float:
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"found {text}, expected degrees above 0")
+    return float(text)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m src.population.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--predictions", type=Path, required=True, help=".csv or .xlsx: place, year, y, prediction")
-    parser.add_argument("--labels", type=Path, help="labels that baselines may know; default: those of --predictions")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        help="labels that baselines may know: place, year, y, or the "
+        "project's own label file, whose places are province/city; default: those of --predictions",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--block-degrees", type=float, default=5.0, help="squares of the map that are resampled whole")
+    parser.add_argument(
+        "--block-degrees", type=_positive, default=5.0, help="squares of the map that are resampled whole"
+    )
     given = parser.parse_args()
     code, _ = run.outcome(
         lambda: main(given.predictions, given.out, given.labels, given.block_degrees), "population.score"

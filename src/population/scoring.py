@@ -33,7 +33,7 @@ PAIRS = {
     "text_minus_ridge": ("text", "ridge"),
     "dpo_minus_text": ("dpo", "text"),
 }
-VALIDATED = ("head", "text", "dpo", "ridge")
+VALIDATED = ("head", "text", "dpo")
 AUDIT = (
     "shared_places",
     "overlapping_footprints",
@@ -52,13 +52,13 @@ CONTROLS = {
 }
 
 
-def check_finite(table: pd.DataFrame, where: str) -> None:
+def check_finite(table: pd.DataFrame, where: str, columns: list[str]) -> None:
     """Only written answers may be missing.
 
     Raises:
-        DataError: a number that the network computes is not finite.
+        DataError: a number that the network, or a baseline among `columns`, computes is not finite.
     """
-    for group in COMPUTED:
+    for group in (*COMPUTED, *columns):
         wrong = ~np.isfinite(table[group].to_numpy(np.float64))
         if wrong.any():
             raise DataError(
@@ -93,7 +93,7 @@ def assess(
     pairs = PAIRS | ({} if best == "ridge" else {f"head_minus_{group_name(best)}": ("head", best)})
     result["paired"] = compare_groups(held, pairs, train_mean, unit)
     result["best_baseline_on_validation"] = group_name(best)
-    result["validation"] = score_validation(validation, train_mean)
+    result["validation"] = score_validation(validation, [*VALIDATED, *columns], train_mean)
     result["null"] = {"ridge": score_null(held, null)}
     result["controls"] = score_controls(held, train_mean)
     result["units"] = describe_units(result["head"], unit)
@@ -136,12 +136,12 @@ def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train
     return result
 
 
-def score_validation(table: pd.DataFrame, train_mean: float) -> dict[str, dict]:
+def score_validation(table: pd.DataFrame, columns: list[str], train_mean: float) -> dict[str, dict]:
     """r2, mae and n on validation of what choices are made between."""
     result = {}
-    for group in VALIDATED:
-        values = metrics.scores(table.y.to_numpy(), metrics.fill_missing(table[group].to_numpy(), train_mean)[0])
-        result[group] = {name: values[name] for name in ("r2", "mae", "n")}
+    for column in columns:
+        values = metrics.scores(table.y.to_numpy(), metrics.fill_missing(table[column].to_numpy(), train_mean)[0])
+        result[group_name(column)] = {name: values[name] for name in ("r2", "mae", "n")}
     return result
 
 

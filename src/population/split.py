@@ -109,14 +109,17 @@ def describe(summary: dict) -> None:
     if summary["origin"] is not None:
         print(f"split: origin {summary['origin']} of {summary['origins']}, horizon {summary['horizon']} steps of "
               f"{summary['step_years']} years: {summary['years']}")  # fmt: skip
+    if summary["unit"] == "place":
+        print("split: places without coordinates, so neither distances nor shared ground could be audited")
     if places := summary["locked"]["places"]:
         print(f"split: {places} places locked, in {', '.join(summary['locked']['provinces'])}")
     else:
         print("split: no province is locked (split.lock), so every score is exploratory")
     if summary["units"]["test"] < MINIMUM_UNITS:
+        smaller = "smaller split.block_degrees or " * (summary["unit"] == "block")
         print(
             f"split: fewer than {MINIMUM_UNITS} test {summary['unit']}s, so scores get no intervals; "
-            "smaller split.block_degrees or fewer split.folds give more, pooled folds most"
+            f"{smaller}fewer split.folds give more, pooled folds most"
         )
 
 
@@ -128,10 +131,10 @@ def count_roles(roles: pd.Series) -> dict[str, int]:
 def require_samples(samples: dict[str, int], where: str) -> None:
     """Raise DataError if training, validation or test has no label."""
     for role in ("train", "validation", "test"):
-        if not samples[role]:
+        if samples[role] < 2:
             raise DataError(
-                f"{where}: tile: found no label on a {role} tile (labels per role: {samples}), expected at least "
-                f"one; bring more labels or choose another split.fold"
+                f"{where}: tile: found {samples[role]} {role} labels (labels per role: {samples}), expected at least "
+                f"two; bring more labels or choose another split.fold"
             )
 
 
@@ -145,9 +148,9 @@ def assignment_hash(drawn: Roles) -> str:
 def draw_distances(split: pd.DataFrame, use: pd.DataFrame | None, path: Path) -> None:
     """How far test and validation lie from training, against how far the use will; nothing without coordinates."""
     if split[["lat", "lon"]].notna().all(axis=None):
-        audit_figure.draw_distances(
-            path, **audit_figure.distances(split, use), title="Distance to the nearest training place"
-        )
+        of_use = "to the nearest other place" if use is None else "that of split.use"
+        title = f"Distance to the nearest training place (of use: {of_use})"
+        audit_figure.draw_distances(path, **audit_figure.distances(split, use), title=title)
 
 
 def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
@@ -186,7 +189,8 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     if summary["task"] == "next_year":
         rule = f"origin {summary['origin']}, roles by the earliest use of a tile"
     note = f"; {unlocated} places without coordinates not shown" if unlocated else ""
-    axes.set_title(f"Fold {summary['fold'] + 1} of {summary['folds']} (split.fold = {summary['fold']}): {rule}{note}")
+    part = f"Fold {summary['fold'] + 1} of {summary['folds']} (split.fold = {summary['fold']})"
+    axes.set_title(f"{summary['task'].replace('_', ' ') if summary['origin'] else part}: {rule}{note}")
     figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
 

@@ -60,6 +60,8 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
                 f"{store.folder}/samples.parquet: year: found one label for each place, expected two or more for "
                 "some, because split.task: change predicts deviations from a place's mean; bring more years"
             )
+        if left_out := int((~several).sum()):
+            print(f"split: change leaves out {left_out} labels of places with a single year")
         samples = samples[several].reset_index(drop=True)
         mean = samples.groupby("place").growth_rate.transform("mean")
         samples["growth_rate"] = samples.growth_rate - mean
@@ -89,7 +91,13 @@ def draw(store: Store, split: Split) -> Roles:
 
     step = splits.panel_step(years)
     origins = splits.feasible_origins(years, split.horizon, step)
-    origin = origins[-1] if split.origin is None else split.origin
+    if split.task == "next_year" and split.origin is None and split.fold >= len(origins):
+        raise DataError(
+            f"{store.folder}/samples.parquet: split.fold: found {split.fold}, expected less than {len(origins)}: in "
+            f"next_year it counts the origins back from the latest, and only {origins} leave years for all roles"
+        )
+    back = split.fold if split.task == "next_year" else 0
+    origin = origins[-1 - back] if split.origin is None else split.origin
     if origin not in origins:
         raise DataError(
             f"{store.folder}/samples.parquet: split.origin: found {origin}, expected one of {origins}, which leave "
@@ -100,7 +108,7 @@ def draw(store: Store, split: Split) -> Roles:
         splits.split_years(samples.year.to_numpy(), origin=origin, horizon=split.horizon, step=step), samples.index
     )
     if split.task == "next_year":
-        facts |= {"fold": origins.index(origin), "folds": len(origins)}
+        facts |= {"fold": len(origins) - 1 - origins.index(origin), "folds": len(origins)}
         role = of_year
     else:
         role = splits.combine(of_place, of_year)
@@ -109,7 +117,7 @@ def draw(store: Store, split: Split) -> Roles:
     role = role.where(~in_locked, np.where(of_year == "test", "locked", "buffer"))
     samples["role"] = role
     facts["years"] = {name: _years(samples, name) for name in splits.ROLES}
-    tiles = tiles.assign(block=place_roles.block, role=_tile_roles(tiles, samples))
+    tiles = tiles.assign(block=place_roles.block, role=_tile_roles(tiles, samples, locked))
     return Roles(tiles, samples, facts | _lock_facts(tiles, locked))
 
 
@@ -131,10 +139,11 @@ def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.Dat
     """block and role of every tile by its place alone; where time separates, all unlocked places train."""
     rest = tiles[~locked]
     folds = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
+    blocks = tiles.province if split.method == "provinces" else splits.blocks_of_places(tiles, split.block_degrees)
     if split.task == "next_year":
-        drawn = pd.DataFrame({"block": splits.blocks_of_places(tiles, split.block_degrees), "role": "train"})
-        drawn.loc[locked, "role"] = "locked"
-        return drawn
+        return pd.DataFrame({"block": blocks, "role": np.where(locked, "locked", "train")}, index=tiles.index)
+    if split.method != "place":
+        splits.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
     if split.method == "place":
         drawn = splits.split_places(rest, degrees=split.block_degrees, **folds)
     else:
@@ -143,16 +152,15 @@ def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.Dat
             drawn = splits.split_regions(rest, region=rest.province, **keep, **folds)
         else:
             drawn = splits.split_blocks(rest, degrees=split.block_degrees, **keep, **folds)
-    blocks = tiles.province if split.method == "provinces" else splits.blocks_of_places(tiles, split.block_degrees)
     return pd.DataFrame({"block": blocks, "role": drawn.role.reindex(tiles.index, fill_value="locked")})
 
 
-def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame) -> pd.Series:
+def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame, locked: pd.Series) -> pd.Series:
     """Where time separates, a tile has the role of the earliest use of it: what is fitted on training tiles may."""
     first = {}
-    for name in reversed(("train", "validation", "test", "locked")):
+    for name in ("test", "validation", "train"):
         first |= dict.fromkeys(samples.tile[samples.role == name], name)
-    return tiles.tile.map(first).fillna("buffer")
+    return tiles.tile.map(first).fillna("buffer").mask(locked, "locked")
 
 
 def _years(samples: pd.DataFrame, role: str) -> list[int]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from src.core import conformal, reliability
+from src.core import conformal, intervals, reliability
 from src.core.errors import DataError
+from src.population.scoring import units_of
 
 NAMES = {"head": "regression head", "text_samples": "sampled answers", "ridge": "ridge (CV+)"}
 CALIBRATED = ("head", "text_samples")
@@ -44,17 +45,19 @@ def assess(
     A level that so few places cannot support gives no interval but a sentence that says how many it takes.
     """
     scored, calibration = table[table.split != "validation"], table[table.split == "validation"]
-    y, place, province = scored.y.to_numpy(), places_of(scored), scored.province.to_numpy(str)
+    y, place = scored.y.to_numpy(), places_of(scored)
     functions = bounds_of(calibration, scored, facts["label_mean"], seed)
     functions["ridge"] = lambda level: conformal.cv_plus(
         left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold, level, seed
     )
-    said = conformal.guarantee(facts["method"], level, facts["task"])
-    result: dict = {"level": level, "guarantee": said, "split_hash": facts["hash"], "groups": {}}
+    # Locked places are those of other provinces, however the rest was split.
+    method = "provinces" if (scored.split == "locked").any() else facts["method"]
+    result: dict = {"level": level, "groups": {}}
     columns, tables = {}, {}
     for group, bounds in functions.items():
         places = left_out.place.nunique() if group == "ridge" else len(np.unique(places_of(calibration)))
-        part = result["groups"][group] = {"calibration_places": places}
+        said = conformal.guarantee(method, level, facts["task"], crossed=group == "ridge")
+        part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
             low, high = bounds(level)
         except DataError as error:
@@ -62,10 +65,21 @@ def assess(
             continue
         if group in CALIBRATED:
             part["added"] = added(calibration, group, level, facts["label_mean"], seed)
-        part |= reliability.coverage(y, low, high, place, province)
+        part |= coverage(scored, low, high, facts["unit"])
         columns |= {f"{group}_low": low, f"{group}_high": high}
-        tables[NAMES[group]] = reliability.reliability(y, place, bounds, places)
+        tables[f"{NAMES[group]}: {said.split(':')[0]}"] = reliability.reliability(y, place, bounds, places)
     return Intervals(result, pd.DataFrame(columns, index=scored.index), tables)
+
+
+def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str) -> dict:
+    """`reliability.coverage` in all and by province; the interval of the whole leaves out one `unit` at a time.
+
+    Places of one block are alike. Within a province there are too few blocks, so places count as independent there.
+    """
+    y = scored.y.to_numpy()
+    found = reliability.coverage(y, low, high, places_of(scored), scored.province.to_numpy(str))
+    inside = intervals.mean_interval(((low <= y) & (y <= high)).astype(float), units_of(scored, unit))
+    return found | {f"coverage_{end}": inside[f"_{end}"] for end in ("low", "high")}
 
 
 def bounds_of(calibration: pd.DataFrame, scored: pd.DataFrame, train_mean: float, seed: int) -> dict[str, Bounds]:

@@ -176,3 +176,19 @@ def test_intervals_cover_what_they_claim_or_say_that_they_do_not(units):
     for icc in panels.ICCS:
         for name, share in panels.coverage(units, icc).items():
             assert 0.92 <= share <= 0.98 or name in labelled, f"{name}: {share} at {units} units, ICC {icc}"
+
+
+def test_a_label_is_that_of_the_number_of_units():
+    assert intervals.coverage_label(("r2", "mae"), 15).endswith("in simulation: r2 0.90 to 0.96")
+    assert intervals.coverage_label(("rmse",), 30) is None
+    assert intervals.coverage_label(("r2", "r2_oos"), 45) is None is intervals.coverage_label(("r2",), 110)
+
+
+def test_an_undefined_score_has_no_bounds():
+    """Deviations from a place's own mean: place means are 0 but for rounding."""
+    generator = np.random.default_rng(0)
+    place = np.repeat(np.arange(24).astype(str), 3)
+    y = generator.normal(0, 5, (24, 3))
+    y = (y - y.mean(axis=1, keepdims=True)).ravel()
+    found = intervals.intervals(y, generator.normal(0, 1, 72), place, place=place)
+    assert found["r2_between_place_low"] is None and found["r2_change_low"] is not None

@@ -48,7 +48,7 @@ def test_an_integer_is_a_float_where_one_is_expected(read_changed):
         ("\nseed: 0", "\nsed: 0", r"sed: unknown parameter; did you mean seed"),
         ("  fold: 0", "  fold: '0'", r"split\.fold: found '0'; input should be a valid integer"),
         ("  fold: 0", "  fold: 0.5", r"split\.fold: found 0\.5"),
-        ("  fold: 0", "  fold: 5", r"split: .*fold 5 of 5: expected 0 to 4"),
+        ("  fold: 0", "  fold: 5", r"split: .*fold 5 of 4: expected 0 to 3"),
         ("mask_ratio: 0.75", "mask_ratio: 1.5", r"pretrain\.mask_ratio: found 1\.5; input should be less than 1"),
         ("input: bands", "input: rgb", r"model\.input: found 'rgb'; input should be 'bands' or 'pca3'"),
         ("norm_pix_loss: true", "norm_pix_loss: 1", r"pretrain\.norm_pix_loss: found 1; .*boolean"),

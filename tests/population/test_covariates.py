@@ -78,6 +78,7 @@ def test_a_lagged_panel_leaves_its_ends_out_and_says_how_many():
         ["x", 2019, 10.0, 20.0], ["y", 2020, 50.0, 60.0],
     ]  # fmt: skip
     assert matching.samples.tile.map(tiles.set_index("tile").year).tolist() == [2018, 2019]
-    assert matching.outside == {"tiles": 0, "labels": 1, "without_covariates": 1}
-    assert matching.unmatched_labels.city.tolist() == ["y"]  # 2019 wants a tile of 2018
-    assert matching.unmatched_tiles.values.tolist() == [["A", "x", 2019], ["A", "y", 2020]]
+    # At the ends of each place's own years: x 2018 and y 2019 want earlier tiles, y's tile of 2020 a later label.
+    assert matching.outside == {"tiles": 1, "labels": 2, "without_covariates": 1}
+    assert len(matching.unmatched_labels) == 0
+    assert matching.unmatched_tiles.values.tolist() == [["A", "x", 2019]]

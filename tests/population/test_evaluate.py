@@ -172,7 +172,10 @@ def test_metrics_hold_every_group_with_null_interval_and_audit(run):
     assert set(found["controls"]) == {"swapped", "blank", "prompt_only"}
     assert found["controls"]["swapped"]["head"]["r2"] < 0.1 < found["head"]["r2"]
     known = found["prediction_intervals"]
-    assert known["guarantee"].startswith("no guarantee") and known["groups"]["head"]["calibration_places"] == 16
+    assert (
+        known["groups"]["head"]["guarantee"].startswith("no guarantee")
+        and known["groups"]["head"]["calibration_places"] == 16
+    )
     assert known["groups"]["head"]["coverage"] > 0.6 and known["groups"]["head"]["regions"] == {}
 
 
@@ -203,6 +206,21 @@ def test_locked_places_are_in_no_file_of_a_usual_run(run):
     assert set(table.split) == {"validation", "test"} and "b03" not in set(table.block)
 
 
+def test_null_and_crossed_ridge_belong_to_the_scored_rows(run):
+    out = run()
+    found = json.loads(out.metrics.read_text())
+    samples = pd.read_parquet(run.folder / "split" / "samples.parquet")
+    test = samples[samples.role == "test"].set_index("sample")
+    null = pd.read_parquet(run.folder / "baselines" / "null.parquet").set_index("sample").loc[test.index]
+    scores = [metrics.scores(test.growth_rate.to_numpy(), null[draw].to_numpy())["r2"] for draw in null]
+    assert found["null"]["ridge"]["r2_null_mean"] == pytest.approx(np.mean(scores), abs=1e-6)
+    # Ridge fits: its intervals, joined to the right rows, hold the labels, and are far narrower than the labels' range.
+    part = found["prediction_intervals"]["groups"]["ridge"]
+    assert part["coverage"] > 0.75 and part["mean_width"] < 0.3 * np.ptp(run.y)
+    table = pd.read_parquet(out.out / "predictions.parquet").query("split == 'test'")
+    assert ((table.ridge_low < table.ridge) & (table.ridge < table.ridge_high)).mean() > 0.9
+
+
 def test_baselines_of_another_split_are_refused(run):
     choices = run.folder / "baselines" / "choices.json"
     files.write_json(choices, files.read_json(choices) | {"split_hash": "other"})
@@ -227,7 +245,7 @@ def test_predictions_alone_give_the_scores_again(run):
     found = json.loads(out.metrics.read_text())
     table = pd.read_parquet(out.out / "predictions.parquet")
     leading = ["tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed"]
-    assert list(table.columns[:15]) == [*leading, "n_train", "n_test", "split", "y"]
+    assert list(table.columns[:16]) == [*leading, "unit", "n_train", "n_test", "split", "y"]
     inside = table.y.between(table.head_low, table.head_high)[table.split == "test"].mean()
     assert inside == pytest.approx(found["prediction_intervals"]["groups"]["head"]["coverage"])
     assert table.split.value_counts().to_dict() == {"test": 48, "validation": 16}

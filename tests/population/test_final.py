@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from argparse import Namespace
 
 import pytest
 
@@ -9,6 +10,10 @@ from src.core.errors import DataError, ParamsError
 from src.population import final
 
 LOCKED = {"locked": {"places": 7, "provinces": ["A", "B"]}}
+
+
+def outputs(metrics):
+    return Namespace(metrics=metrics, out=metrics.parent / "reports-final", plots=metrics.parent / "plots-final")
 
 
 def git(*arguments):
@@ -33,7 +38,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_it_says_when_where_and_after_how_many_attempts(repository):
-    opened = final.opening(repository / "metrics/final.json", LOCKED)
+    opened = final.opening(outputs(repository / "metrics/final.json"), LOCKED)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert opened["commit"] == head and opened["attempts"] == 3 and opened["provinces"] == ["A", "B"]
     assert len(opened["date"]) == 10
@@ -53,25 +58,36 @@ def test_a_second_opening_is_refused_even_if_the_file_is_gone(repository):
     metrics = repository / "metrics/final.json"
     metrics.write_text(json.dumps({"final": {"date": "2026-01-02", "commit": "0123456789abcdef"}}))
     with pytest.raises(DataError, match="opened on 2026-01-02 at commit 0123456789"):
-        final.opening(metrics, LOCKED)
+        final.opening(outputs(metrics), LOCKED)
     git("add", "-A")
     git("commit", "-qm", "opened")
     git("rm", "-q", str(metrics))
     git("commit", "-qm", "forgotten")
     with pytest.raises(DataError, match="was opened before"):
-        final.opening(metrics, LOCKED)
+        final.opening(outputs(metrics), LOCKED)
 
 
 def test_uncommitted_changes_and_an_open_lock_are_refused(repository):
     with pytest.raises(ParamsError, match=r"split.lock: blank"):
-        final.opening(repository / "metrics/final.json", {"locked": {"places": 0, "provinces": []}})
+        final.opening(outputs(repository / "metrics/final.json"), {"locked": {"places": 0, "provinces": []}})
     (repository / final.METRICS).write_text("{}")
     with pytest.raises(ParamsError, match=r"found 1 changed files \(first: M metrics/population.json\)"):
-        final.opening(repository / "metrics/final.json", LOCKED)
+        final.opening(outputs(repository / "metrics/final.json"), LOCKED)
 
 
 def test_without_git_it_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(ParamsError, match="--final needs the git repository"):
-        final.opening(tmp_path / "final.json", LOCKED)
+        final.opening(outputs(tmp_path / "metrics/final.json"), LOCKED)
+
+
+def test_folders_of_another_run_are_kept(repository):
+    (repository / "metrics/reports-final").mkdir()
+    with pytest.raises(ParamsError, match=r"--out: found .*reports-final, expected a new folder"):
+        final.opening(outputs(repository / "metrics/final.json"), LOCKED)
+
+
+def test_another_file_is_no_way_round(repository):
+    with pytest.raises(ParamsError, match=r"--metrics: found .*final2.json, expected metrics/final.json"):
+        final.opening(outputs(repository / "metrics/final2.json"), LOCKED)

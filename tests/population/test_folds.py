@@ -19,7 +19,7 @@ def write_variant(folder, head_noise, seed=0, drop=None, split_seed=0, model_see
         rows["block"] = [f"b{n // 2}" for n in number]
         rows["fold"], rows["mean"] = fold, 9.0 + fold
         rows["split_seed"], rows["seed"], rows["n_train"], rows["n_test"] = split_seed, model_seed, 20, 10
-        rows["task"] = "new_place"
+        rows["task"], rows["unit"] = "new_place", "block"
         rows["split"] = np.where(number // 2 % FOLDS == fold, "test", "validation")
         for group in (*folds.GROUPS, "ridge"):
             rows[group] = y + generator.normal(0, head_noise if group == "head" else 2.0, PLACES)
@@ -86,7 +86,7 @@ def test_a_place_tested_in_two_folds_in_different_years_is_refused(tmp_path):
 def test_a_split_by_place_without_coordinates_pools_over_places(tmp_path):
     pattern = write_variant(tmp_path / "a", 1.0)
     for path in (tmp_path / "a").glob("*/predictions.parquet"):
-        pd.read_parquet(path).assign(block="").drop(columns="text_expectation").to_parquet(path)
+        pd.read_parquet(path).assign(block="", unit="place").drop(columns="text_expectation").to_parquet(path)
     summary = folds.main({"a": pattern}, tmp_path / "folds.json")["variants"]["a"]
     assert (summary["n_units"], summary["unit"]) == (PLACES, "place")
     assert "text_expectation" not in summary["pooled"]
@@ -164,3 +164,24 @@ def test_rolling_origins_share_places(tmp_path):
         pd.concat([table, table.assign(split="validation", year=1979 + fold)]).to_parquet(path)
     summary = folds.main({"a": pattern}, tmp_path / "folds.json")["variants"]["a"]
     assert summary["n"] == FOLDS * PLACES and summary["pooled"]["head"]["r2_within_year"] is not None
+
+
+def test_a_baseline_that_a_fold_lacks_is_no_training_mean(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    for fold in (0, 2):
+        path = tmp_path / "a" / f"fold{fold}" / "predictions.parquet"
+        pd.read_parquet(path).assign(mlp=1.0).to_parquet(path)
+    with pytest.raises(DataError, match="mlp: found no number in fold 1"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+
+
+def test_final_predictions_and_old_ones_are_no_folds(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    for path in (tmp_path / "a").glob("*/predictions.parquet"):
+        pd.read_parquet(path).replace({"split": {"test": "locked"}}).to_parquet(path)
+    with pytest.raises(DataError, match="split: found locked, validation, expected test rows"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+    for path in (tmp_path / "a").glob("*/predictions.parquet"):
+        pd.read_parquet(path).drop(columns="task").to_parquet(path)
+    with pytest.raises(DataError, match="no column 'task'"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")

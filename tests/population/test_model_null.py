@@ -9,7 +9,7 @@ from src.population import model_null
 
 
 def write(path, permutation, r2, **changes):
-    scores = {"permutation": permutation, "task": "new_place", "fold": 0, "units": {"n_units": 12}, "audit": {}}
+    scores = {"permutation": permutation, "params_sha256": "same"}
     scores |= {"mean": {"r2": -0.1}} | {group: {"r2": r2} for group in model_null.GROUPS} | changes
     path.write_text(json.dumps(scores))
     return path
@@ -41,5 +41,8 @@ def test_other_runs_are_refused(tmp_path):
         model_null.main(true, pattern, out)
     write(tmp_path / "run2.json", 2, 0.1, mean={"r2": -0.3})
     with pytest.raises(DataError, match=r"run2.json: mean: differs"):
+        model_null.main(true, pattern, out)
+    write(tmp_path / "run2.json", 2, 0.1, params_sha256="other")
+    with pytest.raises(DataError, match=r"run2.json: params_sha256: differs"):
         model_null.main(true, pattern, out)
     assert not out.exists()

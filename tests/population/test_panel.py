@@ -81,6 +81,19 @@ def test_horizons_beyond_the_panel_and_a_test_label_as_covariate_are_refused(dec
         small_params(FORECAST | {"data.covariates": ["gdp"], "data.covariate_lag": 0})
 
 
+def test_a_lag_means_one_thing_alone(decades, tmp_path):
+    """Labels of every year and tiles of every tenth: a step would be a year for covariates and ten for the origin."""
+    made = Namespace(**vars(decades.made))
+    labels = pd.read_csv(made.labels)
+    between = labels[labels.year == 2010].assign(year=2011)
+    made.labels = tmp_path / "labels.csv"
+    pd.concat([labels, between]).to_csv(made.labels, index=False)
+    changes = {"data.covariates": ["gdp"], "data.max_unmatched": 1000, "data.match_year": "exact"}
+    with pytest.raises(DataError, match=r"no label has both a tile and covariates|found steps of 1 years"):
+        preprocess.main(small_params(changes), made, Namespace(out=tmp_path / "tiles"))
+    assert not (tmp_path / "tiles").exists()
+
+
 def test_constant_labels_are_refused(decades, tmp_path):
     folder = tmp_path / "constant"
     made = Namespace(**vars(decades.made))

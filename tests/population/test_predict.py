@@ -50,8 +50,8 @@ def test_the_same_tiles_give_what_evaluate_reads(raw, trained, store, split_of, 
 
 
 def test_intervals_are_those_of_the_models_own_evaluation(raw, trained, tmp_path, capsys):
-    known = {"split_hash": files.read_json(trained.sft / "bandwise.json")["split_hash"], "level": 0.9}
-    known |= {"guarantee": "no guarantee: elsewhere", "groups": {"head": {"added": 2.5}}}
+    known = {"model_sha256": files.tree_sha256([trained.sft]), "level": 0.9}
+    known |= {"groups": {"head": {"added": 2.5, "guarantee": "no guarantee: elsewhere"}}}
     file = tmp_path / "prediction_intervals.json"
     files.write_json(file, known)
     predict.main(trained.sft, raw, tmp_path / "out.csv", intervals=file)
@@ -60,7 +60,7 @@ def test_intervals_are_those_of_the_models_own_evaluation(raw, trained, tmp_path
     np.testing.assert_allclose(table["head"] - table.head_low, 2.5, atol=2e-4)
     assert "90% intervals, no guarantee: elsewhere" in capsys.readouterr().out
     for changes, message in (
-        ({"split_hash": "other"}, "split_hash: found other"),
+        ({"model_sha256": "other"}, "model_sha256: found other"),
         ({"groups": {"head": {"refused": "expected at least 19 places"}}}, "at least 19 places"),
     ):
         files.write_json(file, known | changes)

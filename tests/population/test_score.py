@@ -118,7 +118,7 @@ REFUSALS = {
     "text": (lambda t: t.assign(y=["5 ‰", *t.y[1:]]), "row 2, y: found '5 ‰', expected a plain number"),
     "constant": (lambda t: t.assign(y=3.0), "y: found 160 rows with 1 distinct values"),
     "half a position": (lambda t: t.drop(columns="lon"), "only one of the columns lat and lon"),
-    "one place": (lambda t: t[t.place == "p00"], "found one place"),
+    "one place": (lambda t: t[t.place == "p00"], "place: found one, 'p00'"),
 }
 
 
@@ -139,3 +139,15 @@ def test_unknown_places_and_other_labels_are_refused(tmp_path):
     labels = write(known.assign(growth_rate=known.growth_rate + 1), tmp_path, "labels.csv")
     with pytest.raises(DataError, match=r"y: found .* for p00 2018, expected"):
         score.main(write(table, tmp_path), tmp_path / "out", labels)
+
+
+def test_small_files_are_scored_without_a_traceback(tmp_path):
+    table = pd.DataFrame(
+        {"place": ["a", "b", "c"], "year": [2000, 2001, 2002], "y": [1.0, 2, 4], "prediction": [1, 1, 1]}
+    )
+    result = score.main(write(table, tmp_path), tmp_path / "out")
+    assert set(result["baselines"]) == {"mean_of_others"} and result["prediction"]["r2_low"] is None
+    with pytest.raises(DataError, match="block: found several for a"):
+        score.main(
+            write(pd.concat([table, table.assign(year=1990)]).assign(block=list("xyzuvw")), tmp_path), tmp_path / "o"
+        )

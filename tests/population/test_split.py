@@ -80,7 +80,7 @@ def test_place_split_has_no_buffer_and_reports_the_distance(make_params, store, 
     )  # fmt: skip
     out = run_stage(params, store, tmp_path / "split")
     summary = json.loads((out / "split.json").read_text())
-    assert (summary["unit"], summary["counts"]["buffer"], summary["counts"]["test"]) == ("block", 0, COUNT // 5)
+    assert (summary["unit"], summary["counts"]["buffer"], summary["counts"]["test"]) == ("block", 0, COUNT // 4)
     assert 0 < json.loads((out / "audit.json").read_text())["nearest_train_test_km"] < 100
 
 
@@ -113,7 +113,7 @@ def test_refusals_leave_nothing(make_params, store, tmp_path):
     out = tmp_path / "split"
     for changes, error, message in (
         ({"split.buffer_km": 10}, ParamsError, "found 10, expected at least 40"),
-        ({"split.block_degrees": 60}, DataError, r"found \d blocks of 60 degrees, expected at least 5"),
+        ({"split.block_degrees": 60}, DataError, r"found \d blocks of 60 degrees, expected at least 4"),
     ):
         with pytest.raises(error, match=message):
             run_stage(make_params(changes), store, out)
@@ -152,4 +152,4 @@ def test_the_sample_splits_into_less_than_10_mb(make_params, tmp_path):
     out = run_stage(make_params(), store, tmp_path / "split")
     assert sum(path.stat().st_size for path in out.iterdir()) < 10e6
     counts = json.loads((out / "split.json").read_text())["counts"]
-    assert counts["test"] == 132 and counts["train"] > 300 and counts["validation"] > 60
+    assert counts["test"] == 165 and counts["train"] > 300 and counts["validation"] > 60

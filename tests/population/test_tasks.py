@@ -75,6 +75,10 @@ def test_origins_roll_and_horizons_leave_a_gap(make_params):
     assert years_of(roles.samples, "train") == {2016, 2017}
     assert (roles.samples.tile_year[roles.samples.role != "buffer"] < 2020).all()
     assert roles.facts["origins"] == [2019, 2020, 2021] and roles.facts["fold"] == 1
+    assert drawn(store, make_params, task="next_year", horizon=2, fold=2).facts["origin"] == 2019
+    with pytest.raises(DataError, match=r"split\.fold: found 3, expected less than 3"):
+        drawn(store, make_params, task="next_year", horizon=2, fold=3)
+    assert roles.facts["folds"] == 3
     with pytest.raises(DataError, match=r"split.origin: found 2022, expected one of \[2019, 2020, 2021\]"):
         drawn(store, make_params, task="next_year", horizon=2, origin=2022)
 
@@ -114,6 +118,8 @@ def test_locked_provinces_are_in_no_other_role(make_params):
     samples = drawn(panel(lag=1), make_params, lock=digest, task="next_year").samples
     locked = samples[samples.province.isin(regions)]
     assert set(locked.role) == {"locked", "buffer"} and years_of(locked, "locked") == {2021}
+    tiles = drawn(panel(lag=1), make_params, lock=digest, task="next_year").tiles
+    assert set(tiles.role[tiles.province.isin(regions)]) == {"locked"}, "pretraining sees none of them"
     with pytest.raises(DataError, match=r"split.lock"):
         drawn(panel(places=59), make_params, lock=digest)
 
@@ -125,6 +131,8 @@ def test_whole_provinces_are_held_out(make_params):
     samples = drawn(store, make_params, method="provinces").samples
     assert (samples[samples.role != "buffer"].groupby("province").role.nunique() == 1).all()
     assert (samples.block == samples.province).all()
+    samples = drawn(store, make_params, method="provinces", task="next_year").samples
+    assert (samples.block == samples.province).all()  # the largest correlated unit, in a forecast too
     store.tiles["province"] = store.samples["province"] = "P0"
     with pytest.raises(DataError, match="P0"):
         drawn(store, make_params, method="provinces")
