@@ -34,6 +34,7 @@ SMALL = {
     "threads": 1,
     "split.lock": None,
     "split.block_degrees": 5,
+    "split.folds": 5,
     "model.bands": BANDS,
     "data.max_unmatched": 1,
     "model.tiny": {
