@@ -191,7 +191,8 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     note = f"; {unlocated} places without coordinates not shown" if unlocated else ""
     part = f"Fold {summary['fold'] + 1} of {summary['folds']} (split.fold = {summary['fold']})"
     axes.set_title(f"{summary['task'].replace('_', ' ') if summary['origin'] else part}: {rule}{note}")
-    figure.legend(loc="outside lower center", ncols=5, frameon=False)
+    if len(places):
+        figure.legend(loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
 
 
