@@ -64,9 +64,8 @@ def reliability(
     place: np.ndarray,
     bounds: Callable[[float], tuple[np.ndarray, np.ndarray]],
     calibration_places: int,
-    levels: tuple[float, ...] = LEVELS,
 ) -> pd.DataFrame:
-    """Observed coverage at each nominal level -> its row of REPORTED.
+    """Observed coverage at each of LEVELS -> its row of REPORTED.
 
     `low` and `high` are NaN below MINIMUM_UNITS places. They hold the chance of the test places alone:
     all levels share their calibration places too, and stray from the diagonal together.
@@ -77,7 +76,7 @@ def reliability(
         calibration_places: levels that so few places cannot support are left out.
     """
     rows = []
-    for level in levels:
+    for level in LEVELS:
         if required_places(level) <= calibration_places:
             found = coverage(y, *bounds(level), place)
             values = (found[name] for name in ("coverage", "coverage_low", "coverage_high", "mean_width", "n_places"))

@@ -257,7 +257,7 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
         ]
         return tuple(np.concatenate(end) for end in zip(*ends, strict=True))
 
-    fewest = min((calibration.province + "/" + calibration.city).nunique() for calibration, _ in parts)
+    fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
     return reliability.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
 
 

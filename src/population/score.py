@@ -29,13 +29,13 @@ from src.core import dependence, figures, files, geo, intervals, metrics, run
 from src.core.archive import refuse
 from src.core.baselines import past_forecasts
 from src.core.errors import DataError
+from src.core.report import cell, cell_interval
 from src.population import labels, spreadsheet
 
 NEEDED = ("place", "year", "y", "prediction")
 POSITION = ("lat", "lon")
 KINDS = {"y": "number", "prediction": "number", "block": "place"}  # the other columns are read by their own name
 NEIGHBOURS = 5
-BASELINES = ("mean_of_others", "year_of_others", "neighbours", "previous_label", "place_mean")
 
 
 def main(predictions: Path, out: Path, known: Path | None = None, block_degrees: float = 5.0) -> dict:
@@ -76,16 +76,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
         )
     if ("lat" in header) != ("lon" in header):
         raise DataError(f"{path}: found only one of the columns lat and lon; add the other or remove it")
-    columns = {name: header.index(name) for name in (*NEEDED, *POSITION, "block") if name in header}
     problems: list[str] = []
     first: dict[tuple, int] = {}
-    records = []
-    for row, cells in sheet.rows:
-        record = {
-            name: labels.read_cell(KINDS.get(name, name), cells[at], row, problems, name)
-            for name, at in columns.items()
-        }
-        records.append(record)
+    records = read_columns(sheet, (*NEEDED, *POSITION, "block"), problems)
+    for (row, _), record in zip(sheet.rows, records, strict=True):
         key = (record["place"], record["year"])
         if key in first and None not in key:
             problems.append(f"row {row}: {key[0]} {key[1]} is already in row {first[key]}; delete one of them")
@@ -105,6 +99,16 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_columns(sheet: spreadsheet.Table, names: tuple[str, ...], problems: list[str]) -> list[dict]:
+    """The columns of `names` that the sheet has, a record for each row; what is wrong goes into `problems`."""
+    header = [heading.casefold() for heading in sheet.header]
+    at = {name: header.index(name) for name in names if name in header}
+    return [
+        {name: labels.read_cell(KINDS.get(name, name), cells[n], row, problems, name) for name, n in at.items()}
+        for row, cells in sheet.rows
+    ]
+
+
 def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
     """place, year, y of a label file: these columns, or the project's own labels, whose places are province/city.
 
@@ -117,11 +121,7 @@ def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFra
     header = [heading.casefold() for heading in sheet.header]
     if {"place", "year", "y"} <= set(header):
         problems: list[str] = []
-        at = {name: header.index(name) for name in ("place", "year", "y")}
-        rows = [
-            {name: labels.read_cell(KINDS.get(name, name), cells[n], row, problems, name) for name, n in at.items()}
-            for row, cells in sheet.rows
-        ]
+        rows = read_columns(sheet, ("place", "year", "y"), problems)
         refuse([f"{path}: {problem}" for problem in problems])
         return agreeing(pd.DataFrame(rows).astype({"year": "int64", "y": "float64"}), table, path, predictions)
     known = labels.read(path)
@@ -230,27 +230,18 @@ def show(result: dict) -> None:
     print(f"  {'':<16}{'R² [95 %]':<26}{'MAE [95 %]':<26}{'within year':<13}{'between places':<16}{'change':<9}n")
     for name, row in {"prediction": score, **result["baselines"]}.items():
         parts = "".join(
-            f"{number(row[f'r2_{part}']):<{width}}"
+            f"{cell(row[f'r2_{part}'], 3):<{width}}"
             for part, width in (("within_year", 13), ("between_place", 16), ("change", 9))
         )
-        print(f"  {name:<16}{interval(row, 'r2'):<26}{interval(row, 'mae'):<26}{parts}{row['n']}")
+        print(f"  {name:<16}{cell_interval(row, 'r2', 3):<26}{cell_interval(row, 'mae', 3):<26}{parts}{row['n']}")
     print("  prediction minus (better: R² above 0, MAE below 0)")
     for name, pair in result["minus"].items():
-        print(f"  {name:<16}{interval(pair, 'r2'):<26}{interval(pair, 'mae'):<26}{'':<38}{pair['n']}")
+        print(f"  {name:<16}{cell_interval(pair, 'r2', 3):<26}{cell_interval(pair, 'mae', 3):<26}{'':<38}{pair['n']}")
     print(
-        f"  residuals: Moran's I {number(score['morans_i'])}, intraclass correlation by place "
-        f"{number(score['icc_place'])} and by unit {number(score['icc_block'])}, "
-        f"effective size {number(score['n_effective'])}"
+        f"  residuals: Moran's I {cell(score['morans_i'], 3)}, intraclass correlation by place "
+        f"{cell(score['icc_place'], 3)} and by unit {cell(score['icc_block'], 3)}, "
+        f"effective size {cell(score['n_effective'], 3)}"
     )
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def interval(score: dict, name: str) -> str:
-    low, high = score[f"{name}_low"], score[f"{name}_high"]
-    return number(score[name]) + ("" if low is None else f" [{number(low)}, {number(high)}]")
 
 
 def _positive(text: str) -> float:

@@ -45,7 +45,7 @@ def assess(
     A level that so few places cannot support gives no interval but a sentence that says how many it takes.
     """
     scored, calibration = table[table.split != "validation"], table[table.split == "validation"]
-    y, place = scored.y.to_numpy(), places_of(scored)
+    y, place = scored.y.to_numpy(), units_of(scored, "place")
     functions = bounds_of(calibration, scored, facts["label_mean"], seed)
     functions["ridge"] = lambda level: conformal.cv_plus(
         left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold, level, seed
@@ -55,7 +55,7 @@ def assess(
     result: dict = {"level": level, "groups": {}}
     columns, tables = {}, {}
     for group, bounds in functions.items():
-        places = left_out.place.nunique() if group == "ridge" else len(np.unique(places_of(calibration)))
+        places = left_out.place.nunique() if group == "ridge" else len(np.unique(units_of(calibration, "place")))
         said = conformal.guarantee(method, level, facts["task"], crossed=group == "ridge")
         part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
@@ -76,10 +76,16 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
 
     Places of one block are alike. Within a province there are too few blocks, so places count as independent there.
     """
-    y = scored.y.to_numpy()
-    found = reliability.coverage(y, low, high, places_of(scored), scored.province.to_numpy(str))
-    inside = intervals.mean_interval(((low <= y) & (y <= high)).astype(float), units_of(scored, unit))
-    return found | {f"coverage_{end}": inside[f"_{end}"] for end in ("low", "high")}
+    y, place = scored.y.to_numpy(), units_of(scored, "place")
+    found = reliability.coverage(y, low, high, place, scored.province.to_numpy(str))
+    # A place counts once, in the share as in its interval.
+    rows = pd.DataFrame({"inside": (low <= y) & (y <= high), "unit": units_of(scored, unit)})
+    places = rows.groupby(place).agg({"inside": "mean", "unit": "first"})
+    interval = intervals.mean_interval(places.inside.to_numpy(), places.unit.to_numpy())
+    for end in ("low", "high"):
+        bound = interval[f"_{end}"]
+        found[f"coverage_{end}"] = None if bound is None else float(np.clip(bound, 0, 1))
+    return found
 
 
 def bounds_of(calibration: pd.DataFrame, scored: pd.DataFrame, train_mean: float, seed: int) -> dict[str, Bounds]:
@@ -102,12 +108,7 @@ def added(rows: pd.DataFrame, group: str, level: float, train_mean: float, seed:
         scores = (rows["head"] - rows.y).abs().to_numpy()
     else:
         scores = conformal.sample_scores(rows.y.to_numpy(), _matrix(rows), level, train_mean)
-    return conformal.calibrate(scores, places_of(rows), level, seed)
-
-
-def places_of(rows: pd.DataFrame) -> np.ndarray:
-    """(N,) province/city."""
-    return (rows.province + "/" + rows.city).to_numpy(str)
+    return conformal.calibrate(scores, units_of(rows, "place"), level, seed)
 
 
 def _matrix(rows: pd.DataFrame) -> np.ndarray:
