@@ -1,12 +1,12 @@
-"""Compare metrics/population.json, as a run just wrote it, with the committed one.
+"""Compare the metrics of every pipeline, as a run just wrote them, with the committed ones.
 
     .venv/bin/python .ci/compare.py
 
 The audit must be equal. Closed-form baselines may move by rounding. Trained groups differ between
-machines, so their R2 must lie in the committed 95 % interval and their words must parse; what is derived
-from them (differences, validation scores, controls, prediction intervals) is not compared. The committed dvc.lock must
-be of the committed code. Prints every violation and exits 1 if there is one. The bounds are in
-.ci/tolerances.json.
+machines, so their score (R2; top-1 accuracy of each kind of test) must lie in the committed 95 % interval and their
+words must parse; what is derived from them (differences, validation scores, controls, prediction intervals) is not
+compared. The committed lock must be of the committed code. Prints every violation and exits 1 if there is one. The
+bounds are in .ci/tolerances.json.
 """
 
 import hashlib
@@ -19,16 +19,20 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-METRICS = "metrics/population.json"
+LOCKS = {"metrics/population.json": "dvc.lock", "metrics/species.json": "pipelines/species/dvc.lock"}
 
 
 def main() -> int:
     """Exit code: 0 if nothing is violated, 1 otherwise."""
     tolerances = json.loads((ROOT / ".ci/tolerances.json").read_text(encoding="utf-8"))
-    produced = json.loads((ROOT / METRICS).read_text(encoding="utf-8"))
-    found = violations(produced, json.loads(committed(METRICS)), tolerances) + stale(committed("dvc.lock"), committed)
-    print("\n".join(found) or f"{METRICS}: agrees with the committed one")
-    return 1 if found else 0
+    wrong = False
+    for metrics, lock in LOCKS.items():
+        produced = json.loads((ROOT / metrics).read_text(encoding="utf-8"))
+        found = violations(produced, json.loads(committed(metrics)), tolerances[metrics])
+        found += stale(lock, committed(lock), committed)
+        print("\n".join(f"{metrics}: {line}" for line in found) or f"{metrics}: agrees with the committed one")
+        wrong |= bool(found)
+    return int(wrong)
 
 
 def committed(path: str) -> bytes:
@@ -36,16 +40,14 @@ def committed(path: str) -> bytes:
     return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, check=True, capture_output=True).stdout
 
 
-def stale(lock: bytes, read: Callable[[str], bytes]) -> list[str]:
-    """One line for each stage whose source files are not those that `lock` says it ran with."""
+def stale(name: str, lock: bytes, read: Callable[[str], bytes]) -> list[str]:
+    """One line for each stage whose source files are not those that `lock`, the file `name`, says it ran with."""
     found = []
     for stage, record in YAML(typ="safe").load(lock)["stages"].items():
         sources = [dep for dep in record["deps"] if dep["path"].startswith("src/")]
         changed = [dep["path"] for dep in sources if hashlib.md5(read(dep["path"])).hexdigest() != dep["md5"]]
         if changed:
-            found.append(
-                f"dvc.lock: {stage}: {changed[0]} changed after it ran; run dvc repro and commit what it writes"
-            )
+            found.append(f"{name}: {stage}: {changed[0]} changed after it ran; run dvc repro and commit what it writes")
     return found
 
 
@@ -56,11 +58,22 @@ def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:
         pair = produced[name], committed[name]
         if name in tolerances["closed_form"]:
             found += unequal(name, *pair, tolerances["closed_form_tolerance"])
-        elif name in tolerances["exact"] or not (isinstance(committed[name], dict) and "r2" in committed[name]):
+        elif name in tolerances["exact"] or not is_scored(committed[name]):
             found += unequal(name, *pair, 0)
+        elif "r2" in committed[name]:
+            found += trained(name, "r2", *pair) + unparsed(name, *pair, tolerances["parse_rate"])
         else:
-            found += trained(name, *pair, tolerances["parse_rate"])
+            found += [f"{name}.{kind}: in one of the two only" for kind in sorted(pair[0].keys() ^ pair[1].keys())]
+            for kind in pair[0].keys() & pair[1].keys():
+                found += trained(f"{name}.{kind}", "top1", pair[0][kind], pair[1][kind], tolerances["without_interval"])
     return sorted(found)
+
+
+def is_scored(group: object) -> bool:
+    """Whether `group` has a score that a training may move: R2, or accuracies of several kinds of test."""
+    return isinstance(group, dict) and (
+        "r2" in group or (bool(group) and all(isinstance(kind, dict) and "top1" in kind for kind in group.values()))
+    )
 
 
 def unequal(name: str, produced: object, committed: object, tolerance: float) -> list[str]:
@@ -76,17 +89,23 @@ def unequal(name: str, produced: object, committed: object, tolerance: float) ->
     return [] if close else [f"{name}: found {produced}, expected {committed} within {tolerance}"]
 
 
-def trained(name: str, produced: dict, committed: dict, parse_rate: float) -> list[str]:
-    """R2 outside the committed interval, another number of tiles, words that do not parse."""
+def trained(name: str, score: str, produced: dict, committed: dict, without: float | None = None) -> list[str]:
+    """A score outside the committed interval (where none was given, farther than `without`), or of other rows."""
     found = unequal(f"{name}.n", produced.get("n"), committed.get("n"), 0)
-    low, high, r2 = committed["r2_low"], committed["r2_high"], produced.get("r2")
-    if not (is_number(low) and is_number(high) and is_number(r2) and low <= r2 <= high):
-        found.append(f"{name}.r2: found {r2}, expected {low} to {high}")
-    if "parse_rate" in committed:
-        rate = produced.get("parse_rate")
-        if not (is_number(rate) and rate >= parse_rate):
-            found.append(f"{name}.parse_rate: found {rate}, expected at least {parse_rate}")
+    low, high, value = committed[f"{score}_low"], committed[f"{score}_high"], produced.get(score)
+    if low is None and without is not None:
+        return found + unequal(f"{name}.{score}", value, committed[score], without)
+    if not (is_number(low) and is_number(high) and is_number(value) and low <= value <= high):
+        found.append(f"{name}.{score}: found {value}, expected {low} to {high}")
     return found
+
+
+def unparsed(name: str, produced: dict, committed: dict, parse_rate: float) -> list[str]:
+    """Words that do not parse."""
+    rate = produced.get("parse_rate")
+    if "parse_rate" in committed and not (is_number(rate) and rate >= parse_rate):
+        return [f"{name}.parse_rate: found {rate}, expected at least {parse_rate}"]
+    return []
 
 
 def is_number(value: object) -> bool:

@@ -6,7 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from src.core.params import validate
-from src.population.params import Params
+from src.population import params as population
+from src.species import params as species
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,15 +16,27 @@ ROOT = Path(__file__).parents[1]
 def make_params():
     """`make_params({"split.fold": 1})` -> the committed params.yaml with those keys changed, validated."""
 
-    def make(changes: dict | None = None) -> Params:
+    def make(changes: dict | None = None) -> population.Params:
         values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         values["split"]["lock"] = None  # the committed one locks places of the sample
-        for key, value in (changes or {}).items():
-            *sections, name = key.split(".")
-            target = values
-            for section in sections:
-                target = target[section]
-            target[name] = value
-        return validate(values, Params, where="params.yaml")
+        _change(values, changes)
+        return validate(values, population.Params, where="params.yaml")
 
     return make
+
+
+def species_params(changes: dict | None = None) -> species.Params:
+    """`species_params({"split.squares": 3})` -> the committed params of species with those keys changed, validated."""
+    path = ROOT / "pipelines/species/params.yaml"
+    values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    _change(values, changes)
+    return validate(values, species.Params, where=path.name)
+
+
+def _change(values: dict, changes: dict | None) -> None:
+    for key, value in (changes or {}).items():
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            target = target[section]
+        target[name] = value

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,21 +14,70 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")
-STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-PARAMS = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 # Where scratch lies and who else watches change no result, so no stage runs again for them: not in dvc.yaml.
 WITHOUT_EFFECT = {"checkpoint_root", "report_to"}
 TEMPLATES = {
     "src/core/report.py": "src/core/templates/report.html",
     "src/population/card.py": "src/population/templates/model_card.md",
 }
-SCRIPTS = {name: ROOT / f"src/population/{name}.py" for name in STAGES}
 # Lines; a file over about 300 wants splitting (design.md).
 LONGEST = 320
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """One dvc.yaml with the params.yaml beside it."""
+
+    name: str
+    folder: Path
+
+    @property
+    def dvc(self) -> Path:
+        return self.folder / "dvc.yaml"
+
+    @property
+    def params_file(self) -> Path:
+        return self.folder / "params.yaml"
+
+    @property
+    def stages(self) -> dict:
+        return load(self.dvc)["stages"]
+
+    @property
+    def params(self) -> dict:
+        return load(self.params_file)
+
+    @property
+    def scripts(self) -> dict[str, Path]:
+        return {stage: ROOT / f"src/{self.name}/{stage}.py" for stage in self.stages}
+
+    def listed_params(self, stage: str) -> list[str]:
+        """What dvc.yaml says the stage reads; beside the root, keys stand below the path of their file."""
+        entries = self.stages[stage]["params"]
+        if self.folder == ROOT:
+            return entries
+        (by_file,) = entries
+        assert list(by_file) == [relative(self.params_file)]
+        return by_file[relative(self.params_file)]
+
+
+@cache
+def load(path: Path) -> dict:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+PIPELINES = {"population": Pipeline("population", ROOT)}
+PIPELINES |= {path.parent.name: Pipeline(path.parent.name, path.parent) for path in ROOT.glob("pipelines/*/dvc.yaml")}
+SCRIPTS = {path for pipeline in PIPELINES.values() for path in pipeline.scripts.values()}
+EVERY_STAGE = pytest.mark.parametrize(
+    "pipeline, stage",
+    [(pipeline, stage) for pipeline in PIPELINES.values() for stage in pipeline.stages],
+    ids=lambda value: getattr(value, "name", value),
+)
 
 
 @cache
@@ -60,9 +110,9 @@ def leaves(values: object, prefix: str = "") -> set[str]:
     return set().union(*(leaves(value, f"{prefix}.{key}".lstrip(".")) for key, value in values.items()))
 
 
-def below(chain: str) -> set[str]:
-    """The leaves of params.yaml that the dotted `chain` reads; what follows a known key is no key (model_dump)."""
-    values, known = PARAMS, []
+def below(chain: str, params: dict) -> set[str]:
+    """The leaves of `params` that the dotted `chain` reads; what follows a known key is no key (model_dump)."""
+    values, known = params, []
     for part in chain.split("."):
         if not isinstance(values, dict) or part not in values:
             break
@@ -81,15 +131,18 @@ def chains(path: Path) -> set[str]:
 
 
 def test_the_reading_of_imports_sees_lazy_ones_and_submodules():
-    assert ROOT / "src/population/inference.py" in imports(SCRIPTS["evaluate"])
+    scripts = PIPELINES["population"].scripts
+    assert ROOT / "src/population/inference.py" in imports(scripts["evaluate"])
     assert ROOT / "src/core/files.py" in imports(ROOT / "src/core/store.py")
-    assert ROOT / "src/core/sensors.py" in reached(SCRIPTS["split"])
+    assert ROOT / "src/core/sensors.py" in reached(scripts["split"])
 
 
 def test_the_reading_of_params_sees_sections_and_keys():
-    assert "threads" in chains(SCRIPTS["pca"]) and "split.use" in chains(SCRIPTS["split"])
-    assert below("split.fold") == {"split.fold"} and "model.tiny.patch_size" in below("model.model_dump")
-    assert below("no_such_section") == set()
+    scripts, params = PIPELINES["population"].scripts, PIPELINES["population"].params
+    assert "threads" in chains(scripts["pca"]) and "split.use" in chains(scripts["split"])
+    assert below("split.fold", params) == {"split.fold"}
+    assert "model.tiny.patch_size" in below("model.model_dump", params)
+    assert below("no_such_section", params) == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -100,61 +153,67 @@ def test_imports_go_one_way(path):
             assert file.parent.name == "core", f"{relative(path)} imports {relative(file)}: core knows no pipeline"
         else:
             assert file.parent.name in ("core", package), f"{relative(path)} imports {relative(file)}"
-        assert file not in SCRIPTS.values(), f"{relative(path)} imports the stage script {relative(file)}"
+        assert file not in SCRIPTS, f"{relative(path)} imports the stage script {relative(file)}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_the_imported_files(stage):
-    listed = [dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")]
-    needed = {relative(file) for file in reached(SCRIPTS[stage])}
+@EVERY_STAGE
+def test_deps_are_the_imported_files(pipeline, stage):
+    listed = [dep for dep in pipeline.stages[stage]["deps"] if dep.startswith("src/")]
+    needed = {relative(file) for file in reached(pipeline.scripts[stage])}
     needed |= {template for file, template in TEMPLATES.items() if file in needed}
     assert sorted(listed) == sorted(needed)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_params_are_the_keys_that_are_read(stage):
-    interpolated = set(re.findall(r"\$\{(.+?)\}", STAGES[stage]["cmd"]))
-    read = set().union(*map(below, chains(SCRIPTS[stage]) | interpolated)) - WITHOUT_EFFECT
-    listed = set().union(*(below(key) for key in STAGES[stage]["params"]))
+@EVERY_STAGE
+def test_params_are_the_keys_that_are_read(pipeline, stage):
+    params, keys = pipeline.params, pipeline.listed_params(stage)
+    interpolated = set(re.findall(r"\$\{(.+?)\}", pipeline.stages[stage]["cmd"]))
+    used = chains(pipeline.scripts[stage]) | interpolated
+    read = set().union(*(below(chain, params) for chain in used)) - WITHOUT_EFFECT
+    listed = set().union(*(below(key, params) for key in keys))
     assert listed == read
-    assert all(key in leaves(PARAMS) or isinstance(PARAMS.get(key), dict) for key in STAGES[stage]["params"])
+    assert all(key in leaves(params) or isinstance(params.get(key), dict) for key in keys)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_path_of_the_command_is_a_dep_or_an_output(stage):
+@EVERY_STAGE
+def test_every_path_of_the_command_is_a_dep_or_an_output(pipeline, stage):
     """An input that the command names and `deps` does not would change unnoticed."""
-    command = STAGES[stage]["cmd"]
-    assert f"-m src.population.{stage} " in command
-    paths = set(re.findall(r"--\S+ (\S+)", command))
+    about = pipeline.stages[stage]
+    assert f"-m src.{pipeline.name}.{stage} " in about["cmd"]
+    paths = set(re.findall(r"--\S+ (\S+)", about["cmd"]))
+    if pipeline.folder != ROOT:
+        assert about["wdir"] == "../.." and f"--params {relative(pipeline.params_file)} " in about["cmd"]
+        paths.remove(relative(pipeline.params_file))  # whose keys are listed one by one
     outputs = {
         next(iter(out)) if isinstance(out, dict) else out
         for kind in ("outs", "metrics", "plots")
-        for out in STAGES[stage].get(kind, [])
+        for out in about.get(kind, [])
     }
-    deps = set(STAGES[stage]["deps"])
+    deps = set(about["deps"])
     for path in paths - outputs - deps:
         assert any(dep.startswith(f"{path}/") for dep in deps), f"{path} is neither a dep nor an output"
     assert outputs <= paths
-    assert STAGES[stage]["desc"]
+    assert about["desc"]
 
 
-def test_help_needs_neither_torch_nor_transformers():
-    stages = ["preprocess", "split", "pca", "pretrain", "sft", "prefs", "dpo", "evaluate"]
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_help_needs_neither_torch_nor_transformers(pipeline):
     # One process for all: what the first imports, the later ones find, so the first guilty stage is named.
+    modules = [f"src.{pipeline.name}.{stage}" for stage in pipeline.stages]
     program = (
         "import contextlib, io, json, runpy, sys\n"
         "seen = {}\n"
-        f"for stage in {stages}:\n"
-        "    sys.argv = [stage, '--help']\n"
+        f"for module in {modules}:\n"
+        "    sys.argv = [module, '--help']\n"
         "    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):\n"
-        "        runpy.run_module('src.population.' + stage, run_name='__main__')\n"
+        "        runpy.run_module(module, run_name='__main__')\n"
         "    heavy = [name for name in ('torch', 'transformers') if name in sys.modules]\n"
-        "    seen[stage] = [heavy, '--dry-run' in text.getvalue()]\n"
+        "    seen[module] = [heavy, '--dry-run' in text.getvalue()]\n"
         "print(json.dumps(seen))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {stage: [[], True] for stage in stages}
+    assert json.loads(done.stdout) == {module: [[], True] for module in modules}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -180,11 +239,12 @@ def test_no_file_names_a_registry():
         assert not hit, f"{relative(path)} names {hit.group()}"
 
 
-def test_every_param_says_why():
-    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_every_param_says_why(pipeline):
+    lines = pipeline.params_file.read_text(encoding="utf-8").splitlines()
     bare = []
     for number, line in enumerate(lines):
         key = re.match(r"\s*(\w+):\s*[^\s#]", line)  # a key with a value; sections are named by what they hold
         if key and "#" not in line and not lines[number - 1].lstrip().startswith("#"):
             bare.append(f"{number + 1}: {line.strip()}")
-    assert not bare, "params.yaml, no comment at\n" + "\n".join(bare)
+    assert not bare, f"{pipeline.params_file}, no comment at\n" + "\n".join(bare)

@@ -13,7 +13,8 @@ spec = importlib.util.spec_from_file_location("compare", ROOT / ".ci/compare.py"
 compare = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compare)
 
-TOLERANCES = json.loads((ROOT / ".ci/tolerances.json").read_text())
+BY_FILE = json.loads((ROOT / ".ci/tolerances.json").read_text())
+TOLERANCES = BY_FILE["metrics/population.json"]
 COMMITTED = {
     "audit": {"shared_places": 0, "nearest_train_test_km": 101.25},
     "ridge": {"r2": 0.3, "pearson_r": None, "n": 130},
@@ -73,23 +74,55 @@ def test_an_interval_that_was_not_given_is_no_licence():
 def test_main_compares_with_the_last_commit(tmp_path, monkeypatch, capsys):
     def show(command, **options):
         text = "stages: {}" if command[2].endswith("dvc.lock") else json.dumps(COMMITTED)
-        return SimpleNamespace(stdout=text.encode())
+        return SimpleNamespace(stdout=(text if "species" not in command[2] or "lock" in command[2] else "{}").encode())
 
     (tmp_path / ".ci").mkdir()
-    (tmp_path / ".ci/tolerances.json").write_text(json.dumps(TOLERANCES))
+    (tmp_path / ".ci/tolerances.json").write_text(json.dumps(BY_FILE))
     (tmp_path / "metrics").mkdir()
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     monkeypatch.setattr(compare.subprocess, "run", show)
-    (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED))
+    (tmp_path / "metrics/species.json").write_text("{}")
+    (tmp_path / "metrics/population.json").write_text(json.dumps(COMMITTED))
     assert compare.main() == 0
-    (tmp_path / compare.METRICS).write_text(json.dumps(COMMITTED | {"audit": {}}))
+    (tmp_path / "metrics/population.json").write_text(json.dumps(COMMITTED | {"audit": {}}))
     assert compare.main() == 1
-    assert "audit.shared_places: found None" in capsys.readouterr().out
+    assert "metrics/population.json: audit.shared_places: found None" in capsys.readouterr().out
 
 
-def test_the_committed_metrics_agree_with_themselves_and_plain_values_are_exact():
+@pytest.mark.parametrize(
+    ("kind", "score", "line"),
+    [
+        ("temporal", 0.7, None),
+        ("temporal", 0.71, "vision.temporal.top1: found 0.71, expected 0.5 to 0.7"),
+        ("both", 0.55, None),
+        ("both", 0.61, "vision.both.top1: found 0.61, expected 0.5 within 0.1"),
+    ],
+)
+def test_accuracies_stay_in_their_interval_or_near_where_there_is_none(kind, score, line):
+    committed = {
+        "vision": {
+            "temporal": {"n": 400, "top1": 0.6, "top1_low": 0.5, "top1_high": 0.7},
+            "both": {"n": 20, "top1": 0.5, "top1_low": None, "top1_high": None},
+        }
+    }
+    produced = copy.deepcopy(committed)
+    produced["vision"][kind]["top1"] = score
+    found = compare.violations(produced, committed, BY_FILE["metrics/species.json"])
+    assert found == ([line] if line else [])
+    del produced["vision"][kind]
+    assert f"vision.{kind}: in one of the two only" in compare.violations(
+        produced, committed, BY_FILE["metrics/species.json"]
+    )
+
+
+@pytest.mark.parametrize("metrics", sorted(BY_FILE))
+def test_the_committed_metrics_agree_with_themselves(metrics):
+    committed = json.loads((ROOT / metrics).read_text(encoding="utf-8"))
+    assert compare.violations(committed, committed, BY_FILE[metrics]) == []
+
+
+def test_plain_values_are_exact():
     committed = json.loads((ROOT / "metrics/population.json").read_text(encoding="utf-8"))
-    assert compare.violations(committed, committed, TOLERANCES) == []
     other = committed | {"fold": committed["fold"] + 1}
     assert compare.violations(other, committed, TOLERANCES) == [f"fold: found {other['fold']}, expected 0 within 0"]
 
@@ -102,7 +135,7 @@ stages:
     - {path: data/x, md5: 0}
     - {path: src/a.py, md5: 0cc175b9c0f1b6a831c399e269772661}
 """
-    assert compare.stale(lock, lambda path: b"a") == []
-    assert compare.stale(lock, lambda path: b"b") == [
+    assert compare.stale("dvc.lock", lock, lambda path: b"a") == []
+    assert compare.stale("dvc.lock", lock, lambda path: b"b") == [
         "dvc.lock: pca: src/a.py changed after it ran; run dvc repro and commit what it writes"
     ]

@@ -8,6 +8,7 @@ projection lengthens: within r km of it, distances are those on the ground or lo
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from src.core.errors import DataError, ParamsError
 from src.core.geo import SHARPEST_KM, WGS84, pairs_within, to_cartesian
@@ -28,17 +29,20 @@ def choose_squares(
     minimum: int = 1,
     seed: int = 0,
     species: np.ndarray | None = None,
+    spread: float = 1.0,
 ) -> pd.DataFrame:
     """Squares far from each other, by greedy maximin (Gonzalez 1985, Theoretical Computer Science 38).
 
     Candidates are the cells of a grid with at least `minimum` points. The one with most points (or most species) is
-    first; then always the one whose centre's least distance to those chosen is largest, to the metre, ties by points
-    (species) and then from south to north and west to east. Edges of two squares are `apart_km` apart or more.
+    first. Each next one is, of those whose centre's least distance to the chosen ones is at least `spread` times the
+    largest such distance, to the metre, the one with most points (most species that no chosen square holds); ties go
+    to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more.
 
     Args:
         lat, lon: (N,) degrees.
         seed: shifts the grid and does nothing else.
-        species: (N,) names; which squares are best is then decided by how many of them a square holds.
+        species: (N,) names; which squares are best is then decided by how many more of them they cover.
+        spread: 0 < spread <= 1, where 1 is maximin and less trades distance for points (species).
 
     Returns:
         DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), points, and with `species`
@@ -48,17 +52,27 @@ def choose_squares(
         DataError: a coordinate is missing, or the greedy choice ends below `count`, the number it reached being named.
     """
     lat, lon = _finite(lat, lon)
-    cells = _grid_cells(lat, lon, side_km, np.random.default_rng(seed).uniform(size=2))
-    cells = _count_points(cells, lat, lon, side_km, species)
-    cells = cells[cells["points"] >= minimum].sort_values(["lat", "lon"], ignore_index=True)
-    merit = cells["points" if species is None else "species"].to_numpy()
+    cells = _grid_cells(lat, lon, side_km, seed).drop_duplicates("cell")
+    points, holds = _count_points(cells, lat, lon, side_km, species)
+    cells = cells[["lat", "lon"]].assign(points=points)
+    if species is not None:
+        cells["species"] = np.diff(holds.indptr)
+    kept = np.lexsort([cells["lon"], cells["lat"]])
+    kept = kept[points[kept] >= minimum]
+    cells, merit = cells.iloc[kept].reset_index(drop=True), points[kept]
+    if species is not None:
+        holds, unseen = holds[kept], np.ones(holds.shape[1], np.int64)
     position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
     chosen, nearest = [], np.full(len(cells), np.inf)  # km through the Earth; -1 where the edges are too near
     while len(chosen) < count and (nearest >= 0).any():
-        farthest = np.round(nearest, 3)
-        tied = np.flatnonzero(farthest == farthest.max())
-        best = tied[merit[tied].argmax()]
+        if species is not None:
+            merit = holds @ unseen
+        least = np.round(nearest, 3)
+        far = np.flatnonzero((least >= 0) & (least >= spread * least.max()))
+        best = far[np.lexsort([-least[far], -merit[far]])[0]]
         chosen.append(best)
+        if species is not None:
+            unseen[holds[[best]].indices] = 0
         chord = np.linalg.norm(centres - centres[best], axis=1)
         nearest = np.minimum(nearest, chord)
         near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
@@ -118,6 +132,29 @@ def assign_squares(
     return square, near
 
 
+def name_cells(lat: np.ndarray, lon: np.ndarray, *, side_km: float, seed: int = 0) -> np.ndarray:
+    """Each point's cell "row,column" in the grid from which `choose_squares` takes its candidates, (N,) str.
+
+    Args:
+        lat, lon: (N,) degrees.
+    """
+    return _grid_cells(*_finite(lat, lon), side_km, seed)["cell"].to_numpy()
+
+
+def outline(lat: float, lon: float, *, side_km: float, beyond_km: float = 0.0) -> np.ndarray:
+    """Ring of a square's corners, or of all that is within `beyond_km` of it: (P, 2) lat, lon in degrees.
+
+    Corners are the north-east one, then counter-clockwise; with `beyond_km` each is an arc of 13 points. Longitudes
+    stay within 180 degrees of the centre's, so that a ring may end beyond ±180 and is never torn.
+    """
+    quarters = np.repeat(np.arange(4), 13 if beyond_km else 1) * np.pi / 2
+    arcs = quarters + np.tile(np.linspace(0, np.pi / 2, 13), 4) if beyond_km else quarters
+    x, y = (side_km / np.sqrt(2) * turn(quarters + np.pi / 4) + beyond_km * turn(arcs) for turn in (np.cos, np.sin))
+    start = np.full(len(x), lon), np.full(len(x), lat)
+    east, north, _ = WGS84.fwd(*start, np.degrees(np.arctan2(x, y)), np.hypot(x, y) * 1000)
+    return np.stack([north, lon + (np.asarray(east) - lon + 180) % 360 - 180], axis=1)
+
+
 def offsets_km(
     lat: np.ndarray | float, lon: np.ndarray | float, other_lat: np.ndarray, other_lon: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +178,9 @@ def _finite(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lat, lon
 
 
-def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, shift: np.ndarray) -> pd.DataFrame:
-    """lat, lon of the centres of the cells, `side_km` or a little less wide and high, that hold a point."""
+def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, seed: int) -> pd.DataFrame:
+    """The cell of every point, `side_km` or a little less wide and high: its name, and lat, lon of its centre."""
+    shift = np.random.default_rng(seed).uniform(size=2)
     height = side_km / LONGEST_DEGREE_KM
     row = np.floor((lat + 90) / height + shift[0])
     centre = (row + 0.5 - shift[0]) * height - 90
@@ -151,26 +189,28 @@ def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, shift: np.ndar
     round_km = 2 * np.pi * WGS84.a / 1000 * np.cos(longest) / np.sqrt(1 - WGS84.es * np.sin(longest) ** 2)
     columns = np.ceil(np.maximum(round_km / side_km, 1))
     column = np.floor((lon + 180) / 360 * columns + shift[1]) % columns
-    cells, first = np.unique(row + 1j * column, return_index=True)
+    cells, first, which = np.unique(row + 1j * column, return_index=True, return_inverse=True)
     east = (cells.imag + 0.5 - shift[1]) / columns[first] * 360
-    return pd.DataFrame({"lat": np.clip(centre[first], -90, 90), "lon": east % 360 - 180})
+    names = np.array([f"{cell.real:.0f},{cell.imag:.0f}" for cell in cells], dtype=object)
+    found = {"cell": names, "lat": np.clip(centre[first], -90, 90), "lon": east % 360 - 180}
+    return pd.DataFrame({name: values[which] for name, values in found.items()})
 
 
 def _count_points(
     cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, species: np.ndarray | None
-) -> pd.DataFrame:
-    """`cells` with the number of points, and of species, in the square around each centre."""
+) -> tuple[np.ndarray, csr_array | None]:
+    """Points in the square around each centre, (C,) int64, and which species they are, (C, S) of 0 and 1."""
     cell, point, km = pairs_within(cells["lat"], cells["lon"], lat, lon, side_km / np.sqrt(2))
     edge = np.flatnonzero(km > side_km / 2)
     at = cells.iloc[cell[edge]]
     outside = _from_square(*offsets_km(at["lat"], at["lon"], lat[point[edge]], lon[point[edge]]), side_km / 2)[0] > 0
     cell, point = np.delete(cell, edge[outside]), np.delete(point, edge[outside])
-    cells = cells.assign(points=np.bincount(cell, minlength=len(cells)))
-    if species is not None:
-        names, code = np.unique(species, return_inverse=True)
-        distinct = np.unique(cell * len(names) + code[point]) // len(names)
-        cells["species"] = np.bincount(distinct, minlength=len(cells))
-    return cells
+    points = np.bincount(cell, minlength=len(cells))
+    if species is None:
+        return points, None
+    names, code = np.unique(species, return_inverse=True)
+    distinct = np.divmod(np.unique(cell * len(names) + code[point]), len(names))
+    return points, csr_array((np.ones(len(distinct[0]), np.int64), distinct), shape=(len(cells), len(names)))
 
 
 def _gaps_km(centre: np.ndarray, others: np.ndarray, side_km: float) -> np.ndarray:

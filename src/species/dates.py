@@ -1,0 +1,85 @@
+"""The days that a record's date allows.
+
+Darwin Core's eventDate is ISO 8601: a day, a month, a year, or an interval of them, whose end may leave out what it
+shares with the beginning (2009-02-12/15). https://dwc.tdwg.org/terms/#dwc:eventDate
+"""
+
+import re
+from calendar import monthrange
+from datetime import date, datetime, timedelta, timezone
+
+EPOCH = date(1970, 1, 1).toordinal()
+CLOCK = r"[0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2}(?:[.,][0-9]+)?)?)?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+MOMENT = re.compile(rf"([0-9]{{4}})(?:-([0-9]{{2}})(?:-([0-9]{{2}})(?:[T ]{CLOCK})?)?)?")
+CLOCK_ALONE = re.compile(rf"(?=[0-9]{{2}}:){CLOCK}")
+SHORT_END = re.compile(rf"([0-9]{{2}}(?:-[0-9]{{2}})?)(?:[T ]{CLOCK})?")
+DAY_AND_MONTH = re.compile(r"[0-9]{1,2}([/.-])[0-9]{1,2}\1[0-9]{2,4}")
+YEAR = re.compile(r"([0-9]{4})(?:\.0*)?")  # 2024.0 is what a spreadsheet or pandas makes of a column with blanks
+
+
+class NotADate(ValueError):
+    """Says why, without the text, so that equal reasons can be counted."""
+
+
+def days(event_date: str, year: str) -> tuple[int, int, int]:
+    """(first, last, begin of last) in days since 1970-01-01, both ends inclusive.
+
+    The day is the one written, in the zone it was written in. `begin of last` is the first day of the interval's end:
+    2025 begins on 1 January, so that a year that has not ended lies not in the future.
+
+    Args:
+        event_date: eventDate, or "".
+        year: column year, or ""; used where eventDate is blank, and otherwise checked against it.
+
+    Raises:
+        NotADate: why not.
+    """
+    numeral = YEAR.fullmatch(year)
+    if year and not numeral:
+        raise NotADate("not a year")
+    if not event_date and not year:
+        raise NotADate("missing")
+    begin, _, end = (event_date or numeral[1]).partition("/")
+    if DAY_AND_MONTH.fullmatch(event_date):
+        raise NotADate("day and month cannot be told apart, expected year-month-day")
+    first, last = moment(begin)
+    last_begin = first
+    if end:
+        last_begin, last = (first, last) if CLOCK_ALONE.fullmatch(end) else moment(complete_end(begin, end))
+    if last < first:
+        raise NotADate("interval ends before it begins")
+    if numeral and not on(first).year <= int(numeral[1]) <= on(last).year:
+        raise NotADate("eventDate and year disagree")
+    return first, last, last_begin
+
+
+def moment(text: str) -> tuple[int, int]:
+    """First and last day of a day, month or year."""
+    match = MOMENT.fullmatch(text)
+    if match is None:
+        raise NotADate("not an ISO 8601 date")
+    year, month, day = (int(part) if part else None for part in match.groups())
+    try:
+        first = date(year, month or 1, day or 1)
+        last = date(year, month or 12, day or monthrange(year, month or 12)[1])
+    except ValueError as error:
+        raise NotADate("no such day in the calendar") from error
+    return first.toordinal() - EPOCH, last.toordinal() - EPOCH
+
+
+def complete_end(begin: str, end: str) -> str:
+    """An interval's end with what it shares with its beginning."""
+    short, begin = SHORT_END.fullmatch(end), begin[:10]
+    if short is None or len(begin) - len(short[1]) < len("2009-"):  # 1999/05 may mean a month, or 1905
+        return end
+    return begin[: -len(short[1])] + short[1]
+
+
+def on(day: int) -> date:
+    """The date of a day since 1970-01-01."""
+    return date.fromordinal(day + EPOCH)
+
+
+def today() -> int:
+    """The latest day that has begun anywhere on Earth, in days since 1970-01-01."""
+    return datetime.now(timezone(timedelta(hours=14))).date().toordinal() - EPOCH

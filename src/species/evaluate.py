@@ -1,0 +1,146 @@
+"""Score every model and baseline on unseen places and years, draw, and write the report.
+
+    python -m src.species.evaluate --params pipelines/species/params.yaml --store data/species/store \\
+        --split data/species/split --baselines data/species/baselines --controls data/species/controls \\
+        --train models/species/train --crossmodal models/species/crossmodal --curves plots/species \\
+        --metrics metrics/species.json --out reports/species --plots plots/species/evaluate
+
+Writes metrics/species.json (group -> kind of test -> scores with intervals), figures, and index.html with
+predictions.parquet (the named species of every held-out record, a column per group) beside it. All groups are scored
+on the same rows: test records that have every stored embedding.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.core import classification, files, metrics, run
+from src.species import figures, page, predictions, scoring, task
+from src.species.params import Params
+from src.species.results import MAIN, MEANING
+
+
+def main(params, inputs, out, dry_run=False):
+    """Store, split and predictions -> metrics, figures, report."""
+    study = task.read(inputs.store, inputs.split)
+    facts, audit = files.read_json(inputs.split / "split.json"), files.read_json(inputs.split / "audit.json")
+    found = {}
+    for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
+        found |= predictions.read(folder, study)
+    groups = {name: found[name] for name in MEANING if name in found}
+    held = scoring.Held(study)
+    counts = {kind: int(held.test(kind).sum()) for kind in (*task.KINDS, "all")}
+    print(f"evaluate: test records with every embedding {counts}, {len(study.classes)} species, groups {list(groups)}")
+    if dry_run:
+        return
+
+    settings = params.evaluate
+    scores = {
+        "simulated": study.store.manifest["simulated"],
+        "classes": len(study.classes),
+        "records": facts["counts"],
+        "audit": audit,
+        **scoring.score_groups(held, groups, settings.calibration_bins),
+        "incomplete": scoring.score_incomplete(held, groups),
+        "paired": scoring.score_pairs(held, groups),
+        "validation": scoring.score_validation(held, groups),
+        "controls": files.read_json(inputs.controls / "controls.json"),
+        "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
+        "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
+    }
+    main_groups = {name: groups[name] for name in MAIN if name in groups}
+    bins = {
+        "frequency": scoring.score_bins(held, main_groups, held.frequency, settings.frequency, task.KINDS),
+        "distance": scoring.score_bins(held, main_groups, held.distance_km, settings.distance_km, task.KINDS),
+    }
+    scores, bins = metrics.rounded(scores), metrics.rounded(bins)
+    with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
+        predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
+        files.write_json(report / "bins.json", bins)
+        draw(plots, study, held, groups, scores, bins, facts, settings)
+        used = {"data": params.data.model_dump(), "split": params.split.model_dump(), "evaluate": settings.model_dump()}
+        page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs)
+    files.write_json(out.metrics, scores)
+    for name in groups:
+        line = "  ".join(f"{kind} {score['top1']:.3f}" for kind, score in scores[name].items())
+        print(f"{name:<20} top-1: {line}")
+    print(f"report: {out.out}/index.html")
+
+
+def predicted_table(study: task.Task, held: scoring.Held, groups: dict[str, np.ndarray]) -> pd.DataFrame:
+    """id, role, kind, species of every held-out record, and the species each group names; None without an answer."""
+    table = study.observations.iloc[study.held_out][["id", "role", "kind", "species"]].reset_index(drop=True)
+    for name, values in groups.items():
+        answered = np.isfinite(values).all(axis=1)
+        named = study.classes[np.where(answered[:, None], values, 0).argmax(axis=1)].astype(object)
+        table[name] = np.where(answered, named, None)
+    return table.assign(complete=held.complete)
+
+
+def draw(
+    folder: Path,
+    study: task.Task,
+    held: scoring.Held,
+    groups: dict[str, np.ndarray],
+    scores: dict,
+    bins: dict,
+    facts: dict,
+    settings,
+) -> None:
+    """The PNGs of plots/species/evaluate."""
+    note = "simulated records; " if scores["simulated"] else ""
+    figures.draw_scores(
+        folder / "scores.png",
+        {MEANING[name]: scores[name] for name in groups},
+        f"Which species? ({note}{len(study.classes)} species, lines: 95 % intervals)",
+    )
+    figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
+    figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
+    rows, best = held.test("all"), next(name for name in MAIN if name in groups)
+    named = study.classes[groups[best][rows].argmax(axis=1)]
+    common = study.observations["species"].iloc[study.train].value_counts(sort=False).sort_index()
+    names = list(common.sort_values(ascending=False, kind="stable").index[: settings.commonest])
+    figures.draw_confusion(
+        folder / "confusion.png",
+        held.species[rows],
+        named,
+        names,
+        f"The {len(names)} commonest species, {MEANING[best]}, all test records",
+    )
+    figures.draw_calibration(
+        folder / "calibration.png",
+        {
+            name: classification.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
+            for name in MAIN
+            if name in groups
+        },
+        {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in MAIN if name in groups},
+    )
+    tested = study.observations.iloc[study.held_out[rows]]
+    figures.draw_accuracy_map(
+        folder / "accuracy_map.png",
+        tested.assign(right=named == held.species[rows])[["lat", "lon", "right", "square"]],
+        study.observations.iloc[study.train][["lat", "lon"]],
+        facts["squares"],
+        f"Where {MEANING[best]} names the species ({note}per square: share of its test records)",
+    )
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="species.evaluate",
+        doc=__doc__,
+        inputs={
+            "store": "folder that ingest wrote",
+            "split": "folder that split wrote",
+            "baselines": "folder that baselines wrote",
+            "controls": "folder that controls wrote",
+            "train": "models that train wrote",
+            "crossmodal": "model that crossmodal wrote",
+            "curves": "folder with the curves of train and crossmodal",
+        },
+        outputs={"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"},
+    )

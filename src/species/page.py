@@ -1,0 +1,152 @@
+"""reports/species/index.html: what evaluate found, in the order in which a reviewer asks."""
+
+import json
+from pathlib import Path
+
+from src.core import report
+from src.core.report import Figure, Section, Table
+from src.species import results
+from src.species.task import Task
+
+SIMULATED = (
+    "These observations and embeddings are simulated: they show that the pipeline works and what its tests can see, "
+    "and say nothing of real species."
+)
+
+
+def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: dict, plots: Path, inputs) -> None:
+    """The page; `inputs` has the folders split, controls and curves, whose figures it shows."""
+    lead = "Which species was observed, told from embeddings on places and years that no model has seen."
+    if scores["simulated"]:
+        lead += " " + SIMULATED
+    sections = [
+        result_section(scores, plots),
+        Section(
+            "Rare species, and distance to training",
+            ["Bins with fewer than ten regions (or dates) have no interval."],
+            [*bin_tables(bins)],
+            [
+                Figure(plots / "by_frequency.png", "Top-1 accuracy by the number of training records of the species"),
+                Figure(plots / "by_distance.png", "Top-1 accuracy by the distance to the nearest training record"),
+            ],
+        ),
+        Section(
+            "What is mistaken for what, where, and how surely",
+            [],
+            [],
+            [
+                Figure(plots / "confusion.png", "Confusion of the commonest species; last column: any other"),
+                Figure(plots / "accuracy_map.png", "Test records named rightly and wrongly, and each held-out square"),
+                Figure(plots / "calibration.png", "Stated probability against accuracy; dots as large as their bin"),
+            ],
+        ),
+        controls_section(scores["controls"], inputs.controls),
+        crossmodal_section(scores),
+        split_section(facts, scores["audit"], inputs.split),
+        training_section(scores, inputs.curves),
+        data_section(task),
+        Section("Parameters", [json.dumps(used, ensure_ascii=False)]),
+    ]
+    report.write(path, "Species from embeddings, on unseen places and years", lead, sections)
+
+
+def result_section(scores: dict, plots: Path) -> Section:
+    """Accuracies, differences and all other scores."""
+    paragraphs = [
+        "Every group is scored on the same records, those with every stored embedding. Intervals leave out one unit "
+        "at a time (jackknife, Student's t): a held-out square; at known places a grid cell or a date, whichever is "
+        "wider.",
+        "Species without a training record cannot be named: they count as wrong, and are left out of log loss and "
+        "calibration.",
+    ]
+    if scores["incomplete"]:
+        found = ", ".join(f"{name} {score['top1']:.2f} of {score['n']}" for name, score in scores["incomplete"].items())
+        paragraphs.append(f"Top-1 accuracy on the test records that lack a modality: {found}.")
+    tables = [results.accuracy_table(scores)]
+    tables += [results.paired_table(scores["paired"])] if scores["paired"] else []
+    return Section(
+        "Result",
+        paragraphs,
+        [*tables, *results.detail_tables(scores)],
+        [Figure(plots / "scores.png", "Top-1 accuracy of every group on the three kinds of test")],
+    )
+
+
+def bin_tables(bins: dict) -> list[Table]:
+    """Top-1 accuracy in each bin, a table per division and kind."""
+    captions = {"frequency": "By training records of the species", "distance": "By km to the nearest training record"}
+    tables = []
+    for name, kinds in bins.items():
+        for kind, groups in kinds.items():
+            first = next(iter(groups.values()))
+            header = ["group", *(f"{bin_['label']} (n = {bin_['n']})" for bin_ in first)]
+            rows = [[group, *(report.cell_interval(bin_, "top1") for bin_ in found)] for group, found in groups.items()]
+            tables.append(Table(f"{captions[name]}: {results.KIND[kind]}", header, rows))
+    return tables
+
+
+def controls_section(controls: dict, folder: Path) -> Section:
+    """What leaks are worth."""
+    return Section(
+        "Controls: what a leak is worth",
+        [
+            "Cheap models, fitted again under each split. Shuffled embeddings should name no more than the majority does."
+        ],
+        [results.flat_table("Top-1 accuracy under each split", controls)],
+        [Figure(folder / "controls.png", "Accuracy of cheap models under our split and under leaking ones")],
+    )
+
+
+def crossmodal_section(scores: dict) -> Section:
+    """Reconstruction beside its nulls, retrieval beside chance."""
+    return Section(
+        "One modality from the other",
+        ["Errors are in units of the training variance: 1 is what the training mean scores."],
+        [
+            results.flat_table("Reconstruction of the masked modality", scores["reconstruction"]),
+            results.flat_table("Retrieval among the test records of a kind", scores["retrieval"]),
+        ],
+    )
+
+
+def split_section(facts: dict, audit: dict, folder: Path) -> Section:
+    """Roles, audit, map and distances."""
+    return Section(
+        "Split and audit",
+        ["No buffer was asked for: this split demonstrates a leak." if facts.get("demonstration") else ""],
+        [
+            results.flat_table("Records and species per role", facts["statistics"]),
+            results.flat_table("Leakage audit; a violation stops the stage", audit),
+        ],
+        [
+            Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),
+            Figure(folder / "distances.png", "Distance of test records to the nearest training record"),
+        ],
+    )
+
+
+def training_section(scores: dict, folder: Path) -> Section:
+    """Curves, and what was chosen by."""
+    stages = {"train": "The classifiers", "crossmodal": "The masked autoencoder and the probe"}
+    pictures = {folder / stage / "curves.png": title for stage, title in stages.items()}
+    return Section(
+        "Training",
+        [],
+        [results.validation_table(scores["validation"])],
+        [Figure(path, f"{title}: loss per epoch") for path, title in pictures.items() if path.exists()],
+    )
+
+
+def data_section(task: Task) -> Section:
+    """What was ingested."""
+    manifest, index = task.store.manifest, task.store.index
+    present = {name: int(task.store.present(name).sum()) for name in task.store.modalities}
+    return Section(
+        "Data",
+        [
+            manifest["description"] or "No description (source.json) came with the data.",
+            f"{len(index)} observations of {index['species'].nunique()} species, {index['year'].min()} to "
+            f"{index['year'].max()}; embeddings: {present}; coordinate uncertainty unknown for "
+            f"{int(index['uncertainty_m'].isna().sum())}.",
+        ],
+    )

@@ -1,0 +1,359 @@
+"""The train stage: what its models answer, what they leave out, and that a broken training ends as a whole one."""
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ruamel.yaml import YAML
+from safetensors.numpy import load_file, save_file
+
+from src.core.embeddings import EmbeddingWriter
+from src.core.errors import DataError, Interrupted, ParamsError
+from src.core.params import validate
+from src.species import fitting, networks, predictions, train
+from src.species import task as tasks
+from src.species.params import Params
+
+ROOT = Path(__file__).parents[2]
+WIDTHS = {"language": 12, "vision_pooled": 8}
+SPECIES = 5
+SMALL = {
+    "threads": 1,
+    "train.hidden": 16,
+    "train.epochs": 4,
+    "train.batch_size": 32,
+    "train.lr": 0.01,
+    "train.save_steps": 3,
+}
+
+
+def values(changes: dict) -> dict:
+    """pipelines/species/params.yaml with those keys changed."""
+    content = YAML(typ="safe", pure=True).load((ROOT / "pipelines/species/params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        target = content
+        for section in sections:
+            target = target[section]
+        assert name in target, key
+        target[name] = value
+    return content
+
+
+def small_params(folder: Path, changes: dict | None = None) -> Params:
+    scratch = {"checkpoint_root": str(folder / "checkpoints")}
+    return validate(values(SMALL | scratch | (changes or {})), Params, where="params.yaml")
+
+
+def write_study(
+    folder: Path, count: int = 240, modalities=("language", "vision_pooled"), noise: float = 1.0, seed: int = 0
+) -> Namespace:
+    """A store and a split: species differ in both embeddings, row 0 and 1 lack them all, others lack one of them.
+
+    Rows of one species are held out altogether, so that it cannot be predicted.
+    """
+    generator = np.random.default_rng(seed)
+    species = generator.choice(SPECIES, count, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    role = generator.choice(["train", "validation", "test", "buffer"], count, p=[0.5, 0.2, 0.25, 0.05])
+    role[:4] = ["test", "train", "test", "validation"]
+    species[2:4] = SPECIES  # held out alone
+    kind = np.where(np.isin(role, ["validation", "test"]), generator.choice(list(tasks.KINDS), count), "")
+    index = pd.DataFrame(
+        {
+            "id": [f"{number}_1" for number in range(count)],
+            "lat": generator.uniform(27, 29, count),
+            "lon": generator.uniform(-82, -80, count),
+            "first_day": 18_000 + np.arange(count),
+            "species": [f"species {number}" for number in species],
+        }
+    )
+    shared = generator.normal(size=(count, 4))
+    writer = EmbeddingWriter(folder / "store", {name: (count, WIDTHS[name]) for name in modalities})
+    statistics = {}
+    for name in modalities:
+        width = WIDTHS[name]
+        means = generator.normal(size=(SPECIES + 1, width))
+        rows = (
+            means[species] + shared @ generator.normal(size=(4, width)) + noise * generator.normal(size=(count, width))
+        )
+        rows = 3 * rows + 10  # far from standardised
+        missing = generator.random(count) < 0.1
+        missing[:2], missing[2:4] = True, False
+        writer.array(name)[:] = np.where(missing[:, None], 0, rows)
+        index[f"{name}_row"] = np.where(missing, -1, np.arange(count))
+        used = rows[(role == "train") & ~missing].astype(np.float32)
+        statistics |= {f"{name}_mean": used.mean(0), f"{name}_sd": used.std(0)}
+    writer.finish(index, {"simulated": True})
+    split = folder / "split"
+    split.mkdir()
+    table = pd.DataFrame({"id": index["id"], "role": role, "kind": kind, "square": -1, "cell": "a"})
+    table.assign(nearest_train_km=1.0).to_parquet(split / "split.parquet", index=False)
+    save_file(statistics, split / "statistics.safetensors")
+    return Namespace(store=folder / "store", split=split)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run_train(study, folder, changes=None, dry_run=False) -> Path:
+    out = Namespace(out=folder / "train", plots=folder / "plots")
+    train.main(small_params(folder, changes), study, out, dry_run)
+    return out.out
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def trained(study, tmp_path_factory):
+    """Folder below which the stage ran without a break."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_train(study, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task(study):
+    return tasks.read(study.store, study.split)
+
+
+def log_loss(task, answers, modalities):
+    rows = fitting.learnable(task, modalities)[1]
+    at = np.searchsorted(task.held_out, rows)
+    return -answers[at, task.targets(rows)].mean()
+
+
+def test_every_model_answers_where_it_can_and_nowhere_else(trained, task):
+    found = predictions.read(trained / "train", task.held_out, len(task.classes))
+    assert list(found) == ["both", "language", "vision"] and len(task.classes) == SPECIES
+    for name, answers in found.items():
+        present = np.any([task.store.present(modality, task.held_out) for modality in train.INPUTS[name]], axis=0)
+        assert 0 < (~present).sum() < len(present) and not present[0]
+        np.testing.assert_array_equal(np.isnan(answers), np.repeat(~present[:, None], SPECIES, axis=1))
+        np.testing.assert_allclose(np.exp(answers[present]).sum(1), 1, atol=1e-5)
+    assert np.isfinite(found["both"]).all(1).sum() > np.isfinite(found["language"]).all(1).sum()
+
+
+def test_models_learn_and_the_two_together_know_more(trained, task):
+    found = predictions.read(trained / "train", task.held_out, len(task.classes))
+    rows = task.rows("test")
+    rows = rows[task.store.present("language", rows) & task.store.present("vision_pooled", rows)]
+    rows = rows[task.targets(rows) >= 0]
+    at, targets = np.searchsorted(task.held_out, rows), task.targets(rows)
+    top1 = {name: (answers[at].argmax(1) == targets).mean() for name, answers in found.items()}
+    majority = np.bincount(targets).max() / len(targets)
+    assert top1["language"] > majority + 0.15 and top1["vision"] > majority + 0.1
+    assert top1["both"] > max(top1["language"], top1["vision"])
+
+
+def test_the_summary_is_that_of_the_kept_epoch(trained, task):
+    facts = json.loads((trained / "train" / "summary.json").read_text())
+    found = predictions.read(trained / "train", task.held_out, len(task.classes))
+    for name, modalities in train.INPUTS.items():
+        losses = pd.read_csv(trained / "plots" / name / "plots/metrics/validation/loss.tsv", sep="\t")["loss"]
+        assert facts[name]["epochs"] == len(losses)
+        assert facts[name]["best_epoch"] == losses.argmin() + 1
+        assert facts[name]["validation"]["loss"] == losses.min()
+        assert log_loss(task, found[name], modalities) == pytest.approx(losses.min(), abs=1e-5)
+        train_rows, _ = fitting.learnable(task, modalities)
+        assert facts[name]["rows"]["train"] == len(train_rows) < len(task.train)
+    trunk = 12 * 16 + 16 + 16 * 16 + 16
+    assert facts["language"]["parameters"] == {"language": trunk, "head": 17 * SPECIES}
+    assert (trained / "plots" / "curves.png").stat().st_size > 5000
+
+
+def test_a_saved_model_takes_raw_embeddings(trained, task):
+    found = predictions.read(trained / "train", task.held_out, len(task.classes))
+    rows = np.array([2, 3])
+    embeddings = {name: torch.from_numpy(task.store.read(name, rows)) for name in WIDTHS}
+    for name, modalities in train.INPUTS.items():
+        model = networks.load(trained / "train" / name)
+        used = {modality: embeddings[modality] for modality in modalities}
+        logits = model(present=torch.ones(2, len(used), dtype=torch.bool), **used)["logits"]
+        expected = found[name][np.searchsorted(task.held_out, rows)]
+        np.testing.assert_allclose(logits.log_softmax(1).detach().numpy(), expected, atol=1e-5)
+        assert model.classes == list(task.classes)
+
+
+def test_models_do_not_depend_on_each_other_and_repeat_themselves(trained, study, tmp_path):
+    alone = run_train(study, tmp_path, {"train.models": ["both"]})
+    assert {name: data for name, data in contents(trained / "train").items() if name.startswith("both/")} == {
+        name: data for name, data in contents(alone).items() if name.startswith("both/")
+    }
+    assert list(load_file(alone / predictions.NAME)) == ["both", "rows"]
+    again = run_train(study, tmp_path / "again")
+    assert contents(again) == contents(trained / "train")
+    assert contents(tmp_path / "again" / "plots") == contents(trained / "plots")
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_labels_of_the_test_change_nothing(trained, study, tmp_path):
+    """A planted fault: species of test rows swapped in the index. Only the number of classes may depend on them."""
+    frame = pd.read_parquet(study.store / "index.parquet")
+    is_test = (pd.read_parquet(study.split / "split.parquet")["role"] == "test").to_numpy()
+    frame.loc[is_test, "species"] = frame.loc[is_test, "species"].to_numpy()[::-1]
+    other = Namespace(store=tmp_path / "store", split=study.split)
+    writer = EmbeddingWriter(other.store, {name: (len(frame), width) for name, width in WIDTHS.items()})
+    original = tasks.read(study.store, study.split).store
+    for name in WIDTHS:
+        writer.array(name)[:] = original.read(name, np.arange(len(frame)))
+    writer.finish(frame, {"simulated": True})
+    changed = run_train(other, tmp_path, {"train.models": ["language"]})
+    name = "language/model.safetensors"
+    assert contents(changed)[name] == contents(trained / "train")[name]
+
+
+def test_rare_species_weigh_as_much_as_common_ones(study, task, tmp_path):
+    found = {}
+    for imbalance in ("none", "balanced"):
+        out = run_train(study, tmp_path / imbalance, {"train.models": ["language"], "train.imbalance": imbalance})
+        answers = load_file(out / predictions.NAME)["language"]
+        found[imbalance] = np.bincount(answers[~np.isnan(answers[:, 0])].argmax(1), minlength=SPECIES)
+    common, rare = 0, SPECIES - 1
+    assert found["balanced"][common] < found["none"][common] and found["balanced"][rare] > found["none"][rare]
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(study, task, tmp_path):
+    changes = {"train.models": ["language"], "train.epochs": 60, "train.patience": 2, "train.lr": 0.1}
+    out = run_train(study, tmp_path, changes)
+    facts = json.loads((out / "summary.json").read_text())["language"]
+    assert facts["best_epoch"] + 2 == facts["epochs"] < 60
+    answers = load_file(out / predictions.NAME)["language"]
+    assert log_loss(task, answers, ("language",)) == pytest.approx(facts["validation"]["loss"], abs=1e-5)
+
+
+def test_what_trains_is_printed_and_held_to_it(study, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    run_train(study, tmp_path, {"train.epochs": 1}, dry_run=True)
+    assert not any(tmp_path.iterdir())
+    for group in ("language", "vision_pooled", "head"):
+        assert re.search(rf"^  {group} +[\d,]+ parameters  lr 0.01", caplog.text, re.MULTILINE), group
+    forward = networks.SpeciesClassifier.forward
+
+    def severed(self, present, **rest):
+        return forward(self, present=present & torch.tensor([True, False]), **rest)
+
+    monkeypatch.setattr(networks.SpeciesClassifier, "forward", severed)
+    with pytest.raises(Exception, match="group 'vision_pooled' is meant to train and gets no gradient"):
+        run_train(study, tmp_path, {"train.models": ["both"]})
+    assert not (tmp_path / "train").exists() and not (tmp_path / "plots").exists()
+
+
+def test_a_modality_that_is_not_stored_is_named(tmp_path):
+    study = write_study(tmp_path, modalities=("language",))
+    with pytest.raises(ParamsError, match=r"train\.models: vision needs .*'vision_pooled'.*\['language'\].*data\.mod"):
+        run_train(study, tmp_path)
+    out = run_train(study, tmp_path, {"train.models": ["language"], "train.epochs": 1})
+    assert (out / "language" / "config.json").is_file()
+
+
+def test_nothing_to_validate_on_is_said(tmp_path):
+    study = write_study(tmp_path)
+    path = study.split / "split.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[frame["role"] == "validation", "role"] = "buffer"
+    frame.to_parquet(path, index=False)
+    with pytest.raises(DataError, match="found no validation row with language"):
+        run_train(study, tmp_path)
+
+
+class Crash(Exception):
+    """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+def crash():
+    raise Crash
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """`stop(step, action, run, expected)`: let `action` happen where the batch of that training step is read."""
+
+    def stop(step, action, run, expected):
+        original, read = fitting.Rows.__getitems__, [0]
+
+        def counted(self, indices):
+            read[0] += len(indices) == SMALL["train.batch_size"]
+            if read[0] == step and len(indices) == SMALL["train.batch_size"]:
+                action()
+            return original(self, indices)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting.Rows, "__getitems__", counted)
+            with pytest.raises(expected) as caught:
+                run()
+        return caught.value
+
+    return stop
+
+
+# 3 full batches an epoch, 4 epochs: the first model, its second epoch; the second model; the third.
+@pytest.mark.parametrize(("step", "action"), [(2, terminate), (6, crash), (17, crash), (26, terminate)])
+def test_stopped_anywhere_it_ends_with_the_same_bytes(trained, study, tmp_path, stop, caplog, step, action):
+    caplog.set_level(logging.INFO)
+    expected = Interrupted if action is terminate else Crash
+    stop(step, action, lambda: run_train(study, tmp_path), expected)
+    assert not (tmp_path / "train").exists() and not (tmp_path / "plots").exists()
+    run_train(study, tmp_path)
+    assert "resuming from" in caplog.text
+    assert contents(tmp_path / "train") == contents(trained / "train")
+    assert contents(tmp_path / "plots") == contents(trained / "plots")
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def start(study, folder, stage, changes):
+    """A process that runs the stage from the command line below `folder`."""
+    path = folder / "params.yaml"
+    YAML().dump(values(SMALL | {"checkpoint_root": str(folder / "checkpoints")} | changes), path)
+    command = [sys.executable, "-m", f"src.species.{stage}", "--params", path, "--store", study.store]
+    command += ["--split", study.split, "--out", folder / stage, "--plots", folder / "plots"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    log = (folder / "log").open("a")
+    return subprocess.Popen([str(part) for part in command], cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def kill_once(study, folder, stage, changes, seed):
+    """Run the stage, kill it at a random moment, and run it again."""
+    generator = random.Random(seed)
+    process, step = start(study, folder, stage, changes), generator.randrange(3, 40)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        saved = [int(path.name.split("-")[1]) for path in folder.glob("checkpoints/*/checkpoint-*")]
+        if max(saved, default=0) >= step:
+            break
+        time.sleep(0.002)
+    time.sleep(generator.uniform(0, 0.1))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, (folder / "log").read_text()[-2000:]
+    assert not (folder / stage).exists()
+    assert start(study, folder, stage, changes).wait() == 0, (folder / "log").read_text()[-2000:]
+    assert "resuming from" in (folder / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_a_random_moment(study, tmp_path, seed):
+    changes = {"train.epochs": 20, "train.patience": 20}
+    kill_once(study, tmp_path, "train", changes, seed)
+    run_train(study, tmp_path / "whole", changes)
+    assert contents(tmp_path / "train") == contents(tmp_path / "whole" / "train")
+    assert contents(tmp_path / "plots") == contents(tmp_path / "whole" / "plots")
