@@ -111,7 +111,7 @@ def _digests(store: EmbeddingStore, modality: str, rows: np.ndarray) -> np.ndarr
 
 
 def _compare_digests(digest: np.ndarray, role: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Which held-out rows share their digest with another role, (B,) bool; labels of several rows, and of one digest."""
+    """Held-out rows whose digest another role has, (B,) bool; labels of several rows, and of one digest."""
     rows = pd.DataFrame({"digest": digest, "role": role, "label": label})
     shared = (rows.groupby("digest")["role"].transform("nunique") > 1) & (rows["role"] != "train")
     of_labels = rows.groupby("label")["digest"].agg(["size", "nunique"])

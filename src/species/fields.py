@@ -21,6 +21,8 @@ COAST = (
     (-80.75, 28.80), (-80.55, 28.46), (-80.60, 28.20), (-80.50, 27.98), (-80.50, 27.60),
 )  # fmt: skip
 WAVES = 1024  # of a field; its covariance is off by about 1 / sqrt(WAVES)
+CLUSTER_KM, CLUSTERED = 6, 1.3  # of sites: length and standard deviation of their log-density
+SCATTER_KM, FREE = 0.15, 0.2  # around a site; share of records that are at none
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,19 @@ def land_points(generator: np.random.Generator, count: int) -> np.ndarray:
         proposed = generator.uniform(coast.min(axis=0), coast.max(axis=0), (2 * count, 2))
         found = np.concatenate([found, proposed[on_land(proposed)]])
     return found[:count]
+
+
+def draw_places(generator: np.random.Generator, count: int, sites: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, 2) km where records are, and (count,) int64 of the site, -1 for those that are at none."""
+    proposed = land_points(generator, 20 * sites)
+    density = np.exp(CLUSTERED * draw_field(generator, 1, [CLUSTER_KM]).at(proposed)[:, 0])
+    centres = proposed[generator.choice(len(proposed), sites, replace=False, p=density / density.sum())]
+    effort = generator.lognormal(0, 1, sites)
+    site = generator.choice(sites, count, p=effort / effort.sum())
+    site[generator.random(count) < FREE] = -1
+    free = land_points(generator, count)
+    scattered = centres[site] + SCATTER_KM * generator.standard_normal((count, 2))
+    return np.where((site < 0)[:, None], free, keep_on_land(scattered, centres[site])), site
 
 
 def keep_on_land(moved: np.ndarray, origin: np.ndarray) -> np.ndarray:

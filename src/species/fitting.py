@@ -85,24 +85,39 @@ def embedding_reader(task: Task, modalities: tuple[str, ...]) -> Reader:
     return read
 
 
+def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]) -> Reader:
+    """Reads the arguments of a `SpeciesClassifier` on `features` (N, D), made of whichever modalities a row has."""
+    present = np.any([task.store.present(name) for name in modalities], axis=0)
+    targets = task.targets(np.arange(len(task.store)))
+
+    def read(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = {"present": present[rows, None], "target": targets[rows], "features": features[rows]}
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+    return read
+
+
 def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows, and validation rows of a species that trains, with at least one of the modalities.
+    """Training rows and validation rows with at least one of the modalities, for what learns species; of validation
+    those whose species trains.
 
     Args:
-        every: with all of the modalities.
+        every: with all of the modalities and of any species, for what learns without labels.
 
     Raises:
         DataError: there is no such row.
     """
-    validation = task.rows("validation")
     chosen = []
-    for role, rows in (("train", task.train), ("validation", validation[task.targets(validation) >= 0])):
+    for role in ("train", "validation"):
+        rows = task.rows(role)
         present = np.array([task.store.present(name, rows) for name in modalities])
-        chosen.append(rows[present.all(axis=0) if every else present.any(axis=0)])
+        known = task.targets(rows) >= 0
+        chosen.append(rows[present.all(axis=0) if every else present.any(axis=0) & known])
         if not len(chosen[-1]):
             raise DataError(
-                f"split.parquet: role: found no {role} row with {(' and ' if every else ' or ').join(modalities)} and "
-                "a species that trains, expected some; bring more embeddings, or change split"
+                f"split.parquet: role: found no {role} row with {(' and ' if every else ' or ').join(modalities)}"
+                f"{'' if every else ' and a species that trains'}, expected some; bring more embeddings, or change "
+                "split"
             )
     return chosen[0], chosen[1]
 
@@ -244,15 +259,13 @@ def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray
     }
 
 
-def write_curves(path: Path, histories: dict[str, list[dict]], unit: str) -> None:
+def write_curves(path: Path, histories: dict[str, list[dict]]) -> None:
     """The loss of training and validation by epoch, and what else validation measures: a block for each training."""
     figures.curves(
         path,
         {
             name: [
-                figures.Curve(
-                    "loss", unit, {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}
-                ),
+                figures.Curve("loss", "", {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}),
                 *(
                     figures.Curve(measure.replace("_", " "), "", {"validation": _line(history, f"eval_{measure}")})
                     for measure in _measures(history)

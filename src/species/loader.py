@@ -1,9 +1,15 @@
 """Batches of observations as tensors, from the memory map of a store.
 
-`Loader.get_batch` looks observations up by id and fills buffers that it keeps; `Observations` is a dataset of rows for
-a Trainer or DataLoader. Both give what the store holds, in the order asked for, whatever the number of workers.
+`Loader.get_batch` looks observations up by id; `Observations` is a dataset of rows for a Trainer or DataLoader. Both
+give what the store holds, in the order asked for, whatever the number of workers.
+
+Both write into buffers that are used again, because fresh memory costs several times the copy in page faults. A buffer
+is used again only when nobody holds a tensor in it any more. The usual way, one buffer that every call overwrites,
+gives wrong batches in silence: accelerate draws the next batch before it hands out this one, the Trainer collects
+several to accumulate gradients, and a worker's queue pickles a batch while the next one is read.
 """
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,14 +17,15 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from src.core.embeddings import EmbeddingStore
+from src.core.embeddings import DTYPE, EmbeddingStore
 from src.core.errors import DataError
 
 SECONDS_A_DAY = 86_400
+BUFFERS = 4  # kept of a modality: the batch in use, the one drawn ahead, the one being read, and one more
 
 
 class Loader:
-    """Reads batches of one store.
+    """Reads batches of one store; one thread at a time.
 
     Args:
         store: as ingest wrote it.
@@ -39,20 +46,17 @@ class Loader:
         self._species = pd.Categorical(index["species"], categories=self.classes).codes.astype(np.int64)
         self._location = index[["lat", "lon"]].to_numpy(np.float64)
         self._timestamp = index["first_day"].to_numpy(np.int64) * SECONDS_A_DAY
-        self._buffers: dict[tuple[str, bool], torch.Tensor] = {}
-        self._copied: torch.cuda.Event | None = None
+        self._buffers: dict[str, list[np.ndarray]] = {}
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_buffers": {}, "_copied": None}  # a spawned process makes its own
+        return {**self.__dict__, "_buffers": {}}  # a spawned process makes its own
 
     def get_batch(
         self, ids: Sequence[str], modalities: Sequence[str], device: torch.device | str = "cpu"
     ) -> dict[str, torch.Tensor]:
         """The observations `ids`, in this order, on `device`.
 
-        On the CPU the embeddings are views into the loader's buffers: THE NEXT CALL OVERWRITES THEM, so clone what is
-        to outlive it. On a GPU they are copies that stay; the buffers are then pinned, the copies run beside what the
-        GPU computes, and the next call waits for them before it writes.
+        To a GPU the copies leave from pinned memory and run beside what it computes.
 
         Returns:
             species: (B,) int64 index into `classes`, -1 where it is not among them.
@@ -66,26 +70,22 @@ class Loader:
             ParamsError: it has no such modality; the message names those it has.
         """
         device = torch.device(device)
-        pinned = device.type == "cuda"
-        if self._copied is not None:
-            self._copied.synchronize()
-            self._copied = None
-        batch = self._read(self._find(ids), modalities, lambda name, count: self._buffer(name, count, pinned))
-        if device.type == "cpu":
-            return batch
-        batch = {name: values.to(device, non_blocking=pinned) for name, values in batch.items()}
-        if pinned:
-            self._copied = torch.cuda.Event()
-            self._copied.record(torch.cuda.current_stream(device))
-        return batch
+        batch = self.read(self._find(ids), modalities, pinned=device.type == "cuda")
+        return {name: values.to(device, non_blocking=device.type == "cuda") for name, values in batch.items()}
 
-    def read(self, rows: Sequence[int], modalities: Sequence[str]) -> dict[str, torch.Tensor]:
-        """As `get_batch`, by row of the store, on the CPU, in memory of its own that no later call touches."""
-        return self._read(
-            np.asarray(rows, np.int64),
-            modalities,
-            lambda name, count: torch.empty((count, *self.store.modalities[name]), dtype=torch.float16),
-        )
+    def read(self, rows: Sequence[int], modalities: Sequence[str], pinned: bool = False) -> dict[str, torch.Tensor]:
+        """As `get_batch`, by row of the store and on the CPU."""
+        rows = np.asarray(rows, np.int64)
+        batch = {
+            "species": torch.from_numpy(self._species[rows]),
+            "location": torch.from_numpy(self._location[rows]),
+            "timestamp": torch.from_numpy(self._timestamp[rows]),
+        }
+        for name in modalities:
+            batch[f"{name}_present"] = torch.from_numpy(self.store.present(name, rows))
+            batch[name] = self._memory(name, len(rows), pinned)
+            self.store.read(name, rows, out=batch[name].numpy())
+        return batch
 
     def _find(self, ids: Sequence[str]) -> np.ndarray:
         try:
@@ -96,33 +96,27 @@ class Loader:
                 "id of index.parquet; correct it"
             ) from error
 
-    def _read(self, rows: np.ndarray, modalities: Sequence[str], memory) -> dict[str, torch.Tensor]:
-        """`memory` (name, count) -> float16 tensor of that many embeddings, to be filled."""
-        batch = {
-            "species": torch.from_numpy(self._species[rows]),
-            "location": torch.from_numpy(self._location[rows]),
-            "timestamp": torch.from_numpy(self._timestamp[rows]),
-        }
-        for name in modalities:
-            batch[f"{name}_present"] = torch.from_numpy(self.store.present(name, rows))
-            batch[name] = memory(name, len(rows))
-            self.store.read(name, rows, out=batch[name].numpy())
-        return batch
-
-    def _buffer(self, name: str, count: int, pinned: bool) -> torch.Tensor:
-        buffer = self._buffers.get((name, pinned))
-        if buffer is None or len(buffer) < count:
-            shape = (count, *self.store.modalities[name])
-            buffer = self._buffers[name, pinned] = torch.empty(shape, dtype=torch.float16, pin_memory=pinned)
-        return buffer[:count]
+    def _memory(self, name: str, count: int, pinned: bool) -> torch.Tensor:
+        """(count, *shape) float16 that no tensor still in use shares; its values are left over from before."""
+        shape = (count, *self.store.modalities[name])
+        if pinned:  # torch keeps freed pinned memory for the next call, and waits for copies that still read it
+            return torch.empty(shape, dtype=torch.float16, pin_memory=True)
+        buffers = self._buffers.setdefault(name, [])
+        # A tensor holds a reference to the array under it; without one there are two, of the list and of the call.
+        free = [k for k in range(len(buffers)) if sys.getrefcount(buffers[k]) == 2]
+        fitting = [k for k in free if len(buffers[k]) >= count]
+        if fitting:
+            return torch.from_numpy(buffers[fitting[0]][:count])
+        buffer = np.empty(shape, DTYPE)
+        if free:
+            buffers[free[0]] = buffer
+        elif len(buffers) < BUFFERS:
+            buffers.append(buffer)
+        return torch.from_numpy(buffer[:])
 
 
 class Observations(Dataset):
     """Rows of a store as ready batches (`__getitems__`), for a Trainer or DataLoader with an identity collator.
-
-    A batch has memory of its own, not the loader's buffers: accelerate draws the next batch before it hands out this
-    one, the Trainer collects several to accumulate gradients, and a worker's queue pickles in another thread; each of
-    them would see one batch overwritten by a later one.
 
     Args:
         loader: of the store.

@@ -90,8 +90,8 @@ class SpeciesClassifier(nn.Module):
             loss = loss * self.weights[target]
         return {"loss": loss.mean(), "logits": logits}
 
-    def config(self) -> dict:
-        """What config.json says of this model."""
+    def description(self) -> dict:
+        """What config.json says of this model (Trainer takes an attribute `config` for one of its own)."""
         return {
             "architectures": [type(self).__name__],
             "inputs": {name: len(layer.mean) for name, layer in self.standardise.items()},
@@ -167,7 +167,7 @@ class CrossModalAutoencoder(nn.Module):
         name = self.other[modality]
         return self.predictors[modality](self.encoders[name](self.standardise[name](visible)))
 
-    def config(self) -> dict:
+    def description(self) -> dict:
         """What config.json says of this model."""
         return {
             "architectures": [type(self).__name__],
@@ -199,7 +199,7 @@ def save(model: SpeciesClassifier | CrossModalAutoencoder, folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
-    files.write_json(folder / CONFIG, model.config())
+    files.write_json(folder / CONFIG, model.description())
 
 
 def load(folder: Path) -> SpeciesClassifier | CrossModalAutoencoder:

@@ -34,7 +34,7 @@ class Records:
             column), lat, lon, uncertainty_m, first_day, last_day, year, species, taxon_key.
         refused: line, field, found, why; records that cannot be used, then species with too few records.
         known: (gbif_id, image_index) of every record, the refused ones too.
-        count, unusable: records of the table, and those of them refused for place, date or name.
+        count, unusable: rows of the table, and those of them refused for place, date or name.
         rare: species with too few records -> how many.
     """
 
@@ -107,14 +107,14 @@ def require_usable(records: Records, data: Data) -> None:
         unit = "row" if records.path.suffix == ".parquet" else "line"
         shown = [f"  {unit} {row.line}: {row.field}: found {row.found!r}: {row.why}" for row in refused.itertuples()]
         raise DataError(
-            f"{records.path}: found {number} of {records.count} records without a usable place, date or name "
+            f"{records.path}: found {number} of {records.count} rows without a usable place, date or name "
             f"({counts}), expected a share of at most data.max_refused {allowed:g}; correct them, or allow "
             f"{math.ceil(1e4 * number / records.count) / 1e4:g}:\n" + "\n".join(shown[:SHOWN])
         )
     if records.table.empty:
         raise DataError(
             f"{records.path}: species: found none with {data.minimum_records} records or more among "
-            f"{records.count - number} usable records; lower data.minimum_records or bring more records"
+            f"{records.count - number} usable rows; lower data.minimum_records or bring more records"
         )
 
 

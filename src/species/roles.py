@@ -55,7 +55,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
         DataError: fewer squares fit than asked for, or a period, role or kind is left empty.
     """
     require_buffer(split)
-    lat, lon, species = (observations[name].to_numpy() for name in ("lat", "lon", "species"))
+    lat, lon = (observations[name].to_numpy() for name in ("lat", "lon"))
     period = periods(observations["first_day"].to_numpy(), observations["last_day"].to_numpy(), split)
     certain = ~(observations["uncertainty_m"].to_numpy() > split.max_uncertainty_m)
     _require_periods(observations, period, certain, split, where)
@@ -171,16 +171,15 @@ def _require_periods(
             continue
         dated = (first >= first_of(start)) & (last < first_of(year))
         if not dated.any():
-            span = f"{start}" if name == "validation" else f"{start} to {year - 1}"
             raise DataError(
-                f"{where}: year: {years}, none of {span}, which is to {name.removesuffix('ation')}"
-                f"{'ate' if name == 'validation' else ''}; lower split.train_from, or choose another split.test_from"
+                f"{where}: year: {years}, expected some from {start} to {year - 1} for {name}; choose another "
+                "split.train_from or split.test_from"
             )
         coarse = int((dated & (last - first >= 364)).sum())
         raise DataError(
-            f"{where}: first_day, last_day: found {dated.sum()} observations to {'validate' if start == year - 1 else name} "
-            f"before {year}, {coarse} of them known by their year alone, and none that ends split.gap_days "
-            f"{split.gap_days} before it; set split.gap_days: 0, or bring dates"
+            f"{where}: first_day, last_day: found {dated.sum()} observations from {start} to {year - 1}, {coarse} of "
+            f"them known by their year alone, and none for {name}, which ends split.gap_days {split.gap_days} before "
+            f"{year}; set split.gap_days: 0, or bring dates"
         )
 
 

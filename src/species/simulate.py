@@ -47,9 +47,7 @@ PLACES = {"language": slice(0, 20), "vision_pooled": slice(4, 24)}  # channels o
 CHANNELS = 24
 HABITATS, HABITAT_KM = 4, 20
 PLACE_KM = 0.8, 4.0
-CLUSTER_KM, CLUSTERED = 12, 1.5  # of sites: length and standard deviation of their log-density
-SCATTER_KM, FREE = 0.15, 0.2
-ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.1, (1.2, 2.4), 1.0, 1.6
+ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.5, (0.5, 1.0), 1.5, 3.2
 LEAST = 3  # records of a species
 FIRST_YEAR, LAST_DAY, LAST_YEAR_SHARE, GROWTH = 2010, "2025-06-30", 0.07, 1.15
 VISITS, SECOND_IMAGES, MONTHS_ONLY, TIMES, BLANKS = 0.15, 0.05, 0.01, 0.25, 0.1
@@ -57,10 +55,10 @@ FIRST_RECORD, FIRST_TAXON = 9_900_000_001, 900_000_001  # beyond what GBIF has g
 STEMS = "Fict", "Simulat", "Imaginat", "Conflat", "Invent"
 ENDINGS = "anthus", "ella", "ochloa", "ospermum", "iastrum", "odendron", "ophyllum", "opsis"
 EPITHETS = (  # the same in every gender
-    "absens ascendens atrox audax duplex elegans fallax ferox fragrans frequens fulgens ingens latens mendax nutans "
-    "pallens pernix praecox procumbens recens repens rarescens serpens simplex spectans tenax triplex vagans velox "
-    "virens"
-).split()
+    "absens", "ascendens", "atrox", "audax", "duplex", "elegans", "fallax", "ferox", "fragrans", "frequens", "fulgens",
+    "ingens", "latens", "mendax", "nutans", "pallens", "pernix", "praecox", "procumbens", "recens", "repens",
+    "rarescens", "serpens", "simplex", "spectans", "tenax", "triplex", "vagans", "velox", "virens",
+)  # fmt: skip
 MEANING = {
     "species": "standard deviation per latent dimension of the species' own vector, half of its variance the genus'",
     "habitat": "the same of what is linear in four habitat fields with a correlation length of 20 km",
@@ -112,7 +110,7 @@ def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
     )
     seconds = round(SECOND_IMAGES * settings.observations)
     count = settings.observations - seconds
-    km, site = draw_places(generator, count, settings.sites)
+    km, site = fields.draw_places(generator, count, settings.sites)
     day = draw_days(generator, site)
     code = draw_species(generator, world, km, day, settings.species)
     uncertainty = np.clip(generator.lognormal(np.log(30), 1.5, count), 5, 5000).round()
@@ -135,19 +133,6 @@ def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
     again = records.iloc[np.sort(generator.choice(count, seconds, replace=False))].assign(imageIndex=2)
     table = pd.concat([records, again]).sort_values(["gbifID", "imageIndex"], ignore_index=True)
     return world, table
-
-
-def draw_places(generator: np.random.Generator, count: int, sites: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, 2) km where records are, and (count,) int64 of the site, -1 for those that are at none."""
-    proposed = fields.land_points(generator, 20 * sites)
-    density = np.exp(CLUSTERED * fields.draw_field(generator, 1, [CLUSTER_KM]).at(proposed)[:, 0])
-    centres = proposed[generator.choice(len(proposed), sites, replace=False, p=density / density.sum())]
-    effort = generator.lognormal(0, 1, sites)
-    site = generator.choice(sites, count, p=effort / effort.sum())
-    site[generator.random(count) < FREE] = -1
-    free = fields.land_points(generator, count)
-    scattered = centres[site] + SCATTER_KM * generator.standard_normal((count, 2))
-    return np.where((site < 0)[:, None], free, fields.keep_on_land(scattered, centres[site])), site
 
 
 def draw_days(generator: np.random.Generator, site: np.ndarray) -> np.ndarray:

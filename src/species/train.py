@@ -71,9 +71,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             summaries[name] = fitting.summary(histories[name], groups, rows[name])
             answers[name] = fitting.log_probabilities(model, read, task.held_out)
             networks.save(model, folder / name)
-        predictions.write(folder, task.held_out, answers)
+        predictions.write(folder, task, answers)
         files.write_json(folder / "summary.json", summaries)
-        fitting.write_curves(plots / "curves.png", histories, "log loss")
+        fitting.write_curves(plots / "curves.png", histories)
     for name, facts in summaries.items():
         checkpoints.remove(scratch[name])
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])

@@ -71,6 +71,57 @@ def test_species_decide_instead_of_points():
     assert squares.choose_squares(lat, lon, **CHOICE | {"count": 1})["points"].tolist() == [50]
 
 
+def test_spread_trades_distance_for_new_species():
+    """Towns at 0, 40, 100 and 130 km; the farthest from the first repeats its species, the next one has others."""
+    position = np.repeat([0.0, 40, 100, 130], [20, 20, 20, 40])
+    lat, lon = at(45.0, 10.0, position, np.zeros(100))
+    species = np.array(["a", "b"] * 10 + ["c", "d"] * 10 + ["c", "e"] * 10 + ["a", "b", "c", "d"] * 10)
+
+    def chosen(spread, count=2):
+        found = squares.choose_squares(
+            lat, lon, side_km=10, apart_km=15, count=count, minimum=10, species=species, spread=spread
+        )
+        return squares.offsets_km(45.0, 10.0, found["lat"], found["lon"])[0]
+
+    assert np.abs(chosen(1.0) - [130, 0]).max() < 7
+    assert np.abs(chosen(0.9) - [130, 0]).max() < 7  # the town at 40 km lies 90 km off: 0.69 of the largest distance
+    assert np.abs(chosen(0.2) - [130, 100]).max() < 7  # "e" is in no square; whichever town that has none is far enough
+    assert np.abs(chosen(0.2, 4)[2:] - [0, 40]).max() < 7  # nothing new is left: the farther goes first
+
+
+def test_spread_takes_points_where_there_are_no_species():
+    position = np.repeat([0.0, 40, 100], [10, 30, 50])
+    lat, lon = at(45.0, 10.0, position, np.zeros(90))
+    for spread, points in ((1.0, [50, 10, 30]), (0.5, [50, 30, 10])):
+        found = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=3, spread=spread)
+        assert found["points"].tolist() == points
+
+
+def test_cells_are_those_squares_are_chosen_from():
+    lat, lon = make_points()
+    cell = squares.name_cells(lat, lon, side_km=10)
+    for square in squares.choose_squares(lat, lon, **CHOICE).itertuples():
+        here = cell == squares.name_cells([square.lat], [square.lon], side_km=10)[0]
+        # a cell is a little narrower than the square around its centre
+        assert 0.8 * square.points <= here.sum() <= square.points
+    assert (squares.name_cells(lat, lon + 360, side_km=10) == cell).all()
+    assert (squares.name_cells(lat, lon, side_km=10, seed=1) != cell).mean() > 0.5
+
+
+@pytest.mark.parametrize("centre", [(28.5, -81.4), (-17.0, 179.98)])
+def test_outlines_are_corners_and_rounded_buffers(centre):
+    corners = squares.outline(*centre, side_km=10)
+    x, y = squares.offsets_km(*centre, *corners.T)
+    np.testing.assert_allclose(np.stack([x, y]), [[5, -5, -5, 5], [5, 5, -5, -5]], atol=1e-9)
+    buffer = squares.outline(*centre, side_km=10, beyond_km=4)
+    one = pd.DataFrame([centre], columns=["lat", "lon"])
+    for km, expected in ((3.999, True), (4.001, False)):
+        ring = squares.outline(*centre, side_km=10, beyond_km=km)
+        _, near = squares.assign_squares(*ring.T, one, side_km=10, buffer_km=4)
+        assert (near == expected).all()
+    assert np.ptp(buffer[:, 1]) < 0.3
+
+
 def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
     lat, lon = make_points()
     chosen = squares.choose_squares(lat, lon, **CHOICE)

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from src.core.embeddings import EmbeddingStore, EmbeddingWriter
 from src.core.errors import DataError, ParamsError
-from src.species.loader import Loader, Observations
+from src.species.loader import BUFFERS, Loader, Observations
 
 COUNT = 20
 LANGUAGE_ROWS = [-1 if row % 5 == 3 else row for row in range(COUNT)]
@@ -81,22 +81,33 @@ def test_species_that_are_not_among_the_classes_have_no_number(store):
     assert Loader(store, ["Pinus elliottii"]).get_batch(IDS, [])["species"].tolist() == [-1, -1, -1]
 
 
-def test_the_next_batch_overwrites_the_last_one_in_the_same_memory(store):
+def test_memory_is_used_again_when_nobody_holds_the_batch(store):
     loader = Loader(store)
-    first = loader.get_batch(IDS, ["language"])["language"]
-    kept = first.clone()
-    second = loader.get_batch(["1001_0", "1002_0"], ["language"])["language"]
-    assert second.data_ptr() == first.data_ptr()
-    assert first[:2].tolist() == second.tolist() == [[5, 6, 7, 8], [9, 10, 11, 12]]
-    assert not torch.equal(first, kept)
+    batch = loader.get_batch(IDS, ["language"])
+    first = batch["language"].data_ptr()
+    del batch
+    batch = loader.get_batch(["1001_0", "1003_0"], ["language"])  # a smaller batch fits too, and 0 is written again
+    assert batch["language"].data_ptr() == first
+    assert batch["language"].tolist() == [[5, 6, 7, 8], [0, 0, 0, 0]]
 
 
-def test_a_batch_read_by_rows_is_not_overwritten(store):
+@pytest.mark.parametrize("held", [lambda batch: batch["language"], lambda batch: batch["language"][1:].numpy()])
+def test_memory_that_somebody_holds_is_not_written(store, held):
+    """Through a view, or an array of a tensor that is gone, as well."""
     loader = Loader(store)
-    batch = loader.read([7, 0, 3], MODALITIES)
-    loader.get_batch(["1001_0"], MODALITIES)
-    loader.read([1, 2, 4], MODALITIES)
-    assert_same(batch, loader.get_batch(IDS, MODALITIES))
+    kept = [held(loader.get_batch(["1001_0", f"{1000 + row}_0"], ["language"])) for row in range(2 * BUFFERS)]
+    for row, values in enumerate(kept):
+        wanted = [loader.store.read("language", [at])[0].tolist() for at in (1, row)]
+        assert values.tolist() == wanted[-len(values) :]
+
+
+def test_memory_does_not_grow_with_batches_that_were_held(store):
+    loader = Loader(store)
+    held = [loader.read([row], ["language"]) for row in range(COUNT)]
+    del held
+    for count in (1, 5, 3, COUNT, 2):
+        loader.read(np.arange(count), ["language"])
+    assert len(loader._buffers["language"]) <= BUFFERS
 
 
 def test_unknown_ids_and_modalities_are_named(store):

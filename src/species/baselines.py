@@ -1,0 +1,123 @@
+"""Fit what the models have to beat: majority, place, place and season, neighbours and logistic regression.
+
+    python -m src.species.baselines --params pipelines/species/params.yaml --store data/species/store \\
+        --split data/species/split --out data/species/baselines
+
+Writes predictions.safetensors (log-probabilities of every species for validation and test rows, a group per baseline)
+and choices.json (per baseline the setting with the least log loss on validation among all that were tried, or why it is
+left out). Everything is fitted to training rows. Rows without an embedding, or a season, get no answer from a baseline
+that needs it.
+"""
+
+import numpy as np
+
+from src.core import files, geo, metrics, run
+from src.core.errors import DataError
+from src.species import fits, predictions, task
+from src.species.fits import Candidates, Fits
+from src.species.params import Params
+from src.species.task import Task
+
+BLOCKS = {"language": ["language"], "vision": ["vision_pooled"], "": ["language", "vision_pooled"]}
+"""Ending of a group's name -> the embeddings it knows."""
+
+SEASON_KM = (3.0, 10.0, 30.0, 100.0)
+"""Radius of the circle of seasons beside the coordinates: twice as far are two records half a year apart."""
+
+
+def main(params, inputs, out, dry_run=False):
+    """Store and split -> predictions of every baseline for the rows held out."""
+    run.set_threads(params.threads)
+    study = task.read(inputs.store, inputs.split)
+    if len(study.classes) < 2:
+        raise DataError(
+            f"{inputs.split}/split.parquet: role: found {len(study.train)} training rows of {len(study.classes)} "
+            "species, expected two species at least; bring more records or choose another split"
+        )
+    blocks = {name: needed for name, needed in BLOCKS.items() if set(needed) <= set(study.store.modalities)}
+    print(
+        f"baselines: {len(study.train)} training rows of {len(study.classes)} species, {len(study.held_out)} held out; "
+        f"embeddings: {', '.join(study.store.modalities) or 'none'}"
+    )
+    if dry_run:
+        print(f"baselines: would fit majority, place and season, and {2 * len(blocks)} groups on embeddings")
+        return
+
+    found = Fits(study)
+    fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    for name, needed in blocks.items():
+        fit_embeddings(found, study, name, needed, params.baselines, params.seed)
+    with files.complete_folder(out.out) as folder:
+        predictions.write(folder, study.held_out, found.groups)
+        files.write_json(folder / "choices.json", metrics.rounded(found.choices))
+    for name, choice in found.choices.items():
+        print(f"baselines: {name}: {describe(choice)}")
+
+
+def describe(choice: dict) -> str:
+    """A line of what was chosen."""
+    if "left_out" in choice:
+        return f"left out: {choice['left_out']}"
+    loss, top1 = choice["validation_log_loss"], choice["validation_top1"]
+    return f"validation log loss {loss:.3f}, top-1 {top1:.3f}, {choice['setting']}"
+
+
+def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
+    """Baselines that know where and when, and nothing of the embeddings."""
+    codes = study.targets(study.train)
+    found.choose("majority", fits.majority(len(study.held_out), fits.class_prior(codes, found.classes)), len(codes))
+
+    degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
+    points, season = geo.to_cartesian(*degrees.T), fits.season(study.observations)
+
+    def candidates(train: np.ndarray, query: np.ndarray, circles: tuple[float, ...]) -> Candidates:
+        """Neighbours and forests; with the season where `circles` (km) are given."""
+        codes = study.targets(train)
+        prior = fits.class_prior(codes, found.classes)
+        for radius in circles or (None,):
+            values = points if radius is None else np.hstack([points, radius * season])
+            beside = {} if radius is None else {"season_km": radius}
+            near = fits.near_neighbours(values[train], codes, values[query], settings.neighbours, prior)
+            yield from ((setting | beside, answer) for setting, answer in near)
+        values = np.hstack([degrees, season]) if circles else degrees
+        yield from fits.forest(values[train], codes, values[query], settings.leaves, prior, seed=seed, threads=threads)
+
+    found.choose("location", candidates(study.train, study.held_out, ()), len(codes))
+    dated = np.isfinite(season).all(axis=1)
+    train, answered = study.train[dated[study.train]], dated[study.held_out]
+    if 2 * len(train) < len(study.train):
+        known = f"{len(train)} of {len(study.train)} training rows"
+        reason = f"{known} have a date known to {fits.WIDEST_DAYS} days, expected half of them"
+        found.leave_out("location_season", reason)
+        return
+    some = study.held_out[answered]
+    found.choose("location_season", candidates(train, some, SEASON_KM), len(train), answered)
+
+
+def fit_embeddings(found: Fits, study: Task, name: str, needed: list[str], settings, seed: int) -> None:
+    """Neighbours and logistic regression on principal components of the embeddings `needed`."""
+    present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
+    train, answered = study.train[present[study.train]], present[study.held_out]
+    groups = [f"{kind}_{name}".rstrip("_") for kind in ("knn", "logistic")]
+    if len(train) < 2 or not answered.any():
+        for group in groups:
+            found.leave_out(group, f"{len(train)} training rows and {answered.sum()} held-out rows have {needed}")
+        return
+    codes = study.targets(train)
+    prior = fits.class_prior(codes, found.classes)
+    ours, theirs = fits.components(study, needed, train, study.held_out[answered], settings.components, seed)
+    neighbours = fits.like_neighbours(ours, codes, theirs, settings.neighbours, prior)
+    found.choose(groups[0], neighbours, len(train), answered)
+    regressions = fits.logistic(ours, codes, theirs, settings.inverse_penalties, prior)
+    found.choose(groups[1], regressions, len(train), answered)
+
+
+if __name__ == "__main__":
+    run.stage(
+        main,
+        Params,
+        name="species.baselines",
+        doc=__doc__,
+        inputs={"store": "store that ingest wrote", "split": "folder that the split stage wrote"},
+        outputs={"out": "folder for predictions and choices"},
+    )

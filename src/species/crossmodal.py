@@ -1,0 +1,149 @@
+"""Train a cross-modal masked autoencoder on language and pooled vision embeddings, and measure what it learned.
+
+    python -m src.species.crossmodal --params pipelines/species/params.yaml --store data/species/store \\
+        --split data/species/split --out models/species/crossmodal --plots plots/species/crossmodal
+
+It learns from training rows with both modalities and from no label. Writes model.safetensors and config.json;
+reconstruction.json, errors on test rows beside a linear map, the training mean and shuffled pairs; retrieval.json,
+each modality found by the other one; predictions.safetensors, species from its shared features and from as many
+principal components of the concatenated embeddings, by the same three classifiers; summary.json and curves.
+"""
+
+from src.core import run
+
+CLI = {
+    "name": "species.crossmodal",
+    "doc": __doc__,
+    "inputs": {"store": "output of ingest", "split": "output of split"},
+    "outputs": {"out": "folder for model, measurements and predictions", "plots": "folder for curves"},
+}
+if __name__ == "__main__":
+    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
+
+import logging
+
+import numpy as np
+from transformers import EvalPrediction, set_seed
+
+from src.core import checkpoints, files
+from src.core.metrics import rounded
+from src.core.trainable import ParameterGroups
+from src.species import fitting, networks, predictions, reconstruction
+from src.species import task as tasks
+from src.species.networks import CrossModalAutoencoder
+from src.species.params import Params
+from src.species.reconstruction import PAIR
+from src.species.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    """Store and split -> the autoencoder, what it reconstructs and finds, and species from its features."""
+    run.set_threads(params.threads)
+    fitting.require_one_process("crossmodal")
+    task = tasks.read(inputs.store, inputs.split)
+    fitting.require_modalities(task, PAIR, "crossmodal")
+    pairs = fitting.learnable(task, PAIR, every=True)
+    section, seed = params.crossmodal, params.seed
+    set_seed(seed)
+    model = CrossModalAutoencoder(fitting.moments(task, PAIR), section.dim, section.contrastive, section.temperature)
+    groups = parameter_groups(model, section.lr)
+    logger.info("%d training and %d validation pairs; %s", *map(len, pairs), groups.describe())
+    if dry_run:
+        return
+
+    settings = {"crossmodal": section.model_dump()}
+    scratch = {"autoencoder": fitting.scratch(params, "crossmodal", settings, inputs)}
+    settings["train"] = params.train.model_dump(exclude={"models"})
+    for name in ("crossmodal", "pca"):
+        scratch[name] = fitting.scratch(params, f"crossmodal-{name}", settings, inputs)
+    with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
+        history = fitting.fit(
+            model,
+            groups,
+            *(fitting.Rows(pair_reader(task), rows) for rows in pairs),
+            section,
+            params,
+            label=PAIR[1],
+            measure=measure,
+            checkpoint=scratch["autoencoder"],
+            plots=plots / "autoencoder",
+            eval_batch=section.batch_size,  # the contrastive term compares within a batch
+        )
+        networks.save(model, folder)
+        errors, found = reconstruction.measure(model, task, pairs, params.baselines.components, seed)
+        files.write_json(folder / "reconstruction.json", rounded(errors))
+        files.write_json(folder / "retrieval.json", rounded(found))
+
+        histories = {"autoencoder": history}
+        summaries = {"autoencoder": fitting.summary(history, groups, pairs)}
+        summaries["autoencoder"]["temperature"] = 1 / model.log_scale.exp().item()
+
+        labelled, answers = fitting.learnable(task, PAIR), {}
+        for name, features in spaces(model, task, labelled[0], section.dim, seed).items():
+            set_seed(seed)
+            read = fitting.feature_reader(task, features, PAIR)
+            train = features[labelled[0]]
+            statistics = {"features": (train.mean(axis=0), spread(train))}
+            dropout = {"features": params.train.dropout.language}
+            classifier, groups = fitting.build_classifier(statistics, dropout, labelled[0], task, params)
+            histories[name] = fitting.fit_classifier(
+                classifier, groups, read, labelled, params, scratch[name], plots / name
+            )
+            summaries[name] = fitting.summary(histories[name], groups, labelled)
+            answers[name] = fitting.log_probabilities(classifier, read, task.held_out)
+        predictions.write(folder, task, answers)
+        files.write_json(folder / "summary.json", summaries)
+        fitting.write_curves(plots / "curves.png", histories)
+    for name, facts in summaries.items():
+        logger.info("%s: %s", name, facts)
+    for finished in scratch.values():
+        checkpoints.remove(finished)
+
+
+def parameter_groups(model: CrossModalAutoencoder, rate: float) -> ParameterGroups:
+    """Encoders, predictors and temperature, each at `rate`; without the contrastive term nothing moves the last."""
+    model.log_scale.requires_grad_(model.contrastive > 0)
+    parts = {
+        "encoders": list(model.encoders.parameters()),
+        "predictors": list(model.predictors.parameters()),
+        "temperature": [model.log_scale] if model.contrastive else [],
+    }
+    return ParameterGroups({name: (parameters, rate, 0) for name, parameters in parts.items()})
+
+
+def pair_reader(task: Task) -> fitting.Reader:
+    """Reads the arguments of a `CrossModalAutoencoder`: both modalities and no label."""
+    read = fitting.embedding_reader(task, PAIR)
+
+    def both(rows: np.ndarray) -> dict:
+        batch = read(rows)
+        return {name: batch[name] for name in PAIR}
+
+    return both
+
+
+def measure(predicted: EvalPrediction) -> dict[str, float]:
+    """Means over validation of what the loss is made of, in the order of `CrossModalAutoencoder.forward`."""
+    names = ("contrastive", *(f"{name}_error" for name in PAIR))
+    return {name: float(values.mean()) for name, values in zip(names, predicted.predictions, strict=True)}
+
+
+def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
+    """Features of every row (N, D) float32: the autoencoder's, and as many principal components."""
+    rows = np.arange(len(task.store))
+    return {
+        "crossmodal": reconstruction.shared_features(model, task, rows),
+        "pca": reconstruction.principal_features(task, train, rows, dim, seed),
+    }
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """(D,) standard deviation, 1 where it is 0."""
+    sd = values.std(axis=0)
+    return np.where(sd > 0, sd, 1)
+
+
+if __name__ == "__main__":
+    run.stage(main, Params, **CLI)

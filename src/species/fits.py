@@ -1,0 +1,233 @@
+"""Cheap classifiers - majority, neighbours, forests, logistic regression - and the choice among them on validation.
+
+Every classifier yields pairs of a setting and natural log-probabilities (Q, C) over all C classes. The prior, the
+classes' frequencies in training, is mixed in with the weight of one vote - beside the k of neighbours, the trees of a
+forest, the rows a regression was fitted to - so that a class which got no vote is unlikely and not impossible.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from src.core import classification
+from src.species.task import Task
+
+Candidates = Iterable[tuple[dict, np.ndarray]]
+
+NEAR_KM = 0.1  # votes weigh 1 / (distance + this), for nearer records may well be of one spot
+TREES = 100
+TREES_AT_ONCE = 10  # held in memory: a tree keeps a share per class in every node
+QUERIES_AT_ONCE = 1024
+POWER_ITERATIONS = 4  # of the randomised PCA (Halko et al. 2011, arXiv:0909.4061)
+STEPS = 300  # of L-BFGS at most
+SLOPE = 1e-3  # at which L-BFGS stops
+WIDEST_DAYS = 31  # an interval of dates up to this has a season
+YEAR_DAYS = 365.2425
+
+
+class Fits:
+    """What was chosen so far: a group of log-probabilities (H, C) for `Task.held_out` and a choice for JSON each.
+
+    Attributes:
+        groups: name -> (H, C) log-probabilities, NaN where there is no answer.
+        choices: name -> setting, validation_log_loss, validation_top1, rows (that trained), and all that was tried;
+            or left_out, the reason.
+    """
+
+    def __init__(self, task: Task):
+        self.classes = len(task.classes)
+        self.truth = task.targets(task.held_out)
+        self.validates = np.isin(task.held_out, task.rows("validation"))
+        self.groups: dict[str, np.ndarray] = {}
+        self.choices: dict[str, dict] = {}
+
+    def choose(self, name: str, candidates: Candidates, rows: int, answered: np.ndarray | None = None) -> None:
+        """Keep the candidate with the least log loss on validation; of equal ones the first.
+
+        Args:
+            candidates: settings with (A, C) log-probabilities for the A held-out rows that are answered.
+            rows: how many trained.
+            answered: (H,) bool; all where None.
+        """
+        answered = np.ones(len(self.truth), bool) if answered is None else answered
+        checks, truth = self.validates[answered], self.truth[answered]
+        if not (truth[checks] >= 0).any():
+            self.leave_out(name, "no validation row that it could answer is of a trained species")
+            return
+        best, least, tried = None, np.inf, []
+        for setting, values in tqdm(candidates, desc=name, unit="setting", leave=False):
+            score = classification.scores(values[checks], truth[checks])
+            found = {"validation_log_loss": score["log_loss"], "validation_top1": score["top1"]}
+            tried.append(setting | found)
+            if score["log_loss"] < least:
+                best, least = (setting, values, found), score["log_loss"]
+        setting, values, found = best
+        self.groups[name] = np.full((len(self.truth), self.classes), np.nan)
+        self.groups[name][answered] = values
+        self.choices[name] = {"setting": setting} | found | {"rows": rows, "tried": tried}
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Say why a group is absent."""
+        self.choices[name] = {"left_out": reason}
+
+
+def class_prior(codes: np.ndarray, classes: int) -> np.ndarray:
+    """(C,) frequencies of codes (n,) in 0 to C - 1, each class counted once more than it occurs (Laplace)."""
+    return (np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes)
+
+
+def with_prior(shares: np.ndarray, votes: float, prior: np.ndarray) -> np.ndarray:
+    """Logarithm of (Q, C) shares of so many votes, one vote of the (C,) prior among them."""
+    return np.log((votes * shares + prior) / (votes + 1))
+
+
+def majority(queries: int, prior: np.ndarray) -> Candidates:
+    """The prior for every query."""
+    yield {}, np.tile(np.log(prior), (queries, 1))
+
+
+def near_neighbours(
+    train: np.ndarray, codes: np.ndarray, query: np.ndarray, neighbours: Sequence[int], prior: np.ndarray
+) -> Candidates:
+    """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM).
+
+    Args:
+        train, query: (n, F) and (Q, F) km, Earth-centred coordinates (`geo.to_cartesian`) for example.
+        codes: (n,) int64 class of each training row.
+        neighbours: every k; one above n is n.
+        prior: (C,) of `class_prior`.
+    """
+    counts = _at_most(neighbours, len(train))
+    distance, found = cKDTree(train).query(query, k=np.arange(1, max(counts) + 1))
+    for count in counts:
+        shares = _shares(codes[found[:, :count]], 1 / (distance[:, :count] + NEAR_KM), len(prior))
+        yield {"model": "neighbours", "neighbours": count}, with_prior(shares, count, prior)
+
+
+def like_neighbours(
+    train: np.ndarray, codes: np.ndarray, query: np.ndarray, neighbours: Sequence[int], prior: np.ndarray
+) -> Candidates:
+    """k neighbours of the least angle (cosine), whose votes weigh alike. Arguments as of `near_neighbours`."""
+    counts = _at_most(neighbours, len(train))
+    found = _least_angle(_unit(train), _unit(query), max(counts))
+    for count in counts:
+        shares = _shares(codes[found[:, :count]], np.ones((len(query), count)), len(prior))
+        yield {"neighbours": count}, with_prior(shares, count, prior)
+
+
+def forest(
+    train: np.ndarray,
+    codes: np.ndarray,
+    query: np.ndarray,
+    leaves: Sequence[int],
+    prior: np.ndarray,
+    *,
+    seed: int,
+    threads: int,
+) -> Candidates:
+    """Random forests (Breiman 2001) with every least number of rows in a leaf. Arguments as of `near_neighbours`."""
+    for least in leaves:
+        shares = np.zeros((len(query), len(prior)))
+        for first in range(0, TREES, TREES_AT_ONCE):
+            state = int(np.random.default_rng([seed, first]).integers(2**31))
+            trees = RandomForestClassifier(TREES_AT_ONCE, min_samples_leaf=least, random_state=state, n_jobs=threads)
+            trees.fit(train, codes)
+            # One job: with more, the trees' shares are summed in the order in which threads finish.
+            trees.set_params(n_jobs=1)
+            shares[:, trees.classes_] += trees.predict_proba(query) * TREES_AT_ONCE / TREES
+        yield {"model": "forest", "leaf": least}, with_prior(shares, TREES, prior)
+
+
+def logistic(
+    train: np.ndarray, codes: np.ndarray, query: np.ndarray, inverse_penalties: Sequence[float], prior: np.ndarray
+) -> Candidates:
+    """Multinomial logistic regression with every inverse penalty C of scikit-learn, (n, F) and (Q, F) features.
+
+    "converged" says whether L-BFGS came to its end within STEPS. Classes without a training row get the prior alone.
+    """
+    present = np.unique(codes)
+    for inverse in inverse_penalties:
+        shares, converged = np.zeros((len(query), len(prior))), True
+        if len(present) == 1:
+            shares[:, present] = 1.0
+        else:
+            model = LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE).fit(train, codes)
+            shares[:, model.classes_] = model.predict_proba(query)
+            converged = int(model.n_iter_[0]) < STEPS
+        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, len(train), prior)
+
+
+def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: np.ndarray, count: int, seed: int):
+    """Principal components of standardised embeddings, fitted to `rows`: ((n, K), (Q, K)) float32 of rows and others.
+
+    The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
+    variance of 1, so that a penalty means the same whatever the width of an embedding.
+
+    Args:
+        rows, others: store rows that have all `modalities`.
+        count: K at most; below n and the width.
+    """
+    scale = {}
+
+    def read(of: np.ndarray) -> np.ndarray:
+        blocks = []
+        for name in modalities:
+            block = task.store.read(name, of).astype(np.float32)
+            block -= task.statistics[f"{name}_mean"]
+            block /= task.statistics[f"{name}_sd"]
+            scale.setdefault(name, np.sqrt(np.var(block, axis=0, dtype=np.float64).sum() or 1.0))  # of `rows`
+            block /= np.float32(scale[name])
+            blocks.append(block)
+        return np.hstack(blocks) if len(blocks) > 1 else blocks[0]
+
+    train = read(rows)
+    model = PCA(
+        min(count, len(rows) - 1, train.shape[1]),
+        svd_solver="randomized",
+        iterated_power=POWER_ITERATIONS,
+        random_state=seed,
+    ).fit(train)
+    found = model.transform(train), model.transform(read(others))
+    spread = np.sqrt(np.var(found[0], axis=0, dtype=np.float64).mean() or 1.0)
+    return tuple((values / spread).astype(np.float32) for values in found)
+
+
+def season(observations: pd.DataFrame) -> np.ndarray:
+    """Sine and cosine of the middle day's angle in the year, (N, 2); NaN where dates are wider than WIDEST_DAYS."""
+    first, last = (observations[name].to_numpy(np.float64) for name in ("first_day", "last_day"))
+    angle = 2 * np.pi * ((first + last) / 2 % YEAR_DAYS) / YEAR_DAYS
+    angle[last - first > WIDEST_DAYS] = np.nan
+    return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def _at_most(neighbours: Sequence[int], rows: int) -> list[int]:
+    return sorted({min(count, rows) for count in neighbours})
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(length > 0, length, 1)
+
+
+def _least_angle(train: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
+    """(Q, count) rows of `train`, nearest first; of equally near ones the first. Both are unit vectors."""
+    found = np.empty((len(query), count), np.int64)
+    for start in range(0, len(query), QUERIES_AT_ONCE):
+        far = -(query[start : start + QUERIES_AT_ONCE] @ train.T)
+        near = np.sort(np.argpartition(far, count - 1, axis=1)[:, :count], axis=1)
+        order = np.argsort(np.take_along_axis(far, near, axis=1), axis=1, kind="stable")
+        found[start : start + QUERIES_AT_ONCE] = np.take_along_axis(near, order, axis=1)
+    return found
+
+
+def _shares(codes: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """Share of each query's votes for each class, (Q, C), from codes and weights (Q, k)."""
+    cells = np.arange(len(codes))[:, None] * classes + codes
+    votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(codes) * classes).reshape(-1, classes)
+    return votes / votes.sum(axis=1, keepdims=True)

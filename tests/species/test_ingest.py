@@ -1,0 +1,319 @@
+"""The ingest stage: what the store holds, that a stopped run goes on to the same bytes, what leaves nothing behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from safetensors.numpy import save_file
+
+from src.core import files
+from src.core.embeddings import EmbeddingStore, EmbeddingWriter
+from src.core.errors import DataError, StorageError
+from src.core.params import validate
+from src.species import ingest, sources
+from src.species.params import Params
+
+ROOT = Path(__file__).parents[2]
+ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
+COMMITTED = ROOT / "pipelines/species/params.yaml"
+RECORDS = 12
+LANGUAGE, POOLED, TOKENS = (sources.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
+
+
+def make_params(folder: Path, **data) -> Params:
+    """The committed params with scratch below `folder` and these keys of `data`."""
+    values = YAML(typ="safe", pure=True).load(COMMITTED.read_text(encoding="utf-8"))
+    values["checkpoint_root"] = str(folder / "checkpoints")
+    values["data"] |= {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
+    return validate(values, Params, where="test")
+
+
+def write_table(root: Path, rows: list[str] | None = None) -> None:
+    """Records 1 to RECORDS of three species."""
+    rows = rows or [f"{number},28.{number},-81.5,,2021-04-{number:02d},Fictella s{number % 3},{number % 3}"
+                    for number in range(1, RECORDS + 1)]  # fmt: skip
+    header = "gbifID,decimalLatitude,decimalLongitude,coordinateUncertaintyInMeters,eventDate,species,taxonKey"
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "observations.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def write_embeddings(root: Path, language: int = RECORDS) -> dict[str, dict[str, np.ndarray]]:
+    """A pack of language for the first records and a folder of vision_pooled without record 3, two images of 5."""
+    generator = np.random.default_rng(0)
+    made = {"language": {f"{n}_0": generator.standard_normal(LANGUAGE).astype("f2") for n in range(1, language + 1)}}
+    names = [f"{n}_0" for n in range(1, RECORDS + 1) if n != 3] + ["5_1"]
+    made["vision_pooled"] = {name: generator.standard_normal(POOLED).astype("f4") for name in names}
+    folder = root / "embeddings"
+    (folder / "vision_pooled").mkdir(parents=True)
+    np.save(folder / "language.npy", np.stack(list(made["language"].values())[::-1]))
+    (folder / "language.ids.txt").write_text("\n".join(list(made["language"])[::-1]))
+    for number, (name, row) in enumerate(made["vision_pooled"].items()):
+        if number % 2:
+            np.save(folder / "vision_pooled" / f"{name}.npy", row)
+        else:
+            save_file({"vision_pooled": row}, folder / "vision_pooled" / f"{name}.safetensors")
+    return made
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data root below the working directory, and what its embeddings are."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data"
+    write_table(root)
+    return Namespace(root=root, made=write_embeddings(root))
+
+
+def run(data: Namespace, out: str = "store", dry_run: bool = False, **changes) -> EmbeddingStore | None:
+    params = make_params(data.root.parent, **changes)
+    ingest.main(params, Namespace(root=data.root), Namespace(out=data.root.parent / out), dry_run)
+    return None if dry_run else EmbeddingStore.open(data.root.parent / out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def assert_nothing_left(data: Namespace) -> None:
+    assert {path.name for path in data.root.parent.iterdir()} <= {"data", "logs", "checkpoints"}
+    checkpoints = data.root.parent / "checkpoints"
+    assert not checkpoints.exists() or not any(checkpoints.iterdir())
+
+
+def test_every_observation_has_its_own_embeddings(data, capsys):
+    store = run(data)
+    ids = [f"{n}_0" for n in range(1, 6)] + ["5_1"] + [f"{n}_0" for n in range(6, RECORDS + 1)]
+    assert store.index["id"].tolist() == ids and list(store.modalities) == ["language", "vision_pooled"]
+    rows = np.arange(len(store))
+    for modality, made in data.made.items():
+        expected = [made.get(name, np.zeros(sources.SHAPES[modality])).astype(np.float16) for name in ids]
+        np.testing.assert_array_equal(store.read(modality, rows), np.stack(expected))
+        assert store.present(modality).tolist() == [name in made for name in ids]
+    assert store.index["taxon_key"].tolist() == [int(name.split("_")[0]) % 3 for name in ids]
+    store.verify()
+    manifest = store.manifest
+    assert (manifest["simulated"], manifest["description"], manifest["count"]) == (False, "", RECORDS + 1)
+    everything = {path.relative_to(data.root).as_posix(): path for path in data.root.rglob("*") if path.is_file()}
+    assert manifest["sources"] == {name: files.sha256(path) for name, path in sorted(everything.items())}
+    assert (store.folder / "refused.csv").read_text() == "line,field,found,why\n"
+    told = capsys.readouterr().out
+    assert "13 observed observations of 12 records and 3 species, 2021 to 2021" in told
+    assert "uncertainty unknown of 13" in told and "vision_pooled: 12 of 13 observations have it" in told
+    assert "0 observations have no embedding at all" in told
+    assert not any((data.root.parent / "checkpoints").iterdir())
+
+
+def test_refused_records_take_their_embeddings_with_them(data, capsys):
+    rows = (data.root / "observations.csv").read_text().splitlines()[1:]
+    rows[4], rows[7] = rows[4].replace("28.5", "95"), rows[7].replace("2021-04-08", "08/04/2021")
+    write_table(data.root, rows)
+    store = run(data, max_refused=0.2)
+    ids = [f"{n}_0" for n in range(1, RECORDS + 1) if n not in (5, 8)]
+    assert store.index["id"].tolist() == ids
+    for modality, made in data.made.items():
+        expected = [made.get(name, np.zeros(sources.SHAPES[modality])).astype(np.float16) for name in ids]
+        np.testing.assert_array_equal(store.read(modality, np.arange(len(ids))), np.stack(expected))
+    assert pd.read_csv(store.folder / "refused.csv")["line"].tolist() == [6, 9]
+    assert "3 observations with embeddings belong to records that were left out" in capsys.readouterr().out
+
+    shutil.rmtree(store.folder)
+    with pytest.raises(DataError, match=r"found 2 of 12 rows without .*allow 0\.1667"):
+        run(data, max_refused=0.1)
+    assert pd.read_csv(ingest.LISTED)["line"].tolist() == [6, 9]
+    assert_nothing_left(data)
+
+
+def test_an_embedding_without_record_stops(data):
+    np.save(data.root / "embeddings" / "vision_pooled" / "99_0.npy", np.zeros(POOLED, "f4"))
+    with pytest.raises(DataError, match=r"not in the table \(99_0\)"):
+        run(data)
+    assert_nothing_left(data)
+
+
+def test_nan_stops_and_leaves_the_old_store(data):
+    before = contents(run(data).folder)
+    path = data.root / "embeddings" / "vision_pooled" / "5_1.safetensors"
+    np.save(path.with_suffix(".npy"), np.full(POOLED, np.nan, "f4"))
+    path.unlink(missing_ok=True)
+    with pytest.raises(DataError, match="vision_pooled of 5_1: found nan"):
+        run(data)
+    assert contents(data.root.parent / "store") == before
+    assert not any((data.root.parent / "checkpoints").iterdir())
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(data, monkeypatch):
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 3 * 4 * LANGUAGE[0])
+    whole = contents(run(data, out="whole").folder)
+    flushed = []
+    flush = EmbeddingWriter.flush
+
+    def full_disk(writer):
+        flushed.append(writer)
+        if len(flushed) == 3:
+            raise OSError(28, "No space left on device")
+        flush(writer)
+
+    monkeypatch.setattr(EmbeddingWriter, "flush", full_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        run(data)
+    assert not (data.root.parent / "store").exists()
+    (scratch,) = (data.root.parent / "checkpoints").iterdir()
+    assert len(list((scratch / "done").iterdir())) == 2
+    written = []
+    write = ingest.write_chunk
+    monkeypatch.setattr(EmbeddingWriter, "flush", flush)
+    monkeypatch.setattr(ingest, "write_chunk", lambda *given: (written.append(given[0].modality), write(*given)))
+    assert contents(run(data).folder) == whole
+    assert written == ["language", "language", "vision_pooled"]  # of four chunks and one
+
+
+def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypatch):
+    params = make_params(data.root.parent)
+    facts = params.checkpoint_root, params.data, data.root, data.root / "observations.csv"
+
+    def folder():
+        return ingest.scratch_folder(*facts, sources.find(data.root, params.data.modalities)[0])
+
+    first = folder()
+    assert folder() == first
+    path = data.root / "embeddings" / "language.npy"
+    os.utime(path, ns=(1, 1))
+    second = folder()
+    write_table(data.root, ["1,28,-81,,2021,Fictella audax,1"])
+    assert len({first, second, folder()}) == 3
+
+    write_table(data.root)
+    whole = contents(run(data, out="whole").folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingWriter, "finish", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(StorageError):
+            run(data)
+    (scratch,) = (data.root.parent / "checkpoints").iterdir()
+    (scratch / "store" / "language.npy").unlink()
+    assert contents(run(data).folder) == whole
+
+
+def write_tokens(root: Path, ids: list[str], pooled: bool) -> np.ndarray:
+    """(V, 8, 24, 24, 1408) float16 files of vision, and in place of all other embeddings their means where `pooled`."""
+    shutil.rmtree(root / "embeddings")
+    tokens = np.random.default_rng(2).integers(-8, 8, (len(ids), *TOKENS), dtype=np.int8).astype(np.float16)
+    (root / "embeddings" / "vision").mkdir(parents=True)
+    for name, row in zip(ids, tokens, strict=True):
+        np.save(root / "embeddings" / "vision" / f"{name}.npy", row)
+    if pooled:
+        (root / "embeddings" / "vision_pooled").mkdir()
+        for name, row in zip(ids, sources.mean_tokens(tokens), strict=True):
+            np.save(root / "embeddings" / "vision_pooled" / f"{name}.npy", row)
+    return tokens
+
+
+def test_tokens_are_stored_once_and_pooled_where_nothing_pooled_is_given(data):
+    tokens = write_tokens(data.root, ["2_0", "9_0"], pooled=True)
+    given = run(data, modalities=["vision", "vision_pooled"], out="given")
+    np.testing.assert_array_equal(given.read("vision", [8, 1, 0]), [tokens[1], tokens[0], np.zeros_like(tokens[0])])
+    assert given.index["vision_row"].tolist() == [-1, 0, *[-1] * 6, 1, -1, -1, -1]
+
+    shutil.rmtree(data.root / "embeddings" / "vision_pooled")
+    computed = run(data, modalities=["vision"], out="computed")
+    assert list(computed.modalities) == ["vision_pooled", "vision"]
+    np.testing.assert_array_equal(computed.present("vision_pooled"), computed.present("vision"))
+    rows = np.arange(RECORDS)
+    np.testing.assert_array_equal(computed.read("vision_pooled", rows), given.read("vision_pooled", rows))
+    np.testing.assert_allclose(
+        computed.read("vision_pooled", [1])[0], tokens[0].mean(axis=(0, 1, 2), dtype=float), atol=1e-3
+    )
+
+    (data.root / "embeddings" / "vision_pooled").mkdir()
+    np.save(data.root / "embeddings" / "vision_pooled" / "9_0.npy", sources.mean_tokens(tokens)[0])
+    with pytest.raises(DataError, match="vision_pooled of 9_0: found a vector that differs"):
+        run(data, modalities=["vision", "vision_pooled"])
+
+
+def test_the_manifest_says_what_source_json_says(data):
+    path = data.root / "source.json"
+    files.write_json(path, {"simulated": True, "description": "drawn", "seed": 3})
+    manifest = run(data).manifest
+    assert (manifest["simulated"], manifest["description"], manifest["about"]) == (True, "drawn", {"seed": 3})
+    assert manifest["sources"]["source.json"] == files.sha256(path)
+    for wrong in ({"simulated": "yes", "description": ""}, {"simulated": True}, []):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"source\.json: (simulated|description): expected"):
+            run(data)
+
+
+def test_a_dry_run_counts_and_writes_nothing(data, capsys):
+    run(data, dry_run=True)
+    assert "would write 0.000223 GB" in capsys.readouterr().out  # 13 x (7168 + 1408) x 2 bytes
+    (data.root / "embeddings" / "vision_pooled" / "1_0.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match="1_0"):
+        run(data, dry_run=True)
+    write_table(data.root, ["1,95,-81,,2021,Fictella audax,1"])
+    with pytest.raises(DataError, match="found 1 of 1 rows"):
+        run(data, dry_run=True)
+    assert_nothing_left(data)
+    assert not ingest.LISTED.exists()
+
+
+def test_the_acacia_records_without_embeddings(tmp_path, monkeypatch, capsys):
+    if not ACACIA.exists():
+        pytest.skip(f"{ACACIA} is absent")
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copy(ACACIA, root / "observations.csv")
+    settings = {"id": None, "modalities": [], "minimum_records": 2}
+    store = run(Namespace(root=root), max_refused=0.01, **settings)
+    assert len(store) == 18924 and store.modalities == {} and store.index["id"].is_unique
+    assert store.index["uncertainty_m"].isna().sum() > 1000
+    assert len(pd.read_csv(store.folder / "refused.csv")) == 172 + 6  # two rows of one record without a place
+    assert "6 species with fewer than 2 records left out: Acacia aneura (1)" in capsys.readouterr().out
+    with pytest.raises(DataError, match="found 170 of 19100 rows"):
+        run(Namespace(root=root), max_refused=0.0, **settings)
+
+
+PROGRAM = """
+import sys
+from argparse import Namespace
+from pathlib import Path
+from src.species import ingest, sources
+from tests.species.test_ingest import make_params
+sources.CHUNK_BYTES = 1
+folder = Path(sys.argv[1])
+ingest.main(make_params(folder), Namespace(root=folder / "data"), Namespace(out=folder / sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(data):
+    rows = [f"{number},28,-81,,2021-04-01,Fictella audax,1" for number in range(1, 401)]
+    write_table(data.root, rows)
+    shutil.rmtree(data.root / "embeddings")
+    write_embeddings(data.root, language=400)
+
+    def start(out: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(data.root.parent), out], cwd=ROOT)
+
+    assert start("whole").wait() == 0
+    whole, checkpoints = contents(data.root.parent / "whole"), data.root.parent / "checkpoints"
+    for marks in (20, 150, 300):
+        process = start("store")
+        while process.poll() is None and len(list(checkpoints.glob("*/done/*.json"))) < marks:
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (data.root.parent / "store").exists()
+    done = len(list(checkpoints.glob("*/done/*.json")))
+    assert done >= 300
+    assert start("store").wait() == 0
+    assert contents(data.root.parent / "store") == whole

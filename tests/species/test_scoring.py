@@ -1,0 +1,70 @@
+"""Which rows are scored, what they have in common, and that bins and pairs are of those rows."""
+
+import numpy as np
+import pytest
+
+from src.species import scoring, task
+from tests.species.study import write_study
+
+BINS = 15
+
+
+@pytest.fixture
+def held(tmp_path):
+    return scoring.Held(task.read(*write_study(tmp_path, count=600, missing=60)))
+
+
+def perfect(held):
+    """Log-probabilities that name every species rightly."""
+    values = np.full((len(held.truth), 4), np.log(0.01))
+    values[np.arange(len(held.truth)), held.truth] = np.log(0.97)
+    return values
+
+
+def test_only_complete_test_records_are_scored(held):
+    assert (~held.complete).sum() == 24
+    for kind in ("temporal", "spatial", "both"):
+        rows = held.test(kind)
+        assert (held.role[rows] == "test").all() and (held.kind[rows] == kind).all() and held.complete[rows].all()
+    assert held.test("all").sum() == sum(held.test(kind).sum() for kind in ("temporal", "spatial", "both")) == 108
+
+
+def test_a_group_without_answers_where_a_modality_is_missing_is_scored_on_the_others(held):
+    values = perfect(held)
+    values[~held.complete] = np.nan
+    scored = scoring.score_groups(held, {"language": values, "both": perfect(held)}, BINS)
+    assert scored["language"]["all"]["top1"] == scored["both"]["all"]["top1"] == 1
+    assert scored["language"]["all"]["n"] == 108
+    assert scoring.score_incomplete(held, {"language": values, "both": perfect(held)}) == {
+        "both": {"top1": 1.0, "n": 12}
+    }
+
+
+def test_units_are_squares_in_new_places_and_cells_and_dates_in_known_ones(held):
+    spatial = held.units(held.test("spatial"), "spatial")
+    assert list(spatial) == ["regions"] and all(name.startswith("square ") for name in spatial["regions"])
+    temporal = held.units(held.test("temporal"), "temporal")
+    assert set(temporal) == {"regions", "dates"} and all(name.startswith("cell ") for name in temporal["regions"])
+    assert len(set(temporal["dates"])) == held.test("temporal").sum()
+    held.dated = False
+    assert list(held.units(held.test("temporal"), "temporal")) == ["regions"]
+
+
+def test_a_pair_compares_the_same_rows(held):
+    wrong = np.roll(perfect(held), 1, axis=1)
+    pairs = scoring.score_pairs(held, {"both": perfect(held), "location": wrong})
+    assert list(pairs) == ["both-location"] and pairs["both-location"]["temporal"]["top1"] == 1
+
+
+def test_bins_hold_every_row_once(held):
+    bins = scoring.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0], ("temporal", "spatial"))
+    for kind, groups in bins.items():
+        assert [bin_["label"] for bin_ in groups["both"]] == ["< 1", "1–5", "≥ 5"]
+        assert sum(bin_["n"] for bin_ in groups["both"]) == held.test(kind).sum()
+
+
+def test_validation_is_scored_apart_from_the_test(held):
+    values = perfect(held)
+    values[held.role == "test"] = np.roll(values[held.role == "test"], 1, axis=1)
+    found = scoring.score_validation(held, {"both": values})["both"]
+    assert found["top1"] == 1 and found["n"] == 108
