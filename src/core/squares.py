@@ -27,13 +27,14 @@ def choose_squares(
     apart_km: float = 15,
     count: int,
     minimum: int = 1,
+    maximum: float = np.inf,
     seed: int = 0,
     species: np.ndarray | None = None,
     spread: float = 1.0,
 ) -> pd.DataFrame:
     """Squares far from each other, by greedy maximin (Gonzalez 1985, Theoretical Computer Science 38).
 
-    Candidates are the cells of a grid with at least `minimum` points. The one with most points (or most species) is
+    Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most points (or most species) is
     first. Each next one is, of those whose centre's least distance to the chosen ones is at least `spread` times the
     largest such distance, to the metre, the one with most points (most species that no chosen square holds); ties go
     to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more.
@@ -58,7 +59,7 @@ def choose_squares(
     if species is not None:
         cells["species"] = np.diff(holds.indptr)
     kept = np.lexsort([cells["lon"], cells["lat"]])
-    kept = kept[points[kept] >= minimum]
+    kept = kept[(points[kept] >= minimum) & (points[kept] <= maximum)]
     cells, merit = cells.iloc[kept].reset_index(drop=True), points[kept]
     if species is not None:
         holds, unseen = holds[kept], np.ones(holds.shape[1], np.int64)
@@ -78,10 +79,11 @@ def choose_squares(
         near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
         nearest[near[_gaps_km(position[best], position[near], side_km) < apart_km]] = -1
     if len(chosen) < count:
+        held = f"{minimum} or more" if np.isinf(maximum) else f"{minimum} to {int(maximum)}"
         raise DataError(
-            f"squares: found {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with at least {minimum} of the "
+            f"squares: found {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with {held} of the "
             f"{len(lat)} points each ({len(cells)} candidates), expected {count}; ask for at most {len(chosen)}, for "
-            f"smaller or nearer squares or fewer points in each, or bring more points"
+            f"smaller or nearer squares or other numbers of points, or bring more points"
         )
     return cells.iloc[chosen].reset_index(drop=True)
 

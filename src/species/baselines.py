@@ -48,7 +48,7 @@ def main(params, inputs, out, dry_run=False):
     for name, needed in blocks.items():
         fit_embeddings(found, study, name, needed, params.baselines, params.seed)
     with files.complete_folder(out.out) as folder:
-        predictions.write(folder, study.held_out, found.groups)
+        predictions.write(folder, study, found.groups)
         files.write_json(folder / "choices.json", metrics.rounded(found.choices))
     for name, choice in found.choices.items():
         print(f"baselines: {name}: {describe(choice)}")

@@ -62,6 +62,7 @@ class Split(Section):
     apart_km: Weight
     buffer_km: Weight
     minimum: Positive
+    maximum_share: Rate
     spread: Rate
     max_uncertainty_m: Above
     shared_embeddings: list[Modality]

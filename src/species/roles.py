@@ -133,6 +133,7 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
             apart_km=split.apart_km,
             count=count,
             minimum=split.minimum,
+            maximum=split.maximum_share * len(usable),
             seed=split.seed,
             species=usable["species"].to_numpy(dtype=str),
             spread=split.spread,
@@ -140,7 +141,7 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
     except DataError as error:
         raise DataError(
             f"{where}: split.squares {split.squares} + split.validation_squares {split.validation_squares}: {error} "
-            "(split.side_km, split.apart_km, split.minimum)"
+            "(split.side_km, split.apart_km, split.minimum, split.maximum_share)"
         ) from error
     squares.insert(0, "use", np.where(np.arange(count) < split.squares, "test", "validation"))
     return squares

@@ -146,8 +146,22 @@ def test_more_squares_than_fit_are_refused_with_the_number_that_fits():
     assert len(squares.choose_squares(lat, lon, **CHOICE | {"count": most})) == most
     with pytest.raises(DataError, match=f"found {most} of 10 km"):
         squares.choose_squares(lat, lon, **CHOICE | {"count": most + 1})
-    with pytest.raises(DataError, match=r"found 0 of 10 km.* at least 5000 of the 4000 points each \(0 candidates\)"):
+    with pytest.raises(
+        DataError, match=r"found 0 of 10 km.* with 5000 or more of the 4000 points each \(0 candidates\)"
+    ):
         squares.choose_squares(lat, lon, **CHOICE, minimum=5000)
+    with pytest.raises(DataError, match=r"found 0 of 10 km.* with 1 to 0 of the 4000 points"):
+        squares.choose_squares(lat, lon, **CHOICE, maximum=0.5)
+
+
+def test_a_square_holds_no_more_than_its_maximum():
+    """Or the first one chosen, which is the fullest, could hold most of what there is to learn from."""
+    lat, lon = make_points()
+    city = np.random.default_rng(1).normal([lat[0], lon[0]], 0.005, (500, 2)).T
+    lat, lon = np.append(lat, city[0]), np.append(lon, city[1])
+    assert squares.choose_squares(lat, lon, **CHOICE)["points"].max() > 300
+    chosen = squares.choose_squares(lat, lon, **CHOICE, minimum=10, maximum=60)
+    assert chosen["points"].between(10, 60).all()
 
 
 def test_points_without_coordinates_are_refused():

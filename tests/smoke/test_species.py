@@ -18,6 +18,7 @@ CHANGES = {
     "split.squares": 4,
     "split.validation_squares": 3,
     "split.minimum": 5,
+    "split.maximum_share": 0.1,
     "baselines.components": 32,
     "baselines.neighbours": [3, 30],
     "baselines.inverse_penalties": [0.01],

@@ -15,6 +15,7 @@ SMALL = {
     "split.squares": 4,
     "split.validation_squares": 3,
     "split.minimum": 10,
+    "split.maximum_share": 1.0,
     "split.test_from": 2020,
     "split.train_from": 2010,
 }
