@@ -28,10 +28,11 @@ from transformers import EvalPrediction, set_seed
 from src.core import checkpoints, files
 from src.core.metrics import rounded
 from src.core.trainable import ParameterGroups
-from src.species import fitting, networks, predictions, reconstruction
+from src.species import fits, fitting, networks, predictions, reconstruction
 from src.species import task as tasks
-from src.species.networks import CrossModalAutoencoder
-from src.species.params import Params
+from src.species.fits import Fits
+from src.species.networks import HIGHEST_SCALE, CrossModalAutoencoder
+from src.species.params import Baselines, Params
 from src.species.reconstruction import PAIR
 from src.species.task import Task
 
@@ -78,26 +79,27 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
         histories = {"autoencoder": history}
         summaries = {"autoencoder": fitting.summary(history, groups, pairs)}
-        summaries["autoencoder"]["temperature"] = 1 / model.log_scale.exp().item()
+        summaries["autoencoder"]["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
 
-        labelled, answers = fitting.learnable(task, PAIR), {}
+        labelled = fitting.learnable(task, PAIR)
+        probes = Fits(task)
         for name, features in spaces(model, task, labelled[0], section.dim, seed).items():
+            fit_cheap(probes, name, features, task, labelled[0], params.baselines)
             set_seed(seed)
-            read = fitting.feature_reader(task, features, PAIR)
-            train = features[labelled[0]]
-            statistics = {"features": (train.mean(axis=0), spread(train))}
+            ready = {"features": (np.zeros(features.shape[1]), np.ones(features.shape[1]))}  # standardised already
             dropout = {"features": params.train.dropout.language}
-            classifier, groups = fitting.build_classifier(statistics, dropout, labelled[0], task, params)
+            classifier, groups = fitting.build_classifier(ready, dropout, labelled[0], task, params)
+            read = fitting.feature_reader(task, features, PAIR)
             histories[name] = fitting.fit_classifier(
                 classifier, groups, read, labelled, params, scratch[name], plots / name
             )
             summaries[name] = fitting.summary(histories[name], groups, labelled)
-            answers[name] = fitting.log_probabilities(classifier, read, task.held_out)
-        predictions.write(folder, task, answers)
-        files.write_json(folder / "summary.json", summaries)
+            probes.groups[name] = fitting.log_probabilities(classifier, read, task.held_out)
+        predictions.write(folder, task, probes.groups)
+        files.write_json(folder / "summary.json", rounded(summaries | probes.choices))
         fitting.write_curves(plots / "curves.png", histories)
     for name, facts in summaries.items():
-        logger.info("%s: %s", name, facts)
+        logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
     for finished in scratch.values():
         checkpoints.remove(finished)
 
@@ -131,18 +133,36 @@ def measure(predicted: EvalPrediction) -> dict[str, float]:
 
 
 def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
-    """Features of every row (N, D) float32: the autoencoder's, and as many principal components."""
+    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
     rows = np.arange(len(task.store))
-    return {
+    found = {
         "crossmodal": reconstruction.shared_features(model, task, rows),
         "pca": reconstruction.principal_features(task, train, rows, dim, seed),
     }
+    return {name: scaled(features, train) for name, features in found.items()}
 
 
-def spread(values: np.ndarray) -> np.ndarray:
-    """(D,) standard deviation, 1 where it is 0."""
-    sd = values.std(axis=0)
-    return np.where(sd > 0, sd, 1)
+def scaled(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Features with mean 0, and a mean variance of 1 over the rows `train`.
+
+    All are scaled together, as `fits.components` does: angles stay, and a penalty means the same in both spaces.
+    """
+    mean, variance = features[train].mean(axis=0), features[train].var(axis=0).mean()
+    return (features - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
+
+
+def fit_cheap(probes: Fits, name: str, features: np.ndarray, task: Task, train: np.ndarray, section: Baselines) -> None:
+    """Logistic regression and cosine nearest neighbours on (N, D) features, into `probes`."""
+    codes = task.targets(train)
+    prior = fits.class_prior(codes, len(task.classes))
+    answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
+    data = features[train], codes, features[task.held_out[answered]]
+    found = {
+        "logistic": fits.logistic(*data, section.inverse_penalties, prior),
+        "knn": fits.like_neighbours(*data, section.neighbours, prior),
+    }
+    for kind, candidates in found.items():
+        probes.choose(f"{name}_{kind}", candidates, len(train), answered)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,11 @@ def fit(
             label_names=[label],
         )
     )
-    optimizer = groups.optimizer(section.weight_decay)
+    # The same groups, stepped at once: with a tensor at a time AdamW takes as long as the network.
+    parts = groups.optimizer(section.weight_decay).param_groups
+    optimizer = torch.optim.AdamW(
+        [{name: part[name] for name in ("params", "lr", "weight_decay")} for part in parts], fused=True
+    )
     trainer = SpeciesTrainer(
         model=model,
         args=args,

@@ -27,7 +27,7 @@ class Strengths(Section):
 class Simulate(Section):
     seed: Count
     observations: Positive
-    species: Annotated[int, Field(ge=2)]
+    species: Annotated[int, Field(ge=2, le=1200)]  # as many names as simulate can invent
     sites: Positive
     missing: Share
     full_vision: Count
@@ -40,6 +40,13 @@ class Simulate(Section):
             raise ValueError(
                 f"observations {self.observations}: expected at least 10 for each of {self.species} species"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _full_vision_is_not_missing(self) -> "Simulate":
+        whole = self.observations - round(self.missing * self.observations)
+        if self.full_vision > whole:
+            raise ValueError(f"full_vision {self.full_vision}: expected at most the {whole} that miss nothing")
         return self
 
 

@@ -3,26 +3,26 @@
     python -m src.species.simulate --params pipelines/species/params.yaml --out data/species/simulated
 
 Writes observations.csv, embeddings/ (packs of language, vision_pooled and vision, each with its .ids.txt), source.json
-(that and how it is simulated) and map.png. Species, places, record and taxon numbers are invented, the outline alone
-is Florida's.
+(that and how it is simulated) and map.png. Species, records and taxon numbers are invented; the coast alone is
+Florida's, about.
 
-Places. Habitat is four Gaussian random fields that change over 20 km. Records lie at sites (normal scatter of 150 m,
-long-tailed effort), sites where people are, and a fifth of the records anywhere. Effort grows by the year; 2025 ends
-in June. Records at a site sometimes share a day: one visit.
+Places: habitat is four Gaussian random fields with a correlation length of 20 km. Four fifths of the records lie
+around sites (150 m; long-tailed effort; sites in clusters of some 6 km), the others anywhere on land. What is reported
+is off by the uncertainty. Effort grows by the year, and 2025 ends in June; some records at a site share a day.
 
-Species. A record's species is drawn with log-probability: abundance (log-normal, as in Preston 1948, Ecology 29)
-- squared distance of the habitat from the species' optimum in units of its tolerance (Gaussian niche; ter Braak and
-Prentice 1988, Advances in Ecological Research 18) + a cosine of the day around its flowering peak + its affinity to
-the place, a random field of its own that changes within 0.8 and 4 km. Affinity can be learned only where one has
-been. Three records are first given to every species, drawn from where and when it grows best.
+Species: a record's is drawn with log-probability abundance (log-normal: Preston 1948, Ecology 29) - half the squared
+distance of the habitat from the species' optimum in tolerances (Gaussian niche: ter Braak and Prentice 1988, Advances
+in Ecological Research 18) + a cosine of the days to its flowering peak + its affinity to the place, a random field for
+each species with lengths of 0.8 km (a third of the variance) and 4 km, which only visits can teach. First every
+species is given three records, where and when it grows best.
 
-Embeddings. A latent vector of 64 dimensions is the sum of four parts, each with variance 1 in every dimension times
-the square of its strength (`simulate.language`, `simulate.vision`): species (half the variance is that of the genus;
-other vectors in each modality), habitat (linear in the four fields), place (linear in random fields of 0.8 and 4 km
-which have nothing to do with affinity, as the background of a photo; two thirds of them seen by both modalities) and
-noise of the one observation. A random matrix takes it to 7168 or 1408 dimensions with variance 1, and every number
-gets independent noise of variance 0.25 on top. So a model that memorises backgrounds does well at sites it knows,
-gains something within some 4 km and nothing beyond.
+Embeddings: a latent vector of 64 dimensions is the sum of four independent parts. A strength (`simulate.language`,
+`simulate.vision`) is the standard deviation of a part in each dimension: species (half the variance is its genus';
+other vectors in each modality), habitat (linear in the fields), place (linear in random fields with the same lengths
+as affinity and independent of it, as the background of a photo; each modality sees 26, and 20 are the same) and noise
+of the one observation. The sum, brought to variance 1, is taken to 7168 or 1408 dimensions by a random matrix that
+keeps the variance, and every number gets independent noise of standard deviation 0.5. So a model that memorises
+backgrounds gains at sites that it knows, gains something within some 4 km, and is misled elsewhere.
 """
 
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ from src.species.params import Params, Simulate, Strengths
 WIDTHS = {"language": 7168, "vision_pooled": 1408}
 TOKENS = 8, 24, 24  # frames, rows and columns of the full vision embedding
 LATENT, ISOTROPIC = 64, 0.5
-PLACES = {"language": slice(0, 20), "vision_pooled": slice(4, 24)}  # channels of the place fields that each sees
-CHANNELS = 24
+CHANNELS = 32  # of the place fields
+PLACES = {"language": slice(0, 26), "vision_pooled": slice(6, 32)}  # those that each modality sees
 HABITATS, HABITAT_KM = 4, 20
-PLACE_KM = 0.8, 4.0
-ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.5, (0.5, 1.0), 1.5, 3.2
+PLACE_KM = 0.8, 4.0, 4.0  # a third of the variance within a site, the rest beyond, so that a buffer is needed
+ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.5, (0.5, 1.0), 1.5, 3.6
 LEAST = 3  # records of a species
 FIRST_YEAR, LAST_DAY, LAST_YEAR_SHARE, GROWTH = 2010, "2025-06-30", 0.07, 1.15
 VISITS, SECOND_IMAGES, MONTHS_ONLY, TIMES, BLANKS = 0.15, 0.05, 0.01, 0.25, 0.1
@@ -60,10 +60,10 @@ EPITHETS = (  # the same in every gender
     "rarescens", "serpens", "simplex", "spectans", "tenax", "triplex", "vagans", "velox", "virens",
 )  # fmt: skip
 MEANING = {
-    "species": "standard deviation per latent dimension of the species' own vector, half of its variance the genus'",
-    "habitat": "the same of what is linear in four habitat fields with a correlation length of 20 km",
-    "place": "the same of what is linear in place fields with correlation lengths of 0.8 and 4 km",
-    "noise": "the same of what belongs to one observation alone",
+    "species": "standard deviation in each latent dimension of the species' vector, half its variance the genus'",
+    "habitat": "the same, of what is linear in the habitat fields, whose correlation length is 20 km",
+    "place": "the same, of what is linear in place fields with correlation lengths of 0.8 and 4 km",
+    "noise": "the same, of what belongs to one observation alone",
 }
 CHUNK = 512  # rows projected at a time
 
@@ -87,7 +87,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     world, table = simulate_observations(settings)
     with files.complete_folder(out.out) as folder:
         (folder / "embeddings").mkdir()
-        write_csv(table, folder / "observations.csv")
+        write_csv(table, settings.seed, folder / "observations.csv")
         write_embeddings(world, table, settings, folder / "embeddings")
         files.write_json(folder / "source.json", describe(settings))
         draw_map(world, table, folder / "map.png")
@@ -182,9 +182,9 @@ def genus_count(species: int) -> int:
     return min(len(STEMS) * len(ENDINGS), -(-species // 6))
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: pd.DataFrame, seed: int, path: Path) -> None:
     """observations.csv with the columns of a GBIF download; some dates hold a time, few no day."""
-    generator = np.random.default_rng([0, len(table)])
+    generator = np.random.default_rng([seed, 2])
     record = table["gbifID"].to_numpy() - FIRST_RECORD
     kind, minute = generator.random(record.max() + 1)[record], generator.integers(360, 1140, record.max() + 1)[record]
     date = table["day"].dt.strftime("%Y-%m-%d")
