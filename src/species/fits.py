@@ -1,8 +1,8 @@
 """Cheap classifiers - majority, neighbours, forests, logistic regression - and the choice among them on validation.
 
 Every classifier yields pairs of a setting and natural log-probabilities (Q, C) over all C classes. The prior, the
-classes' frequencies in training, is mixed in with the weight of one vote - beside the k of neighbours, the trees of a
-forest, the rows a regression was fitted to - so that a class which got no vote is unlikely and not impossible.
+classes' frequencies in training, is mixed into all of them, so that a class which got no vote is unlikely and not
+impossible: with a share that is chosen too where votes are few, and as one row more beside a regression's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +21,7 @@ from src.species.task import Task
 Candidates = Iterable[tuple[dict, np.ndarray]]
 
 NEAR_KM = 0.1  # votes weigh 1 / (distance + this), for nearer records may well be of one spot
+PRIOR_SHARES = (0.02, 0.1, 0.3, 0.5)  # of the prior in a vote of neighbours or trees, chosen on validation
 TREES = 100
 TREES_AT_ONCE = 10  # held in memory: a tree keeps a share per class in every node
 QUERIES_AT_ONCE = 1024
@@ -82,9 +83,9 @@ def class_prior(codes: np.ndarray, classes: int) -> np.ndarray:
     return (np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes)
 
 
-def with_prior(shares: np.ndarray, votes: float, prior: np.ndarray) -> np.ndarray:
-    """Logarithm of (Q, C) shares of so many votes, one vote of the (C,) prior among them."""
-    return np.log((votes * shares + prior) / (votes + 1))
+def with_prior(shares: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
+    """Logarithm of (Q, C) shares mixed with so large a share of the (C,) prior."""
+    return np.log((1 - share) * shares + share * prior)
 
 
 def majority(queries: int, prior: np.ndarray) -> Candidates:
@@ -93,7 +94,12 @@ def majority(queries: int, prior: np.ndarray) -> Candidates:
 
 
 def near_neighbours(
-    train: np.ndarray, codes: np.ndarray, query: np.ndarray, neighbours: Sequence[int], prior: np.ndarray
+    train: np.ndarray,
+    codes: np.ndarray,
+    query: np.ndarray,
+    neighbours: Sequence[int],
+    prior: np.ndarray,
+    prior_shares: Sequence[float] = PRIOR_SHARES,
 ) -> Candidates:
     """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM).
 
@@ -102,23 +108,31 @@ def near_neighbours(
         codes: (n,) int64 class of each training row.
         neighbours: every k; one above n is n.
         prior: (C,) of `class_prior`.
+        prior_shares: every share of it.
     """
     counts = _at_most(neighbours, len(train))
     distance, found = cKDTree(train).query(query, k=np.arange(1, max(counts) + 1))
     for count in counts:
         shares = _shares(codes[found[:, :count]], 1 / (distance[:, :count] + NEAR_KM), len(prior))
-        yield {"model": "neighbours", "neighbours": count}, with_prior(shares, count, prior)
+        for share in prior_shares:
+            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
 
 
 def like_neighbours(
-    train: np.ndarray, codes: np.ndarray, query: np.ndarray, neighbours: Sequence[int], prior: np.ndarray
+    train: np.ndarray,
+    codes: np.ndarray,
+    query: np.ndarray,
+    neighbours: Sequence[int],
+    prior: np.ndarray,
+    prior_shares: Sequence[float] = PRIOR_SHARES,
 ) -> Candidates:
     """k neighbours of the least angle (cosine), whose votes weigh alike. Arguments as of `near_neighbours`."""
     counts = _at_most(neighbours, len(train))
     found = _least_angle(_unit(train), _unit(query), max(counts))
     for count in counts:
         shares = _shares(codes[found[:, :count]], np.ones((len(query), count)), len(prior))
-        yield {"neighbours": count}, with_prior(shares, count, prior)
+        for share in prior_shares:
+            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
 
 
 def forest(
@@ -141,7 +155,8 @@ def forest(
             # One job: with more, the trees' shares are summed in the order in which threads finish.
             trees.set_params(n_jobs=1)
             shares[:, trees.classes_] += trees.predict_proba(query) * TREES_AT_ONCE / TREES
-        yield {"model": "forest", "leaf": least}, with_prior(shares, TREES, prior)
+        for share in PRIOR_SHARES:
+            yield {"leaf": least, "prior_share": share}, with_prior(shares, share, prior)
 
 
 def logistic(
@@ -160,7 +175,7 @@ def logistic(
             model = LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE).fit(train, codes)
             shares[:, model.classes_] = model.predict_proba(query)
             converged = int(model.n_iter_[0]) < STEPS
-        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, len(train), prior)
+        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, 1 / (len(train) + 1), prior)
 
 
 def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: np.ndarray, count: int, seed: int):
