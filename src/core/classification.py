@@ -3,8 +3,11 @@
 A row whose class was never trained (truth -1) cannot be named rightly: it counts as wrong in top-1, top-5 and
 macro-F1. Log loss and calibration error are over the rows whose class is known; `n` and `n_unknown` say how many.
 
-Coverage of the intervals in 1000 simulations each (`tests/core/test_classification.py`, 300 of them as a test) stands
-in COVERAGE.
+The 95 % intervals covered 0.90 to 0.97 for top-1, 0.91 to 0.98 for macro-F1, 0.89 to 0.97 for top-5 and 0.90 to 0.98
+for log loss in 300 simulations each (`tests/core/test_classification.py`; 10, 20 and 50 units of about 20 rows,
+intraclass correlation 0 and 0.3, 10 and 60 classes). The calibration error gets none: it is a sum of absolute values,
+so chance alone raises it, and intervals of well calibrated models covered 0.25 to 0.67. Beside it stands what a
+perfectly calibrated model would score on as many rows.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from src.core import jackknife
 
 SCORES = ("top1", "top5", "macro_f1", "log_loss", "calibration_error")
 DIFFERENCES = ("top1", "macro_f1", "log_loss")
-SHARES = frozenset({"top1", "top5", "macro_f1", "calibration_error"})
+SHARES = frozenset({"top1", "top5", "macro_f1"})
 BINS = 15
 TOLERANCE = 1e-3  # by which probabilities may miss 1: they are stored as float32 logarithms
 
@@ -25,9 +28,12 @@ TOLERANCE = 1e-3  # by which probabilities may miss 1: they are stored as float3
 def scores(
     log_probability: np.ndarray, truth: np.ndarray, truth_species: np.ndarray | None = None, bins: int = BINS
 ) -> dict:
-    """SCORES, n and n_unknown; None where a score is not defined because no row, or none of a known class, is there.
+    """SCORES, calibration_error_if_calibrated, n and n_unknown.
 
-    Of classes with equal probability the first counts as the likelier one.
+    A score is None where it is not defined because no row, or none of a known class, is there.
+
+    Of classes with equal probability the first counts as the likelier one. calibration_error_if_calibrated is the
+    expected calibration error if every row were right with the probability of its guess, independently.
 
     Args:
         log_probability: (N, C) natural logarithms; finite, and each row's probabilities sum to 1.
@@ -42,6 +48,7 @@ def scores(
     rows = _Rows(log_probability, truth, truth_species, bins)
     values = rows.scores(np.zeros(len(rows.hit), np.int64)) if len(rows.hit) else {}
     points = {name: _number(values[name][0]) if values else None for name in SCORES}
+    points["calibration_error_if_calibrated"] = rows.error_if_calibrated()
     return points | {"n": len(rows.hit), "n_unknown": int(np.sum(~rows.known))}
 
 
@@ -52,7 +59,7 @@ def score_intervals(
     truth_species: np.ndarray | None = None,
     bins: int = BINS,
 ) -> dict:
-    """`scores` with `<score>_low`, `<score>_high`, n_units (kind -> number) and "method".
+    """`scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units (kind -> number) and "method".
 
     Args:
         units: kind ("regions", "dates") -> (N,) names, see `jackknife.intervals`.
@@ -63,7 +70,7 @@ def score_intervals(
         scores(log_probability, truth, truth_species, bins)
         | none
         | {"n_units": {kind: len(np.unique(np.asarray(names, dtype=str))) for kind, names in units.items()}}
-        | jackknife.intervals(rows.scores, units, SHARES)
+        | jackknife.intervals(rows.bounded_scores, units, SHARES)
     )
 
 
@@ -195,6 +202,16 @@ class _Rows:
                 "log_loss": sums["loss"] / sums["known"],
                 "calibration_error": np.abs(gap).sum(axis=1) / sums["known"],
             }
+
+    def bounded_scores(self, index: np.ndarray) -> jackknife.Scores:
+        """`scores` but for the calibration error, whose intervals would be wrong."""
+        return {name: values for name, values in self.scores(index).items() if name != "calibration_error"}
+
+    def error_if_calibrated(self) -> float | None:
+        """Mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each bin's number of right guesses."""
+        variance = np.bincount(self.bin, self.confidence * (1 - self.confidence), minlength=self.bins)
+        n = self.known.sum()
+        return float(np.sqrt(2 / np.pi) * np.sqrt(np.maximum(variance, 0)).sum() / n) if n else None
 
     def _macro_f1(self, index: np.ndarray) -> np.ndarray:
         """Mean F1 of the classes that are in the truth; one that is never guessed rightly has 0."""
