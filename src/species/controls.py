@@ -33,7 +33,7 @@ from src.species.params import Params
 from src.species.task import Task
 
 SETTINGS = {
-    "temporal": "our split:\nknown places, new year",
+    "temporal": "our split:\nnew year",
     "spatial": "our split:\nnew places",
     "no_buffer": "new places,\nno buffer",
     "no_buffer_same_size": "no buffer,\nas many rows",
@@ -211,10 +211,11 @@ def draw_controls(path: Path, models: dict[str, dict]) -> None:
             for place, key in enumerate(keys):
                 value = _top1(scores, key)
                 axes.bar(place, value, width=0.6, color=ACCENT if key in ("temporal", "spatial") else FAINT)
-                axes.annotate(f"{value:.3f}", (place, value), (0, 4), textcoords="offset points", ha="center")
                 drawn = scores["shuffled"]["spatial"] if key == "shuffled" else scores.get(key)
-                if isinstance(drawn, dict):
-                    axes.plot([place] * len(drawn["draws"]), drawn["draws"], "o", color=SECOND, markersize=3.5)
+                points = drawn["draws"] if isinstance(drawn, dict) else []
+                axes.plot([place] * len(points), points, "o", color=SECOND, markersize=3.5)
+                top = place, max([value, *points])
+                axes.annotate(f"{value:.3f}", top, (0, 4), textcoords="offset points", ha="center")
             axes.axhline(scores["majority"]["spatial"], color=INK, linewidth=0.9, linestyle="--")
             axes.set_xticks(range(len(keys)), [SETTINGS[key] for key in keys])
             axes.set(ylim=(0, 1.15 * max(_top1(scores, key) for key in keys) + 0.01), ylabel="top-1 accuracy")

@@ -6,7 +6,8 @@
 It learns from training rows with both modalities and from no label. Writes model.safetensors and config.json;
 reconstruction.json, errors on test rows beside a linear map, the training mean and shuffled pairs; retrieval.json,
 each modality found by the other one; predictions.safetensors, species from its shared features and from as many
-principal components of the concatenated embeddings, by the same three classifiers; summary.json and curves.
+principal components of the concatenated embeddings, by the same three classifiers; summary.json and curves. Of data
+with fewer than both modalities there is nothing to learn: it says so, and what it writes is empty.
 """
 
 from src.core import run
@@ -44,7 +45,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     fitting.require_one_process("crossmodal")
     task = tasks.read(inputs.store, inputs.split)
-    fitting.require_modalities(task, PAIR, "crossmodal")
+    if missing := [name for name in PAIR if name not in task.store.modalities]:
+        leave_out(task, missing, out, dry_run)
+        return
     pairs = fitting.learnable(task, PAIR, every=True)
     section, seed = params.crossmodal, params.seed
     set_seed(seed)
@@ -102,6 +105,17 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
     for finished in scratch.values():
         checkpoints.remove(finished)
+
+
+def leave_out(task: Task, missing: list[str], out, dry_run: bool) -> None:
+    """Outputs without content, so that what can be scored of one modality is."""
+    reason = f"left out: {task.store.folder} holds no {' and no '.join(missing)}, and it takes both modalities"
+    logger.warning("crossmodal: %s", reason)
+    if not dry_run:
+        with files.complete_folder(out.out) as folder, files.complete_folder(out.plots):
+            predictions.write(folder, task, {})
+            for name, content in {"reconstruction": {}, "retrieval": {}, "summary": {"left_out": reason}}.items():
+                files.write_json(folder / f"{name}.json", content)
 
 
 def parameter_groups(model: CrossModalAutoencoder, rate: float) -> ParameterGroups:

@@ -39,7 +39,7 @@ def main(params, inputs, out, dry_run=False):
     scores = {
         "simulated": study.store.manifest["simulated"],
         "classes": len(study.classes),
-        "records": facts["counts"],
+        "records": {name: found["observations"] for name, found in facts["statistics"].items()},
         "audit": audit,
         **scoring.score_groups(held, groups, settings.calibration_bins),
         "incomplete": scoring.score_incomplete(held, groups),
@@ -51,8 +51,11 @@ def main(params, inputs, out, dry_run=False):
     }
     main_groups = {name: groups[name] for name in MAIN if name in groups}
     bins = {
-        "frequency": scoring.score_bins(held, main_groups, held.frequency, settings.frequency, task.KINDS),
-        "distance": scoring.score_bins(held, main_groups, held.distance_km, settings.distance_km, task.KINDS),
+        name: scoring.score_bins(held, main_groups, values, edges, settings.calibration_bins)
+        for name, values, edges in (
+            ("frequency", held.frequency, settings.frequency),
+            ("distance", held.distance_km, settings.distance_km),
+        )
     }
     scores, bins = metrics.rounded(scores), metrics.rounded(bins)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:

@@ -114,7 +114,7 @@ class Dropout(Section):
 
 
 class Train(Training):
-    models: Annotated[list[Literal["language", "vision", "both"]], Field(min_length=1)]
+    models: list[Literal["language", "vision", "both"]]
     hidden: Positive
     dropout: Dropout
     imbalance: Literal["none", "balanced"]

@@ -28,9 +28,9 @@ MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
 """Those with figures of their own, the first one there is also with maps and confusion."""
 
 KIND = {
-    "temporal": "known places, new year (temporal)",
-    "spatial": "new places, known years (spatial)",
-    "both": "new places, new year (both)",
+    "temporal": "known places, a new year",
+    "spatial": "new places, known years",
+    "both": "new places, a new year",
     "all": "all test records",
 }
 SCORE = {
@@ -40,6 +40,8 @@ SCORE = {
     "log_loss": "log loss (nats)",
     "calibration_error": "calibration error",
 }
+EXPECTED = "calibration_error_if_calibrated"
+"""What the calibration error of a perfectly calibrated model would be on as many independent rows: it is never 0."""
 
 
 def accuracy_table(scores: dict) -> Table:
@@ -51,7 +53,7 @@ def accuracy_table(scores: dict) -> Table:
         for name in names
     ]
     n = {kind: scores[names[0]][kind] for kind in kinds}
-    header = ["group", "what", *(f"{KIND[kind]}, n = {n[kind]['n']}" for kind in kinds)]
+    header = ["group", "what", *(f"{kind} (n = {n[kind]['n']})" for kind in kinds)]
     strong = frozenset(row for row, name in enumerate(names) if name in ("language", "vision", "both", "crossmodal"))
     return Table("Top-1 accuracy [95 % interval]", header, rows, strong=strong, words=2)
 
@@ -62,17 +64,17 @@ def detail_tables(scores: dict) -> list[Table]:
     tables = []
     for kind, title in KIND.items():
         rows = [
-            [name, *(cell_interval(scores[name][kind], score) for score in SCORE)]
+            [name, *(cell_interval(scores[name][kind], score) for score in SCORE), cell(scores[name][kind][EXPECTED])]
             for name in names
             if kind in scores[name]
         ]
         if rows:
             facts = scores[names[0]][kind]
             caption = (
-                f"{title}: {facts['n']} records, {facts['n_unknown']} of species without a training record; intervals "
-                f"of {names[0]}: {facts['method']}"
+                f"{kind} ({title}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
+                f"intervals of {names[0]}: {facts['method']}"
             )
-            tables.append(Table(caption, ["group", *SCORE.values()], rows))
+            tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
     return tables
 
 
@@ -83,7 +85,7 @@ def paired_table(paired: dict) -> Table:
         [name.replace("-", " minus "), *(cell_interval(found[kind], "top1") for kind in kinds if kind in found)]
         for name, found in paired.items()
     ]
-    return Table("Difference of top-1 accuracy on the same records", ["", *(KIND[kind] for kind in kinds)], rows)
+    return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
 
 
 def validation_table(validation: dict) -> Table:
@@ -92,9 +94,108 @@ def validation_table(validation: dict) -> Table:
     return Table("Validation, by which settings and epochs were chosen", ["group", "top-1", "log loss (nats)"], rows)
 
 
+def controls_table(models: dict) -> Table:
+    """Top-1 of cheap models under our split and under leaking ones."""
+    rows = []
+    for name, found in models.items():
+        gain = found["no_buffer_minus_split"]
+        rows.append(
+            [
+                name.replace("_", " "),
+                cell(found["split"].get("temporal")),
+                cell(found["split"]["spatial"]),
+                cell(found["no_buffer"]),
+                cell_interval({"g": gain["difference"], "g_low": gain["low"], "g_high": gain["high"]}, "g"),
+                _mean(found["no_buffer_same_size"]),
+                _mean(found["random"]),
+                _mean(found["shuffled"]["spatial"]) if "shuffled" in found else "–",
+                cell(found["majority"]["spatial"]),
+            ]
+        )
+    header = [
+        "neighbours in",
+        "temporal",
+        "spatial",
+        "no buffer",
+        "gain",
+        "as many rows",
+        "random",
+        "shuffled",
+        "majority",
+    ]
+    return Table("Top-1 accuracy, mean (least to greatest draw)", header, rows)
+
+
+def reconstruction_table(found: dict) -> Table:
+    """Squared error of the masked modality, a row per modality and kind."""
+    names = {"model": "autoencoder", "linear_map": "linear map", "training_mean": "training mean"}
+    names |= {"shuffled_pairs": "autoencoder, shuffled pairs"}
+    rows = [
+        [f"{modality.replace('_', ' ')}, {kind} (n = {errors['count']})", *(cell(errors[name]) for name in names)]
+        for modality, kinds in found.items()
+        for kind, errors in kinds.items()
+        if kind in KIND
+    ]
+    return Table("Squared error of the masked modality, guessed from the other", ["masked", *names.values()], rows)
+
+
+def retrieval_table(found: dict) -> Table:
+    """Recall and rank of the other modality's vector of the same observation, a row per direction, kind and model."""
+    rows = []
+    for direction, kinds in found.items():
+        for kind, models in kinds.items():
+            scored = {name: score for name, score in models.items() if score is not None}
+            for name, score in scored.items():
+                what = f"{direction.replace('_', ' ')}, {kind}: {name.replace('_', ' ')}"
+                rows.append([what, *_retrieved(score), cell(score["within_species"]["recall_at_1"])])
+            if scored:
+                score = next(iter(scored.values()))
+                what = f"{direction.replace('_', ' ')}, {kind}: chance (n = {score['count']})"
+                rows.append([what, *_retrieved(score["chance"]), cell(score["within_species"]["chance"])])
+    header = ["", "recall@1", "recall@5", "recall@10", "median rank", "same species", "recall@1 within species"]
+    return Table("The other modality's vector of the same observation, among the test records of a kind", header, rows)
+
+
+def roles_table(statistics: dict) -> Table:
+    """What each role holds."""
+    rows = [
+        [
+            name,
+            str(found["observations"]),
+            str(found["records"]),
+            str(found["species"]),
+            str(found["untrained_species"]),
+            "–".join(map(str, found["years"])) if found["years"] else "–",
+            f"{found['share']:.1%}",
+            cell(found["median_km"]),
+        ]
+        for name, found in statistics.items()
+    ]
+    header = [
+        "role",
+        "observations",
+        "records",
+        "species",
+        "of them untrained",
+        "years",
+        "share",
+        "median km to training",
+    ]
+    return Table("Roles; records may have several images (observations)", header, rows)
+
+
 def flat_table(caption: str, values: dict) -> Table:
-    """Nested JSON as rows: names joined by " · ", lists of numbers in one cell."""
+    """Nested JSON as rows, names joined by " · "."""
     return Table(caption, ["", "found"], list(_flatten(values)))
+
+
+def _mean(drawn: dict) -> str:
+    return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
+
+
+def _retrieved(score: dict) -> list[str]:
+    recalls = [cell(score[f"recall_at_{k}"]) for k in (1, 5, 10)]
+    return [*recalls, cell(score["median_rank"], 1), cell(score["species_at_1"])]
 
 
 def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
@@ -102,8 +203,6 @@ def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(value, dict):
             yield from _flatten(value, f"{name} · ")
-        elif isinstance(value, list):
-            yield [name, ", ".join(map(_plain, value))]
         else:
             yield [name, _plain(value)]
 

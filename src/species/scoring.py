@@ -116,11 +116,14 @@ def score_pairs(held: Held, groups: dict[str, np.ndarray]) -> dict[str, dict[str
 
 
 def score_bins(
-    held: Held, groups: dict[str, np.ndarray], values: np.ndarray, edges: Sequence[float], kinds: Sequence[str]
+    held: Held, groups: dict[str, np.ndarray], values: np.ndarray, edges: Sequence[float], bins: int
 ) -> dict[str, dict[str, list[dict]]]:
-    """kind -> group -> `classification.scores_by_bin` of `values` (H,), each bin with its label."""
+    """kind -> group -> `classification.scores_by_bin` of `values` (H,), each bin with its label.
+
+    bins: of the calibration error.
+    """
     found = {}
-    for kind in kinds:
+    for kind in KINDS:
         rows = held.test(kind)
         if not rows.any():
             continue
@@ -134,6 +137,7 @@ def score_bins(
                     values[rows],
                     edges,
                     held.species[rows],
+                    bins,
                 )
             ]
             for name, predictions in groups.items()

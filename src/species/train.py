@@ -4,7 +4,7 @@
         --split data/species/split --out models/species/train --plots plots/species/train
 
 Writes a folder for every model (model.safetensors, config.json), predictions.safetensors (their log-probabilities for
-all that is held out), summary.json and curves.
+all that is held out), summary.json and curves. `train.models: []` trains none, where there are no embeddings.
 """
 
 from src.core import run
@@ -73,7 +73,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             networks.save(model, folder / name)
         predictions.write(folder, task, answers)
         files.write_json(folder / "summary.json", summaries)
-        fitting.write_curves(plots / "curves.png", histories)
+        if histories:
+            fitting.write_curves(plots / "curves.png", histories)
     for name, facts in summaries.items():
         checkpoints.remove(scratch[name])
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from src.core.errors import DataError, Interrupted, ParamsError
+from src.core.errors import DataError, Interrupted
 from src.species import crossmodal, networks, predictions, reconstruction
 from src.species import task as tasks
 from tests.species import test_train
@@ -220,11 +220,14 @@ def test_a_dry_run_prints_what_trains_and_writes_nothing(study, tmp_path, caplog
     assert not any(tmp_path.iterdir())
 
 
-def test_both_modalities_must_be_stored(tmp_path):
+def test_one_modality_alone_leaves_it_out_aloud(tmp_path, caplog):
+    """Or nobody with photos alone could evaluate the other models."""
     study = write_study(tmp_path, modalities=("vision_pooled",))
-    with pytest.raises(ParamsError, match=r"crossmodal needs the modality 'language': found \['vision_pooled'\]"):
-        run_stage(study, tmp_path)
-    assert not (tmp_path / "crossmodal").exists()
+    run_stage(study, tmp_path)
+    assert "holds no language, and it takes both" in caplog.text
+    assert "left out" in read(tmp_path, "summary")["left_out"]
+    assert read(tmp_path, "reconstruction") == read(tmp_path, "retrieval") == {}
+    assert predictions.read(tmp_path / "crossmodal", tasks.read(study.store, study.split)) == {}
 
 
 def test_a_kind_without_test_rows_has_no_numbers(tmp_path):

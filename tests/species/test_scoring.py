@@ -57,7 +57,7 @@ def test_a_pair_compares_the_same_rows(held):
 
 
 def test_bins_hold_every_row_once(held):
-    bins = scoring.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0], ("temporal", "spatial"))
+    bins = scoring.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0], BINS)
     for kind, groups in bins.items():
         assert [bin_["label"] for bin_ in groups["both"]] == ["< 1", "1–5", "≥ 5"]
         assert sum(bin_["n"] for bin_ in groups["both"]) == held.test(kind).sum()
