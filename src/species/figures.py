@@ -14,6 +14,7 @@ from src.core.files import complete_file
 
 COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195", "all": INK}
 GROUPS = (ACCENT, SECOND, "#7a5195", "#d69a2d", "#4f7a4c", "#7b8a92", "#20303a", "#b0578d")
+FEWEST = 10  # records whose share is drawn
 LABELS = {
     "temporal": "known places, new year",
     "spatial": "new places, known years",
@@ -54,7 +55,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
 
 
 def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
-    """Accuracy by bin, a panel per kind of test and a line per group.
+    """Accuracy by bin, a panel per kind of test and a line per group; bins below FEWEST records are not drawn.
 
     Args:
         bins: kind -> group -> a dict per bin with label, n, top1, top1_low, top1_high.
@@ -64,7 +65,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
         panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
         for axes, (kind, groups) in zip(panels, bins.items(), strict=True):
             for place, (group, rows) in enumerate(groups.items()):
-                given = [(at, row) for at, row in enumerate(rows) if row["top1"] is not None]
+                given = [(at, row) for at, row in enumerate(rows) if row["n"] >= FEWEST]
                 at = np.array([at for at, _ in given], float) + 0.06 * (place - (len(groups) - 1) / 2)
                 colour = GROUPS[place % len(GROUPS)]
                 axes.plot(at, [row["top1"] for _, row in given], "o-", color=colour, markersize=4, label=group)
@@ -73,6 +74,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
                         axes.plot([x, x], [row["top1_low"], row["top1_high"]], color=colour, linewidth=1, alpha=0.6)
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
+            axes.set_xlim(-0.5, len(rows) - 0.5)
             axes.set_title(LABELS[kind], fontsize=10)
             axes.set_ylim(0, 1)
             axes.set_xlabel(xlabel)
@@ -114,9 +116,13 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
         notes: name -> the line below its title.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(3.4 * len(tables), 5), 4.3), layout="constrained")
-        panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
-        for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        across = min(len(tables), 3)
+        down = -(-len(tables) // across)
+        figure = Figure(figsize=(3.6 * across + 0.4, 4.1 * down), layout="constrained")
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in panels[len(tables) :]:
+            axes.set_axis_off()
+        for axes, (name, table) in zip(panels, tables.items(), strict=False):
             axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--")
             axes.plot(table["confidence"], table["accuracy"], color=ACCENT, linewidth=1, alpha=0.6)
             size = 12 + 400 * table["count"] / table["count"].sum()
@@ -124,7 +130,7 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
             axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xlabel="probability of the named species")
             axes.grid(color=FAINT, linewidth=0.5)
             axes.set_title(f"{name}\n{notes[name]}", fontsize=10)
-        panels[0].set_ylabel("share named rightly")
+        figure.supylabel("share named rightly", fontsize=10)
         _save(figure, path)
 
 

@@ -16,7 +16,7 @@ def draw_scores(path):
 
 
 def draw_bins(path):
-    bins = [{"label": "< 5", "n": 0} | NOTHING, {"label": "≥ 5", "n": 9} | SCORE]
+    bins = [{"label": "< 5", "n": 0} | NOTHING, {"label": "≥ 5", "n": 40} | SCORE]
     figures.draw_bins(path, {"temporal": {"a": bins, "b": bins[::-1]}}, "records")
 
 
