@@ -10,6 +10,7 @@ predictions.parquet (the named species of every held-out record, a column per gr
 on the same rows: test records that have every stored embedding.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,14 @@ def main(params, inputs, out, dry_run=False):
         predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
         draw(plots, study, held, groups, scores, bins, facts, settings)
+        for picture in (
+            inputs.split / "split_map.png",
+            inputs.split / "distances.png",
+            inputs.controls / "controls.png",
+        ):
+            shutil.copyfile(picture, plots / picture.name)  # into git, where a reader of the README finds them
         used = {"data": params.data.model_dump(), "split": params.split.model_dump(), "evaluate": settings.model_dump()}
-        page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs)
+        page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
         line = "  ".join(f"{kind} {score['top1']:.3f}" for kind, score in scores[name].items())

@@ -14,8 +14,8 @@ SIMULATED = (
 )
 
 
-def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: dict, plots: Path, inputs) -> None:
-    """The page; `inputs` has the folders split, controls and curves, whose figures it shows."""
+def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: dict, plots: Path, curves: Path) -> None:
+    """The page, with the figures of `plots` and the trainings' below `curves`."""
     lead = "Which species was observed, told from embeddings on places and years that no model has seen."
     if scores["simulated"]:
         lead += " " + SIMULATED
@@ -40,10 +40,10 @@ def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: d
                 Figure(plots / "calibration.png", "Stated probability against accuracy; dots as large as their bin"),
             ],
         ),
-        controls_section(scores["controls"], inputs.controls),
+        controls_section(scores["controls"], plots),
         *([crossmodal_section(scores)] if scores["reconstruction"] else []),
-        split_section(facts, scores["audit"], inputs.split),
-        training_section(scores, inputs.curves),
+        split_section(facts, scores["audit"], plots),
+        training_section(scores, curves),
         data_section(task),
         Section("Parameters", [json.dumps(used, ensure_ascii=False)]),
     ]
