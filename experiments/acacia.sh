@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a place alone tells of a species, on real records and without embeddings: 19,100 of 36 Acacia species in South
 # Africa (GBIF, in the impIndicator repository as taxa_Acacia.csv). 2 cores: under a minute.
-# Expect top-1 of about 0.57 where place and year are known but for the year, 0.4 in new places, 0.57 in a random split.
+# Expect of 30 nearest neighbours (data/species/controls): top-1 0.58 in known places, 0.38 in new ones, 0.60 at random.
 #
 #     experiments/acacia.sh FILE.csv
 set -euo pipefail
