@@ -1,7 +1,7 @@
-"""Embeddings that two roles share: equal ones, and such as differ by little more than rounding.
+"""Embeddings that two roles share: equal ones, such as differ by little more than rounding, and such as say the label.
 
 A model that has trained on a held-out observation's embedding, or on a copy, is asked what it was told. The commonest
-way to get there is an embedding made once for each species and given to all its records.
+way to get there is an embedding made once for each species and given to all its records, with or without some noise.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from src.core.embeddings import EmbeddingStore
 
 USED = ("train", "validation", "test")
 NEAR = 0.05  # of the length of the held-out embedding, once standardised
+LEAST_WITHIN = 0.1  # of the variance: what noise a third as large as the label's vector leaves
 CHUNK_BYTES = 64 * 2**20  # of float32 at once, and of the products of two chunks
 CHUNK_ROWS = 4096
 
@@ -37,6 +38,8 @@ def audit(
         nearest_difference: the least |a - b| / |b| between standardised embeddings of training a and held-out b.
         labels: labels with two or more observations that have the modality, buffers left out.
         labels_of_one: those of which all observations have the same embedding.
+        within_label_share: variance of the standardised training embeddings within labels, as a share of all of it;
+            None where no label has two, or nothing varies.
         label: `label`.
         statistics_difference: largest difference between `statistics` and those of the training observations.
     """
@@ -60,6 +63,9 @@ def audit(
             "nearest_difference": None if np.isinf(nearest) else round(float(nearest), 6),
             "labels": several,
             "labels_of_one": one,
+            "within_label_share": _within_label_share(
+                store, modality, rows[role == "train"], of_rows[label].to_numpy()[role == "train"], *written
+            ),
             "label": label,
             "statistics_difference": float(max(np.abs(a - b).max() for a, b in zip(refit, written, strict=True))),
         }
@@ -75,17 +81,24 @@ def violations(findings: dict[str, dict[str, Any]], shared_embeddings: list[str]
                 f"{modality}_mean, {modality}_sd: found {found['statistics_difference']:g} between those written and "
                 "those of the training observations, expected 0; fit them on the training observations alone"
             )
-        if modality in shared_embeddings or not found["shared"] + found["near_identical"]:
+        if modality in shared_embeddings:
             continue
         label = found["label"]
+        remedy = (
+            f"make embeddings of the observations, leave {modality} out of data.modalities, or name it in "
+            "split.shared_embeddings and call no score of it a test"
+        )
         if 2 * found["labels_of_one"] > found["labels"]:
             lines.append(
                 f"{modality}: {modality} is the same for all records of a {label} ({found['labels_of_one']} of "
-                f"{found['labels']} {label} with two records or more): a model reads the label; make embeddings of "
-                f"the observations, leave {modality} out of data.modalities, or name it in split.shared_embeddings "
-                "and call no score of it a test"
+                f"{found['labels']} {label} with two records or more): a model reads the label; {remedy}"
             )
             continue
+        if (share := found["within_label_share"]) is not None and share < LEAST_WITHIN:
+            lines.append(
+                f"{modality}: within_label_share: {modality} hardly varies within a {label} (found {share:.4f} of its "
+                f"variance there, expected at least {LEAST_WITHIN:g}): a model reads the label; {remedy}"
+            )
         lines += [
             f"{modality}: found {found[key]} held-out observations with {what} another role has, expected 0; remove "
             f"the copies, or name {modality} in split.shared_embeddings"
@@ -117,6 +130,34 @@ def _compare_digests(digest: np.ndarray, role: np.ndarray, label: np.ndarray) ->
     of_labels = rows.groupby("label")["digest"].agg(["size", "nunique"])
     several = of_labels[of_labels["size"] > 1]
     return shared.to_numpy(), len(several), int((several["nunique"] == 1).sum())
+
+
+def _within_label_share(
+    store: EmbeddingStore, modality: str, rows: np.ndarray, label: np.ndarray, mean: np.ndarray, sd: np.ndarray
+) -> float | None:
+    """`within_label_share` of `audit`, over labels with two rows or more.
+
+    Sums of squares, of all numbers of the vectors together, are divided by rows less labels and by rows less one, so
+    that labels which say nothing have a share of 1, however many there are.
+
+    Args:
+        rows, label: (B,) each.
+    """
+    groups = [of for _, of in pd.Series(rows).groupby(label, sort=True) if len(of) > 1]
+    count, total, known = sum(map(len, groups)), np.zeros(store.modalities[modality]), 0.0
+    step, squares = max(1, CHUNK_BYTES // (8 * len(total))), 0.0
+    for of in groups:
+        sums = np.zeros_like(total)
+        for start in range(0, len(of), step):
+            values = standardise(store.read(modality, of.to_numpy()[start : start + step]), mean, sd)
+            sums += values.sum(axis=0, dtype=np.float64)
+            squares += _squares(values).sum()
+        total += sums
+        known += np.square(sums).sum() / len(of)
+    spread = squares - np.square(total).sum() / max(count, 1)
+    if not spread > 1e-9 * squares:  # nothing but rounding
+        return None
+    return round(float(max(squares - known, 0) / (count - len(groups)) / spread * (count - 1)), 6)
 
 
 def _least_differences(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 from safetensors import SafetensorError
+from tqdm import tqdm
 
 from src.core import processes
 from src.core.errors import DataError, StorageError
@@ -118,6 +119,21 @@ def tree_sha256(paths: Iterable[Path]) -> str:
             name = file.name if file == path else file.relative_to(path).as_posix()
             digest.update(f"{name}\0{sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def verify(folder: Path, hashes: dict[str, str], advice: str) -> None:
+    """Hash every file of `folder` again, name -> sha256 as a manifest has them.
+
+    Raises:
+        DataError: a file's bytes are others; `advice` says what to do.
+    """
+    for name, expected in tqdm(hashes.items(), desc="verify", unit="file"):
+        found = sha256(folder / name)
+        if found != expected:
+            raise DataError(
+                f"{folder / name}: sha256: found {found}, the manifest says {expected}; the file changed after it was "
+                f"written: {advice}"
+            )
 
 
 def _aside(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 `audit` measures and `require_clean` stops the stage. Nothing here asks `squares.assign_squares` which points are near
 a square: outlines are drawn anew by PROJ and distances are geodesics. What lies in a buffer, and what is too uncertain
-to lie anywhere, is used by nobody and not audited.
+to lie anywhere, is used by nobody; of it only the kind is audited.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from src.core.embeddings import EmbeddingStore
 from src.core.errors import DataError
 from src.core.geo import geodesic_km, nearest_km, pairs_within
 
+KINDS = ("temporal", "spatial", "both")
 PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
 # Between points of an outline. A point 5 km off is 0.1 m nearer to the edge than to the nearest of them.
 SPACING_KM = 0.05
@@ -48,6 +49,9 @@ def audit(
         shared_records: records that have images in two roles.
         uncertain_in_use: points of a role that are less certain than `max_uncertainty_m`.
         misplaced_points: points whose `square` is not the one they lie in.
+        training_in_squares: training points that lie in a square, or are said to.
+        amiss_kinds: validation and test points without a kind, of which no distance and no day below is measured, and
+            points of other roles, buffers too, with one.
         points_near_squares: points outside of all squares and within `buffer_km` of one.
         square_gap_km: the least distance between the edges of two squares; None for one square.
         nearest_A_B_K_km for the pairs train-test, train-validation and validation-test, and the kinds spatial and
@@ -57,10 +61,14 @@ def audit(
         embeddings: `embedding_audit.audit`.
     """
     used = points[points["role"].isin(USED)]
+    said, (inside, outside) = used["square"].to_numpy() >= 0, _misplaced(used, squares, side_km)
+    held_out = points["role"].isin(USED[1:])
     findings: dict[str, Any] = {
         "shared_records": int((used.groupby("record")["role"].nunique() > 1).sum()),
         "uncertain_in_use": int((used["uncertainty_m"] > max_uncertainty_m).sum()),
-        "misplaced_points": _count_misplaced(used, squares, side_km),
+        "misplaced_points": int((inside | outside).sum()),
+        "training_in_squares": int(((used["role"] == "train") & (inside | said)).sum()),
+        "amiss_kinds": int(np.where(held_out, ~points["kind"].isin(KINDS), points["kind"] != "").sum()),
         **_compare_outlines(used, squares, side_km, buffer_km),
     }
     for one, other in PAIRS:
@@ -102,6 +110,9 @@ def require_clean(
         "uncertain_in_use": "points less certain than split.max_uncertainty_m, expected 0; give them no role",
         "misplaced_points": "points that do not lie in the square they are said to lie in, expected 0; draw the "
         "squares again",
+        "training_in_squares": "training points in a held-out square, expected 0; draw the roles again",
+        "amiss_kinds": f"points of validation or test without a kind ({', '.join(KINDS)}), or of another role with "
+        "one, expected 0; draw the roles again",
         "points_near_squares": f"points within split.buffer_km = {buffer_km:g} of a square, expected 0; put them into "
         "the buffer",
     }
@@ -138,8 +149,11 @@ def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: floa
     return {"points_near_squares": int(near.sum()), "square_gap_km": float(min(gaps)) if gaps else None}
 
 
-def _count_misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> int:
-    """misplaced_points of `audit`; points within EDGE_KM of an edge may be told either way."""
+def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which points lie in a square and are said to be outside, and which are not in the one they are said to be in.
+
+    (N,) bool each; points within EDGE_KM of an edge may be told either way.
+    """
     lat, lon = points[["lat", "lon"]].to_numpy(float).T
     which, point, _ = pairs_within(squares["lat"], squares["lon"], lat, lon, 0.8 * side_km)
     beyond = np.full(len(which), np.inf)  # km outside of the nearest edge's line, negative inside
@@ -151,7 +165,7 @@ def _count_misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float
     inside, outside = np.zeros(len(points), bool), said >= 0
     inside[point[(beyond < -EDGE_KM) & (said[point] < 0)]] = True
     outside[point[(beyond <= EDGE_KM) & (said[point] == which)]] = False
-    return int((inside | outside).sum())
+    return inside, outside
 
 
 def _outline(lat: float, lon: float, side_km: float) -> np.ndarray:

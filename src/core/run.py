@@ -21,6 +21,7 @@ from src.core.errors import BandwiseError, Interrupted, StorageError
 
 PR_SET_PDEATHSIG = 1
 GRACE = 2  # seconds
+ROOT_PIPELINE = "population"  # its dvc.yaml and params.yaml lie at the root, those of the others in pipelines/
 
 
 def stage(
@@ -80,7 +81,9 @@ def command_line(
 ) -> argparse.ArgumentParser:
     """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
     parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    pipeline = name.partition(".")[0]
+    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
+    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
     parser.add_argument(
         "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
     )
@@ -127,7 +130,7 @@ def _write_status(name: str, code: int, message: str, started: float) -> None:
         "host": platform.node(),
         "argv": sys.argv,
     }
-    folder = Path("logs", name.removeprefix("population."))
+    folder = Path("logs", name.removeprefix(f"{ROOT_PIPELINE}."))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")

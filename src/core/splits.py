@@ -3,8 +3,8 @@
 A place (province/city) is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
 grid, `split_regions` whole provinces, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
 "Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure");
-`split_places` moves places and knows no distance. `split_years` and `split_before` part the past from the future,
-and `combine` keeps what is unseen in both. Validation is always made like the test.
+`split_places` moves places and knows no distance. `split_years` parts the past from the future, and `combine` keeps
+what is unseen in both. Validation is always made like the test.
 """
 
 from pathlib import Path
@@ -126,29 +126,6 @@ def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> n
     role[years == origin + (horizon - 1) * step] = "test"
     what = f"samples.parquet: year: {np.unique(years).tolist()}, split.origin {origin}, split.horizon {horizon}"
     require_roles(role, what, "leave split.origin blank, lower split.horizon or bring more years")
-    return role
-
-
-def split_before(years: np.ndarray, *, test_from: int, gap: int) -> np.ndarray:
-    """Roles by a date: training before `test_from - gap`, test from `test_from` on, buffer between.
-
-    Applied to the training rows with an earlier date, it gives a validation set made like the test.
-
-    Args:
-        years: (N,) int.
-
-    Returns:
-        (N,) str.
-
-    Raises:
-        DataError: nothing is left to train or to test on.
-    """
-    years = np.asarray(years)
-    role = np.full(len(years), "buffer", dtype=object)
-    role[years < test_from - gap] = "train"
-    role[years >= test_from] = "test"
-    what = f"year: {np.unique(years).tolist()}, a test from {test_from} after a gap of {gap} years"
-    require_roles(role, what, "choose another first year of the test or a smaller gap", ("train", "test"))
     return role
 
 

@@ -9,14 +9,14 @@ projection lengthens: within r km of it, distances are those on the ground or lo
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
+from scipy.spatial import cKDTree
 
+from src.core.boxes import bounding_box, in_any_box, in_boxes
 from src.core.errors import DataError, ParamsError
 from src.core.geo import SHARPEST_KM, WGS84, pairs_within, to_cartesian
 
 LONGEST_DEGREE_KM = 111.7  # of latitude, at the poles
 FARTHEST_KM = 500
-CHUNK = 1 << 15  # points at a time, so that they stay in the processor's cache
-CELLS = 512  # at most, along each side of the grid that finds points near squares
 
 
 def choose_squares(
@@ -37,7 +37,8 @@ def choose_squares(
     Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most points (or most species) is
     first. Each next one is, of those whose centre's least distance to the chosen ones is at least `spread` times the
     largest such distance, to the metre, the one with most points (most species that no chosen square holds); ties go
-    to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more.
+    to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more. Where
+    that ends below `count`, only candidates that are all apart (`_pack`) are left to choose from.
 
     Args:
         lat, lon: (N,) degrees.
@@ -50,7 +51,8 @@ def choose_squares(
         their number.
 
     Raises:
-        DataError: a coordinate is missing, or the greedy choice ends below `count`, the number it reached being named.
+        DataError: a coordinate is missing, or neither way reaches `count`, the larger number reached being named, which
+            need not be the largest there is.
     """
     lat, lon = _finite(lat, lon)
     cells = _grid_cells(lat, lon, side_km, seed).drop_duplicates("cell")
@@ -60,30 +62,18 @@ def choose_squares(
         cells["species"] = np.diff(holds.indptr)
     kept = np.lexsort([cells["lon"], cells["lat"]])
     kept = kept[(points[kept] >= minimum) & (points[kept] <= maximum)]
-    cells, merit = cells.iloc[kept].reset_index(drop=True), points[kept]
-    if species is not None:
-        holds, unseen = holds[kept], np.ones(holds.shape[1], np.int64)
-    position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
-    chosen, nearest = [], np.full(len(cells), np.inf)  # km through the Earth; -1 where the edges are too near
-    while len(chosen) < count and (nearest >= 0).any():
-        if species is not None:
-            merit = holds @ unseen
-        least = np.round(nearest, 3)
-        far = np.flatnonzero((least >= 0) & (least >= spread * least.max()))
-        best = far[np.lexsort([-least[far], -merit[far]])[0]]
-        chosen.append(best)
-        if species is not None:
-            unseen[holds[[best]].indices] = 0
-        chord = np.linalg.norm(centres - centres[best], axis=1)
-        nearest = np.minimum(nearest, chord)
-        near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
-        nearest[near[_gaps_km(position[best], position[near], side_km) < apart_km]] = -1
+    cells = cells.iloc[kept].reset_index(drop=True)
+    holds = None if holds is None else holds[kept]
+    options = {"count": count, "side_km": side_km, "apart_km": apart_km, "spread": spread}
+    chosen = _maximin(cells, holds, np.arange(len(cells)), **options)
+    if len(chosen) < count:
+        chosen = max(chosen, _maximin(cells, holds, _pack(cells, side_km, apart_km), **options), key=len)
     if len(chosen) < count:
         held = f"{minimum} or more" if np.isinf(maximum) else f"{minimum} to {int(maximum)}"
         raise DataError(
-            f"squares: found {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with {held} of the "
-            f"{len(lat)} points each ({len(cells)} candidates), expected {count}; ask for at most {len(chosen)}, for "
-            f"smaller or nearer squares or other numbers of points, or bring more points"
+            f"squares: found no way to more than {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with "
+            f"{held} of the {len(lat)} points each ({len(cells)} candidates), expected {count}; ask for at most "
+            f"{len(chosen)}, for smaller or nearer squares or other numbers of points, or bring more points"
         )
     return cells.iloc[chosen].reset_index(drop=True)
 
@@ -115,9 +105,9 @@ def assign_squares(
         )
     slack = slack_km(reach)
     centres = np.stack([squares["lat"], squares["lon"]], axis=1)
-    boxes = np.array([_bounding_box(*centre, reach + slack) for centre in centres])
-    rows = _in_any_box(lat, lon, boxes)
-    square_of, row = _in_boxes(lat[rows], lon[rows], boxes)
+    boxes = np.array([bounding_box(*centre, reach + slack) for centre in centres])
+    rows = in_any_box(lat, lon, boxes)
+    square_of, row = in_boxes(lat[rows], lon[rows], boxes)
     row = rows[row]
     beyond, distance = _from_square(*_chord_offsets_km(centres, square_of, lat[row], lon[row]), side_km / 2)
     # offsets along the chord and in the projection differ by a sixth of the slack
@@ -172,6 +162,63 @@ def slack_km(reach_km: np.ndarray | float) -> np.ndarray | float:
     return reach_km**3 / SHARPEST_KM**2
 
 
+def _maximin(
+    cells: pd.DataFrame,
+    holds: csr_array | None,
+    rows: np.ndarray,
+    *,
+    count: int,
+    side_km: float,
+    apart_km: float,
+    spread: float,
+) -> list[int]:
+    """At most `count` of `rows` of the candidates, as `choose_squares` says."""
+    merit, unseen = cells["points"].to_numpy(), None if holds is None else np.ones(holds.shape[1], np.int64)
+    position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
+    chosen, nearest = [], np.full(len(cells), -1.0)  # km through the Earth; -1 where the edges are too near
+    nearest[rows] = np.inf
+    while len(chosen) < count and (nearest >= 0).any():
+        if holds is not None:
+            merit = holds @ unseen
+        least = np.round(nearest, 3)
+        far = np.flatnonzero((least >= 0) & (least >= spread * least.max()))
+        best = far[np.lexsort([-least[far], -merit[far]])[0]]
+        chosen.append(best)
+        if holds is not None:
+            unseen[holds[[best]].indices] = 0
+        chord = np.linalg.norm(centres - centres[best], axis=1)
+        nearest = np.minimum(nearest, chord)
+        near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
+        nearest[near[_gaps_km(position[best], position[near], side_km) < apart_km]] = -1
+    return chosen
+
+
+def _pack(cells: pd.DataFrame, side_km: float, apart_km: float) -> np.ndarray:
+    """Rows of many candidates that are all apart: always the one that fewest others are too near to, then the fullest.
+
+    The most there are is an independent set, NP-hard to find; this is the greedy of Halldórsson and Radhakrishnan
+    (1997, "Greed is good: approximating independent sets in sparse and bounded-degree graphs", Algorithmica 18).
+    """
+    position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
+    i, j = cKDTree(centres).query_pairs(apart_km + 1.5 * side_km, output_type="ndarray").T
+    # squares hold circles as wide as they are: below this their edges are too near, whichever way they face
+    doubt = np.flatnonzero(np.linalg.norm(centres[i] - centres[j], axis=1) > apart_km + 0.99 * side_km)
+    gaps = [_gaps_km(position[one[doubt]], position[other[doubt]], side_km) for one, other in ((i, j), (j, i))]
+    apart = doubt[np.minimum(*gaps) >= apart_km]
+    i, j = np.delete(i, apart), np.delete(j, apart)
+    pairs = np.concatenate([i, j]), np.concatenate([j, i])
+    graph = csr_array((np.ones(2 * len(i), np.int64), pairs), shape=(len(cells), len(cells)))
+    fullest = np.lexsort([-cells["points"]]).argsort()
+    free, conflicts, packed = np.ones(len(cells), bool), graph.sum(axis=1), []
+    while free.any():
+        packed.append(np.where(free, conflicts * len(cells) + fullest, np.iinfo(np.int64).max).argmin())
+        gone = np.append(graph[[packed[-1]]].indices, packed[-1])
+        gone = gone[free[gone]]
+        free[gone] = False
+        np.subtract.at(conflicts, graph[gone].indices, 1)
+    return np.array(packed, np.int64)
+
+
 def _finite(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lat, lon = np.asarray(lat, float), np.asarray(lon, float)
     missing = int((~np.isfinite(lat) | ~np.isfinite(lon)).sum())
@@ -219,12 +266,12 @@ def _gaps_km(centre: np.ndarray, others: np.ndarray, side_km: float) -> np.ndarr
     """Least distance between the edges of a square and of each other, (N,) km, too small by centimetres.
 
     Args:
-        centre, others: (2,), (N, 2) lat and lon in degrees.
+        centre, others: (2,) or one for each of the others (N, 2), and (N, 2), lat and lon in degrees.
     """
-    lat, lon = np.repeat(others, 4, axis=0).T
+    (lat, lon), of = (np.repeat(at, 4, axis=0).T for at in (others, np.broadcast_to(centre, others.shape)))
     diagonals = np.tile([45.0, 135.0, 225.0, 315.0], len(others))
     lon, lat, _ = WGS84.fwd(lon, lat, diagonals, np.full(len(lat), side_km * 1000 / np.sqrt(2)))
-    x, y = (values.reshape(-1, 4) for values in offsets_km(*centre, lat, lon))
+    x, y = (values.reshape(-1, 4) for values in offsets_km(*of, lat, lon))
     # meridians converge, so another square stands askew: the box around its corners holds it
     apart = [np.maximum(axis.min(axis=1), -axis.max(axis=1)) - side_km / 2 for axis in (x, y)]
     reach = np.hypot(x, y).max(axis=1)
@@ -246,57 +293,3 @@ def _from_square(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray,
     """How far (x, y) is beyond the nearest edge's line (negative inside), and from the square (0 inside)."""
     x, y = np.abs(x) - half, np.abs(y) - half
     return np.maximum(x, y), np.hypot(np.maximum(x, 0), np.maximum(y, 0))
-
-
-def _bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float, float, float]:
-    """South, north, west and width in degrees of a box that holds all points within `reach_km`."""
-    angle = 1.001 * reach_km / SHARPEST_KM
-    south, north = lat - np.degrees(angle), lat + np.degrees(angle)
-    if south <= -90 or north >= 90:
-        return south, north, -180.0, 360.0
-    # 1 % beyond the sphere's formula: geodetic latitude is not the auxiliary sphere's
-    half = 1.01 * np.degrees(np.arcsin(min(1.0, np.sin(angle) / np.cos(np.radians(lat)))))
-    return south, north, lon - half, 2 * half
-
-
-def _in_any_box(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Rows of the points in those cells of a grid that a box touches: all points in boxes, and few others."""
-    south, north, west = boxes[:, 0].min(), boxes[:, 1].max(), boxes[:, 2].min()
-    first = _east_of(boxes[:, 2], west)
-    last = first + boxes[:, 3]
-    width = min(360.0, last.max())
-    cells = int(np.clip(np.sqrt(len(lat)), 16, CELLS))
-    # a margin of one cell, never marked, takes the points that are in none
-    marked = np.zeros((cells + 2, cells + 2), dtype=bool)
-    bottom, top = (_cell(edge - south, north - south, cells) for edge in boxes[:, :2].T)
-    left, right, wrapped = (_cell(edge, width, cells) for edge in (first, last, last - 360))
-    for k in range(len(boxes)):
-        marked[bottom[k] : top[k] + 1, left[k] : right[k] + 1] = True
-        marked[bottom[k] : top[k] + 1, 1 : wrapped[k] + 1] = True
-    marked[-1] = marked[:, -1] = False
-    found = [np.empty(0, np.int64)]
-    for start in range(0, len(lat), CHUNK):
-        part = slice(start, start + CHUNK)
-        row = _cell(lat[part] - south, north - south, cells)
-        column = _cell(_east_of(lon[part], west), width, cells)
-        found.append(start + np.flatnonzero(marked.ravel()[row * (cells + 2) + column]))
-    return np.concatenate(found)
-
-
-def _in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of a box and a point in it, as their rows."""
-    found = []
-    for south, north, west, width in boxes:
-        here = np.flatnonzero((lat >= south) & (lat <= north))
-        found.append(here[_east_of(lon[here], west) <= width])
-    return np.repeat(np.arange(len(boxes)), [len(here) for here in found]), np.concatenate(found)
-
-
-def _cell(degrees: np.ndarray | float, extent: float, cells: int) -> np.ndarray:
-    """1 to `cells` for 0 to `extent`, 0 below and cells + 1 above."""
-    return np.clip(np.floor(degrees * (cells / extent)) + 1, 0, cells + 1).astype(np.intp)
-
-
-def _east_of(lon: np.ndarray | float, west: float) -> np.ndarray:
-    """Degrees eastwards from `west`, in [0, 360)."""
-    return (lon - west) - 360 * np.floor((lon - west) / 360)

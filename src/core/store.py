@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from src.core import files
 from src.core.errors import DataError
@@ -102,13 +101,7 @@ class Store:
         Raises:
             DataError: a file's bytes are not those the manifest was written for.
         """
-        for name, expected in tqdm(self.manifest["files"].items(), desc="verify", unit="file"):
-            found = files.sha256(self.folder / name)
-            if found != expected:
-                raise DataError(
-                    f"{self.folder / name}: sha256: found {found}, the manifest says {expected}; "
-                    "the file changed after it was written: delete the folder and run preprocess again"
-                )
+        files.verify(self.folder, self.manifest["files"], "delete the folder and run preprocess again")
 
 
 class Writer:

@@ -5,15 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.params import Section
+from src.core.params import Count, Fraction, Positive, Rate, Section, Text, Weight
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
 RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(min_length=1)]
 TINY = "tiny"  # model.backbone: built from params, not read
 
 

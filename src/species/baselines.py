@@ -4,14 +4,14 @@
         --split data/species/split --out data/species/baselines
 
 Writes predictions.safetensors (log-probabilities of every species for validation and test rows, a group per baseline)
-and choices.json (per baseline the setting with the least log loss on validation among all that were tried, or why it is
-left out). Everything is fitted to training rows. Rows without an embedding, or a season, get no answer from a baseline
-that needs it.
+and choices.json (per baseline the setting with the least balanced log loss on validation, or why it is left out).
+Everything is fitted to training rows. Rows without an embedding get no answer from a baseline that needs it. Records
+whose dates are wider than 31 days have no season: location_season answers as location does.
 """
 
 import numpy as np
 
-from src.core import files, geo, metrics, run
+from src.core import files, metrics, run
 from src.core.errors import DataError
 from src.species import fits, predictions, task
 from src.species.fits import Candidates, Fits
@@ -20,9 +20,6 @@ from src.species.task import Task
 
 BLOCKS = {"language": ["language"], "vision": ["vision_pooled"], "": ["language", "vision_pooled"]}
 """Ending of a group's name -> the embeddings it knows."""
-
-SEASON_KM = (3.0, 10.0, 30.0, 100.0)
-"""Radius of the circle of seasons beside the coordinates: twice as far are two records half a year apart."""
 
 
 def main(params, inputs, out, dry_run=False):
@@ -40,7 +37,11 @@ def main(params, inputs, out, dry_run=False):
         f"embeddings: {', '.join(study.store.modalities) or 'none'}"
     )
     if dry_run:
-        print(f"baselines: would fit majority, place and season, and {2 * len(blocks)} groups on embeddings")
+        most = max((fits.matrix_bytes(study, needed) for needed in blocks.values()), default=0)
+        print(
+            f"baselines: would fit majority, place and season, and {2 * len(blocks)} groups on embeddings; the largest "
+            f"matrix in memory takes {most / 1e9:.2g} GB"
+        )
         return
 
     found = Fits(study)
@@ -58,8 +59,8 @@ def describe(choice: dict) -> str:
     """A line of what was chosen."""
     if "left_out" in choice:
         return f"left out: {choice['left_out']}"
-    loss, top1 = choice["validation_log_loss"], choice["validation_top1"]
-    return f"validation log loss {loss:.3f}, top-1 {top1:.3f}, {choice['setting']}"
+    loss, top1 = choice["validation_balanced_log_loss"], choice["validation_top1"]
+    return f"balanced validation log loss {loss:.3f}, validation top-1 {top1:.3f}, {choice['setting']}"
 
 
 def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
@@ -67,22 +68,14 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
     codes = study.targets(study.train)
     found.choose("majority", fits.majority(len(study.held_out), fits.class_prior(codes, found.classes)), len(codes))
 
-    degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
-    points, season = geo.to_cartesian(*degrees.T), fits.season(study.observations)
+    degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), fits.season(study.observations)
+    grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
 
-    def candidates(train: np.ndarray, query: np.ndarray, circles: tuple[float, ...]) -> Candidates:
-        """Neighbours and forests; with the season where `circles` (km) are given."""
+    def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
         codes = study.targets(train)
-        prior = fits.class_prior(codes, found.classes)
-        for radius in circles or (None,):
-            values = points if radius is None else np.hstack([points, radius * season])
-            beside = {} if radius is None else {"season_km": radius}
-            near = fits.near_neighbours(values[train], codes, values[query], settings.neighbours, prior)
-            yield from ((setting | beside, answer) for setting, answer in near)
-        values = np.hstack([degrees, season]) if circles else degrees
-        yield from fits.forest(values[train], codes, values[query], settings.leaves, prior, seed=seed, threads=threads)
+        return fits.places(values[train], codes, values[query], fits.class_prior(codes, found.classes), **grid)
 
-    found.choose("location", candidates(study.train, study.held_out, ()), len(codes))
+    found.choose("location", candidates(degrees, study.train, study.held_out), len(codes))
     dated = np.isfinite(season).all(axis=1)
     train, answered = study.train[dated[study.train]], dated[study.held_out]
     if 2 * len(train) < len(study.train):
@@ -90,8 +83,11 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
         reason = f"{known} have a date known to {fits.WIDEST_DAYS} days, expected half of them"
         found.leave_out("location_season", reason)
         return
-    some = study.held_out[answered]
-    found.choose("location_season", candidates(train, some, SEASON_KM), len(train), answered)
+    both = np.hstack([degrees, season])
+    found.choose("location_season", candidates(both, train, study.held_out[answered]), len(train), answered)
+    if "location_season" in found.groups:
+        found.groups["location_season"][~answered] = found.groups["location"][~answered]
+        found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
 
 
 def fit_embeddings(found: Fits, study: Task, name: str, needed: list[str], settings, seed: int) -> None:

@@ -3,62 +3,67 @@
     python -m src.species.controls --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out data/species/controls
 
-Writes controls.json (top-1 accuracies) and controls.png. The models are k nearest neighbours, in place and, for each
-stored modality, by angle between principal components; k is chosen once, on validation of our split, and components are
-those of our training rows, so that only the rows that train and test change:
+Writes controls.json (top-1 accuracies) and controls.png. The models are the baseline `location`, neighbours in km or a
+forest on coordinates, and for each stored modality logistic regression on principal components. Settings are chosen
+once, on validation of our split, and components are those of our training rows, so that only the rows that
+train and test change:
 
 - split: as it is.
 - no_buffer: rows in the buffer around the squares, of the years that train, train too. Spatial test rows are the same.
 - no_buffer_same_size: as many random training rows are taken away again, so that what is left of the difference is
   nearness and not number.
 - random: as many records as the spatial test has, drawn from it and from training, test; the others train.
-- shuffled: embeddings permuted among training and test rows, which tells nothing; `chance` says what that scores.
+- shuffled: embeddings permuted among training and test rows, which tells nothing. `if_independent` is what the same
+  guesses score on average if they do not depend on the truth: the sum over species of share of guesses times share of
+  test rows.
 
-All but the first two are drawn `controls.draws` times: mean, least and greatest.
+All but the first two are drawn `controls.draws` times: mean, least and greatest. `majority` is what the commonest
+species of the rows that train scores on the rows that test, under each of them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from src.core import files, geo, intervals, metrics, run
-from src.core.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
-from src.species import fits, task
+from src.core import files, intervals, metrics, run
+from src.species import controls_figure, fits, task
 from src.species.fits import Fits
 from src.species.params import Params
 from src.species.task import Task
 
-SETTINGS = {
-    "temporal": "our split:\nnew year",
-    "spatial": "our split:\nnew places",
-    "no_buffer": "new places,\nno buffer",
-    "no_buffer_same_size": "no buffer,\nas many rows",
-    "random": "random\nrecords",
-    "shuffled": "new places,\nshuffled",
+GRID = {
+    "neighbours": "neighbours",
+    "leaf": "leaves",
+    "prior_share": "prior_shares",
+    "inverse_penalty": "inverse_penalties",
 }
-PURPOSES = ("same size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
+"""Key of a chosen setting -> argument of candidates that has all that are tried."""
+
+PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
 
 
 @dataclass(frozen=True)
 class Model:
-    """Nearest neighbours among `vectors`, (N, F) of all store rows; rows that are not `present` (N,) have none."""
+    """Candidates on `vectors`, (N, F) of all store rows; rows that are not `present` (N,) have none.
+
+    Attributes:
+        candidates: of fits, with what training and query rows and settings do not decide.
+        tried: the settings that are chosen among, arguments of `candidates`.
+    """
 
     vectors: np.ndarray
     present: np.ndarray
-    neighbours: Callable
+    candidates: Callable[..., fits.Candidates]
+    tried: dict[str, Sequence]
 
-    def right(self, study: Task, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
-        """(Q,) whether each row of `query` is named rightly; both have vectors."""
-        names, codes = np.unique(study.observations["species"].to_numpy(dtype=str), return_inverse=True)
-        prior = fits.class_prior(codes[train], len(names))
-        count, share = [setting["neighbours"]], [setting["prior_share"]]
-        vectors = self.vectors
-        ((_, values),) = self.neighbours(vectors[train], codes[train], vectors[query], count, prior, share)
-        return np.argmax(values, axis=1) == codes[query]
+    def named(self, study: Task, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
+        """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
+        names, codes = np.unique(_species(study, train), return_inverse=True)
+        prior, only = fits.class_prior(codes, len(names)), {GRID[key]: [value] for key, value in setting.items()}
+        ((_, values),) = self.candidates(self.vectors[train], codes, self.vectors[query], prior=prior, **only)
+        return names[np.argmax(values, axis=1)]
 
 
 def main(params, inputs, out, dry_run=False):
@@ -74,27 +79,30 @@ def main(params, inputs, out, dry_run=False):
         f"models of {', '.join(['location', *embeddings])}"
     )
     if dry_run:
+        most = max((fits.matrix_bytes(study, [name]) for name in embeddings), default=0)
+        print(f"controls: the largest matrix in memory takes {most / 1e9:.2g} GB")
         return
 
-    found, models = Fits(study), {"location": location_model(study)}
+    found, models = Fits(study), {"location": location_model(study, params)}
     for name in embeddings:
-        if (model := embedding_model(study, name, returned, params.baselines.components, params.seed)) is not None:
+        if (model := embedding_model(study, name, returned, params)) is not None:
             models[name] = model
     result = {"draws": draws, "returned_rows": len(returned), "models": {}}
     for name, model in models.items():
-        setting = choose(found, study, name, model, params.baselines.neighbours)
+        setting = choose(found, study, name, model)
         result["models"][name] = setting | accuracies(
             study, model, setting, returned, draws, params.seed, shuffled=name != "location"
         )
     with files.complete_folder(out.out) as folder:
         result = metrics.rounded(result)
         files.write_json(folder / "controls.json", result)
-        draw_controls(folder / "controls.png", result["models"])
+        controls_figure.draw_controls(folder / "controls.png", result["models"])
     for name, scores in result["models"].items():
-        top1 = {key: value for key in SETTINGS if (value := _top1(scores, key)) is not None}
-        print(
-            f"controls: {name}: " + "  ".join(f"{key} {value:.3f}" for key, value in top1.items() if value is not None)
-        )
+        top1 = {
+            key: value for key in controls_figure.SETTINGS if (value := controls_figure.top1(scores, key)) is not None
+        }
+        line = "  ".join(f"{key} {value:.3f}" for key, value in top1.items())
+        print(f"controls: {name}, {controls_figure.describe(scores)}: {line}")
 
 
 def buffer_rows(study: Task) -> np.ndarray:
@@ -105,14 +113,16 @@ def buffer_rows(study: Task) -> np.ndarray:
     return np.flatnonzero((rows["role"] == "buffer") & (rows["square"] < 0) & in_time)
 
 
-def location_model(study: Task) -> Model:
-    """Neighbours in place."""
-    points = geo.to_cartesian(*study.observations[["lat", "lon"]].to_numpy(np.float64).T)
-    return Model(points, np.ones(len(points), bool), fits.near_neighbours)
+def location_model(study: Task, params: Params) -> Model:
+    """The baseline `location`: neighbours and forests that know the place alone."""
+    degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
+    candidates = partial(fits.places, seed=params.seed, threads=params.threads)
+    tried = {"neighbours": params.baselines.neighbours, "leaves": params.baselines.leaves}
+    return Model(degrees, np.ones(len(degrees), bool), candidates, tried)
 
 
-def embedding_model(study: Task, modality: str, returned: np.ndarray, count: int, seed: int) -> Model | None:
-    """Neighbours in principal components; None, aloud, where too few rows have the modality."""
+def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Params) -> Model | None:
+    """Logistic regression on principal components; None, aloud, where too few rows have the modality."""
     present = study.store.present(modality)
     train = study.train[present[study.train]]
     others = np.concatenate([study.held_out, returned])
@@ -121,66 +131,82 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, count: int
     if len(train) < 2 or not all(kinds.values()) or not present[study.rows("validation")].any():
         print(f"controls: {modality}: left out, {len(train)} training rows and test rows {kinds} have it")
         return None
-    ours, theirs = fits.components(study, [modality], train, others, count, seed)
+    ours, theirs = fits.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
-    return Model(vectors, present, fits.like_neighbours)
+    return Model(vectors, present, fits.logistic, {"inverse_penalties": params.baselines.inverse_penalties})
 
 
-def choose(found: Fits, study: Task, name: str, model: Model, neighbours: list[int]) -> dict:
-    """k, and share of the prior, with the least log loss on validation of our split."""
+def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
+    """The setting with the least balanced log loss on validation of our split."""
     train, answered = _with(model, study.train), model.present[study.held_out]
-    codes = study.targets(train)
-    prior, query = fits.class_prior(codes, found.classes), study.held_out[answered]
-    candidates = model.neighbours(model.vectors[train], codes, model.vectors[query], neighbours, prior)
+    codes, query = study.targets(train), study.held_out[answered]
+    prior = fits.class_prior(codes, found.classes)
+    candidates = model.candidates(model.vectors[train], codes, model.vectors[query], prior=prior, **model.tried)
     found.choose(name, candidates, len(train), answered)
-    return found.choices[name]["setting"]
+    return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
 
 
 def accuracies(
     study: Task, model: Model, setting: dict, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool
 ) -> dict:
-    """Top-1 under every split, the numbers of rows, and what the majority class and chance score."""
+    """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
     train, more = _with(model, study.train), _with(model, returned)
     tests = {kind: _with(model, study.rows("test", kind)) for kind in task.KINDS}
     tests = {kind: rows for kind, rows in tests.items() if len(rows)}
-    spatial = tests["spatial"]
-    ours = {kind: model.right(study, train, rows, setting) for kind, rows in tests.items()}
-    leaky = model.right(study, np.concatenate([train, more]), spatial, setting)
-    difference = leaky.astype(np.float64) - ours["spatial"]
+    spatial, without = tests["spatial"], np.concatenate([train, more])
+    right = {kind: model.named(study, train, rows, setting) == _species(study, rows) for kind, rows in tests.items()}
+    leaky = model.named(study, without, spatial, setting) == _species(study, spatial)
+    difference = leaky.astype(np.float64) - right["spatial"]
+    squares = study.observations["square"].to_numpy()[spatial]
     result = {
-        "split": {kind: float(right.mean()) for kind, right in ours.items()},
+        "split": {kind: float(hits.mean()) for kind, hits in right.items()},
         "n": {"train": len(train)} | {kind: len(rows) for kind, rows in tests.items()},
         "no_buffer": float(leaky.mean()),
-        "no_buffer_minus_split": _renamed(
-            intervals.mean_interval(difference, study.observations["square"].to_numpy()[spatial])
-        ),
+        "no_buffer_minus_split": _renamed(intervals.mean_interval(difference, squares)),
     }
+    majority = {kind: majority_accuracy(study, train, rows) for kind, rows in tests.items()}
+    majority["no_buffer"] = majority_accuracy(study, without, spatial)
 
-    def same_size(generator: np.random.Generator) -> float:
+    def same_size(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         # more than there are where nearly all lie in the buffer
         kept = generator.choice(train, max(0, len(train) - len(more)), replace=False)
-        return model.right(study, np.concatenate([np.sort(kept), more]), spatial, setting).mean()
+        return np.concatenate([np.sort(kept), more]), spatial
 
-    def random(generator: np.random.Generator) -> float:
+    def random(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pool = np.sort(np.concatenate([train, spatial]))
         tested = draw_records(study.observations["gbif_id"].to_numpy()[pool], len(spatial), generator)
-        return model.right(study, pool[~tested], pool[tested], setting).mean()
+        return pool[~tested], pool[tested]
 
-    result["no_buffer_same_size"] = _drawn(same_size, draws, seed, "same size")
-    result["random"] = _drawn(random, draws, seed, "random")
+    for name, draw in {"no_buffer_same_size": same_size, "random": random}.items():
+        found = []
+        for generator in _generators(seed, name, draws):
+            trained, tested = draw(generator)
+            hits = model.named(study, trained, tested, setting) == _species(study, tested)
+            found.append((hits.mean(), majority_accuracy(study, trained, tested)))
+        result[name], majority[name] = map(_drawn, zip(*found, strict=True))
     if shuffled:
-        pool = np.concatenate([train, *tests.values()])
-        for kind in tests:
+        result["shuffled"] = shuffled_accuracies(study, model, setting, train, tests, draws, seed)
+    return result | {"majority": majority}
 
-            def permuted(generator: np.random.Generator, kind=kind) -> float:
-                vectors = model.vectors.copy()
-                vectors[pool] = vectors[generator.permutation(pool)]
-                return Model(vectors, model.present, model.neighbours).right(study, train, tests[kind], setting).mean()
 
-            result.setdefault("shuffled", {})[kind] = _drawn(permuted, draws, seed, "shuffled")
-    nulls = {kind: chance(study, train, rows) for kind, rows in tests.items()}
-    return result | {name: {kind: nulls[kind][name] for kind in nulls} for name in ("majority", "chance")}
+def shuffled_accuracies(
+    study: Task, model: Model, setting: dict, train: np.ndarray, tests: dict[str, np.ndarray], draws: int, seed: int
+) -> dict:
+    """Kind -> top-1 with vectors permuted among all rows, and `if_independent`, the mean over draws."""
+    pool, found = np.concatenate([train, *tests.values()]), {kind: [] for kind in tests}
+    for generator in _generators(seed, "shuffled", draws):
+        vectors = model.vectors.copy()
+        vectors[pool] = vectors[generator.permutation(pool)]
+        permuted = replace(model, vectors=vectors)
+        for kind, rows in tests.items():
+            names, truth = permuted.named(study, train, rows, setting), _species(study, rows)
+            found[kind].append(((names == truth).mean(), if_independent(names, truth)))
+    result = {}
+    for kind, pairs in found.items():
+        top1, expected = zip(*pairs, strict=True)
+        result[kind] = _drawn(top1) | {"if_independent": float(np.mean(expected))}
+    return result
 
 
 def draw_records(record: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -193,61 +219,38 @@ def draw_records(record: np.ndarray, count: int, generator: np.random.Generator)
     return drawn[index]
 
 
-def chance(study: Task, train: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    """Accuracy of always naming the commonest training species, and of naming a random training row's."""
-    species = study.observations["species"].to_numpy(dtype=str)
-    names, codes = np.unique(species, return_inverse=True)
-    share = np.bincount(codes[train], minlength=len(names)) / len(train)
-    return {"majority": float((codes[rows] == np.argmax(share)).mean()), "chance": float(share[codes[rows]].mean())}
+def majority_accuracy(study: Task, train: np.ndarray, query: np.ndarray) -> float:
+    """Share of `query` that is of the commonest species of `train`, the first of equally common ones."""
+    names, count = np.unique(_species(study, train), return_counts=True)
+    return float(np.mean(_species(study, query) == names[np.argmax(count)]))
 
 
-def draw_controls(path: Path, models: dict[str, dict]) -> None:
-    """Accuracy under each split, a panel per model; small points are single draws, the dashes the majority class."""
-    with matplotlib.rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=(7.5, 2.9 * len(models)), layout="constrained")
-        panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
-        for axes, (name, scores) in zip(panels, models.items(), strict=True):
-            keys = [key for key in SETTINGS if _top1(scores, key) is not None]
-            for place, key in enumerate(keys):
-                value = _top1(scores, key)
-                axes.bar(place, value, width=0.6, color=ACCENT if key in ("temporal", "spatial") else FAINT)
-                drawn = scores["shuffled"]["spatial"] if key == "shuffled" else scores.get(key)
-                points = drawn["draws"] if isinstance(drawn, dict) else []
-                axes.plot([place] * len(points), points, "o", color=SECOND, markersize=3.5)
-                top = place, max([value, *points])
-                axes.annotate(f"{value:.3f}", top, (0, 4), textcoords="offset points", ha="center")
-            axes.axhline(scores["majority"]["spatial"], color=INK, linewidth=0.9, linestyle="--")
-            axes.set_xticks(range(len(keys)), [SETTINGS[key] for key in keys])
-            axes.set(ylim=(0, 1.15 * max(_top1(scores, key) for key in keys) + 0.01), ylabel="top-1 accuracy")
-            axes.set_title(f"{name.replace('_', ' ')}: {scores['neighbours']} nearest neighbours", fontsize=10)
-        figure.supxlabel(
-            "grey: what a leak is worth, or nothing to learn from; points: single draws; dashes: majority class at new "
-            "places",
-            fontsize=8,
-        )
-        with files.complete_file(path) as aside:
-            figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+def if_independent(named: np.ndarray, truth: np.ndarray) -> float:
+    """Mean accuracy of the names (n,) over all orders in which the rows could get them."""
+    species, codes = np.unique(np.concatenate([named, truth]), return_inverse=True)
+    guesses, shares = (np.bincount(part, minlength=len(species)) / len(truth) for part in np.split(codes, 2))
+    return float(guesses @ shares)
 
 
 def _with(model: Model, rows: np.ndarray) -> np.ndarray:
     return rows[model.present[rows]]
 
 
-def _drawn(score: Callable, draws: int, seed: int, purpose: str) -> dict:
-    values = [float(score(np.random.default_rng([seed, PURPOSES.index(purpose), draw]))) for draw in range(draws)]
+def _species(study: Task, rows: np.ndarray) -> np.ndarray:
+    return study.observations["species"].to_numpy(dtype=str)[rows]
+
+
+def _generators(seed: int, purpose: str, draws: int) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, PURPOSES.index(purpose), draw]) for draw in range(draws)]
+
+
+def _drawn(values: Sequence[float]) -> dict:
+    values = [float(value) for value in values]
     return {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values), "draws": values}
 
 
 def _renamed(mean: dict) -> dict:
     return {"difference": mean[""], "low": mean["_low"], "high": mean["_high"], "method": mean["method"]}
-
-
-def _top1(scores: dict, key: str) -> float | None:
-    if key in ("temporal", "spatial"):
-        return scores["split"].get(key)
-    if key == "shuffled":
-        return scores["shuffled"]["spatial"]["mean"] if "shuffled" in scores else None
-    return scores[key]["mean"] if isinstance(scores[key], dict) else scores[key]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if __name__ == "__main__":
     run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
 
 import logging
+from functools import partial
 
 import numpy as np
 from transformers import EvalPrediction, set_seed
@@ -70,7 +71,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             section,
             params,
             label=PAIR[1],
-            measure=measure,
+            measure=partial(measure, task.balance(pairs[1]), section.contrastive),
             checkpoint=scratch["autoencoder"],
             plots=plots / "autoencoder",
             eval_batch=section.batch_size,  # the contrastive term compares within a batch
@@ -94,7 +95,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             classifier, groups = fitting.build_classifier(ready, dropout, labelled[0], task, params)
             read = fitting.feature_reader(task, features, PAIR)
             histories[name] = fitting.fit_classifier(
-                classifier, groups, read, labelled, params, scratch[name], plots / name
+                classifier, groups, read, labelled, task, params, scratch[name], plots / name
             )
             summaries[name] = fitting.summary(histories[name], groups, labelled)
             probes.groups[name] = fitting.log_probabilities(classifier, read, task.held_out)
@@ -140,10 +141,14 @@ def pair_reader(task: Task) -> fitting.Reader:
     return both
 
 
-def measure(predicted: EvalPrediction) -> dict[str, float]:
-    """Means over validation of what the loss is made of, in the order of `CrossModalAutoencoder.forward`."""
+def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) -> dict[str, float]:
+    """Means over validation of what the loss is made of, in the order of `CrossModalAutoencoder.forward`, and the loss
+    with the rows' weights."""
     names = ("contrastive", *(f"{name}_error" for name in PAIR))
-    return {name: float(values.mean()) for name, values in zip(names, predicted.predictions, strict=True)}
+    parts = dict(zip(names, predicted.predictions, strict=True))
+    losses = contrastive * parts["contrastive"] + sum(parts[f"{name}_error"] for name in PAIR)
+    means = {name: float(values.mean()) for name, values in parts.items()}
+    return {"balanced_loss": float(np.mean(weights * losses)), **means}
 
 
 def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,9 @@ from calendar import monthrange
 from datetime import date, datetime, timedelta, timezone
 
 EPOCH = date(1970, 1, 1).toordinal()
-CLOCK = r"[0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2}(?:[.,][0-9]+)?)?)?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+HOUR, MINUTE, SECOND = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]", "(?:[0-5][0-9]|60)"  # 60 where a leap second is
+MIDNIGHT = "24(?::?00(?::?00)?)?"  # at the day's end
+CLOCK = rf"(?:{HOUR}(?::?{MINUTE}(?::?{SECOND}(?:[.,][0-9]+)?)?)?|{MIDNIGHT})(?:Z|[+-]{HOUR}(?::?{MINUTE})?)?"
 MOMENT = re.compile(rf"([0-9]{{4}})(?:-([0-9]{{2}})(?:-([0-9]{{2}})(?:[T ]{CLOCK})?)?)?")
 CLOCK_ALONE = re.compile(rf"(?=[0-9]{{2}}:){CLOCK}")
 SHORT_END = re.compile(rf"([0-9]{{2}}(?:-[0-9]{{2}})?)(?:[T ]{CLOCK})?")
@@ -39,9 +41,11 @@ def days(event_date: str, year: str) -> tuple[int, int, int]:
         raise NotADate("not a year")
     if not event_date and not year:
         raise NotADate("missing")
-    begin, _, end = (event_date or numeral[1]).partition("/")
+    begin, slash, end = (event_date or numeral[1]).partition("/")
     if DAY_AND_MONTH.fullmatch(event_date):
         raise NotADate("day and month cannot be told apart, expected year-month-day")
+    if slash and not end:  # ISO 8601-2 has open intervals, which allow days without number
+        raise NotADate("interval without an end")
     first, last = moment(begin)
     last_begin = first
     if end:

@@ -26,11 +26,12 @@ def main(params, inputs, out, dry_run=False):
     """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
     facts, audit = files.read_json(inputs.split / "split.json"), files.read_json(inputs.split / "audit.json")
-    found = {}
+    held, found = scoring.Held(study), {}
     for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
-        found |= predictions.read(folder, study)
+        answers = predictions.read(folder, study)
+        scoring.require_answers(held, answers, str(folder / predictions.NAME))
+        found |= answers
     groups = {name: found[name] for name in MEANING if name in found}
-    held = scoring.Held(study)
     counts = {kind: int(held.test(kind).sum()) for kind in (*task.KINDS, "all")}
     print(f"evaluate: test records with every embedding {counts}, {len(study.classes)} species, groups {list(groups)}")
     if dry_run:
@@ -69,7 +70,10 @@ def main(params, inputs, out, dry_run=False):
             inputs.controls / "controls.png",
         ):
             shutil.copyfile(picture, plots / picture.name)  # into git, where a reader of the README finds them
-        used = {"data": params.data.model_dump(), "split": params.split.model_dump(), "evaluate": settings.model_dump()}
+        used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
+        used |= {"split": params.split.model_dump(), "baselines": params.baselines.model_dump()}
+        used |= {"train": params.train.model_dump(), "crossmodal": params.crossmodal.model_dump()}
+        used |= {"controls": params.controls.model_dump(), "evaluate": settings.model_dump()}
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -103,7 +107,7 @@ def draw(
     figures.draw_scores(
         folder / "scores.png",
         {MEANING[name]: scores[name] for name in groups},
-        f"Which species? ({note}{len(study.classes)} species, lines: 95 % intervals)",
+        f"Which species? ({note}{len(study.classes)} species train, lines: 95 % intervals)",
     )
     figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
     figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
@@ -118,14 +122,14 @@ def draw(
         names,
         f"The {len(names)} commonest species, {MEANING[best]}, all test records",
     )
+    shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
     figures.draw_calibration(
         folder / "calibration.png",
         {
             name: classification.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
-            for name in MAIN
-            if name in groups
+            for name in shown
         },
-        {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in MAIN if name in groups},
+        {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown},
     )
     tested = study.observations.iloc[study.held_out[rows]]
     figures.draw_accuracy_map(

@@ -126,7 +126,8 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
             axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--")
             axes.plot(table["confidence"], table["accuracy"], color=ACCENT, linewidth=1, alpha=0.6)
             size = 12 + 400 * table["count"] / table["count"].sum()
-            axes.scatter(table["confidence"], table["accuracy"], s=size, color=ACCENT, alpha=0.8, linewidth=0)
+            points = table["confidence"], table["accuracy"]
+            axes.scatter(*points, s=size, color=ACCENT, alpha=0.8, linewidth=0, clip_on=False)
             axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xlabel="probability of the named species")
             axes.grid(color=FAINT, linewidth=0.5)
             axes.set_title(f"{name}\n{notes[name]}", fontsize=10)

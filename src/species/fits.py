@@ -5,17 +5,17 @@ classes' frequencies in training, is mixed into all of them, so that a class whi
 impossible: with a share that is chosen too where votes are few, and as one row more beside a regression's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
-from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.extmath import randomized_svd
 from tqdm import tqdm
 
-from src.core import classification
+from src.core import classification, geo
 from src.species.task import Task
 
 Candidates = Iterable[tuple[dict, np.ndarray]]
@@ -25,10 +25,12 @@ PRIOR_SHARES = (0.02, 0.1, 0.3, 0.5)  # of the prior in a vote of neighbours or 
 TREES = 100
 TREES_AT_ONCE = 10  # held in memory: a tree keeps a share per class in every node
 QUERIES_AT_ONCE = 1024
+ROWS_AT_ONCE = 1024  # of embeddings beside the one matrix that their components take
 POWER_ITERATIONS = 4  # of the randomised PCA (Halko et al. 2011, arXiv:0909.4061)
 STEPS = 300  # of L-BFGS at most
 SLOPE = 3e-3  # at which L-BFGS stops: below it, validation gained nothing and time doubled
 WIDEST_DAYS = 31  # an interval of dates up to this has a season
+SEASON_KM = (3.0, 10.0, 30.0, 100.0)  # radius of the circle of seasons: twice as far are two records half a year apart
 YEAR_DAYS = 365.2425
 
 
@@ -37,11 +39,12 @@ class Fits:
 
     Attributes:
         groups: name -> (H, C) log-probabilities, NaN where there is no answer.
-        choices: name -> setting, validation_log_loss, validation_top1, rows (that trained), and all that was tried;
-            or left_out, the reason.
+        choices: name -> setting, validation_balanced_log_loss, by which it was chosen, validation_log_loss,
+            validation_top1, rows (that trained), and all that was tried; or left_out, the reason.
     """
 
     def __init__(self, task: Task):
+        self.task = task
         self.classes = len(task.classes)
         self.truth = task.targets(task.held_out)
         self.validates = np.isin(task.held_out, task.rows("validation"))
@@ -49,7 +52,9 @@ class Fits:
         self.choices: dict[str, dict] = {}
 
     def choose(self, name: str, candidates: Candidates, rows: int, answered: np.ndarray | None = None) -> None:
-        """Keep the candidate with the least log loss on validation; of equal ones the first.
+        """Keep the candidate with the least balanced log loss on validation; of equal ones the first.
+
+        Known and new places count half each (`Task.balance`), of the rows whose species trained.
 
         Args:
             candidates: settings with (A, C) log-probabilities for the A held-out rows that are answered.
@@ -58,16 +63,20 @@ class Fits:
         """
         answered = np.ones(len(self.truth), bool) if answered is None else answered
         checks, truth = self.validates[answered], self.truth[answered]
-        if not (truth[checks] >= 0).any():
+        known = np.flatnonzero(checks & (truth >= 0))
+        if not len(known):
             self.leave_out(name, "no validation row that it could answer is of a trained species")
             return
+        weights = self.task.balance(self.task.held_out[answered][known])
         best, least, tried = None, np.inf, []
         for setting, values in tqdm(candidates, desc=name, unit="setting", leave=False):
             score = classification.scores(values[checks], truth[checks])
-            found = {"validation_log_loss": score["log_loss"], "validation_top1": score["top1"]}
+            balanced = float(np.average(-values[known, truth[known]], weights=weights))
+            found = {"validation_balanced_log_loss": balanced}
+            found |= {"validation_log_loss": score["log_loss"], "validation_top1": score["top1"]}
             tried.append(setting | found)
-            if score["log_loss"] < least:
-                best, least = (setting, values, found), score["log_loss"]
+            if balanced < least:
+                best, least = (setting, values, found), balanced
         setting, values, found = best
         self.groups[name] = np.full((len(self.truth), self.classes), np.nan)
         self.groups[name][answered] = values
@@ -112,10 +121,7 @@ def near_neighbours(
     """
     counts = _at_most(neighbours, len(train))
     distance, found = cKDTree(train).query(query, k=np.arange(1, max(counts) + 1))
-    for count in counts:
-        shares = _shares(codes[found[:, :count]], 1 / (distance[:, :count] + NEAR_KM), len(prior))
-        for share in prior_shares:
-            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
+    yield from _votes(codes[found], 1 / (distance + NEAR_KM), counts, prior, prior_shares)
 
 
 def like_neighbours(
@@ -129,10 +135,7 @@ def like_neighbours(
     """k neighbours of the least angle (cosine), whose votes weigh alike. Arguments as of `near_neighbours`."""
     counts = _at_most(neighbours, len(train))
     found = _least_angle(_unit(train), _unit(query), max(counts))
-    for count in counts:
-        shares = _shares(codes[found[:, :count]], np.ones((len(query), count)), len(prior))
-        for share in prior_shares:
-            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
+    yield from _votes(codes[found], np.ones(found.shape), counts, prior, prior_shares)
 
 
 def forest(
@@ -141,6 +144,7 @@ def forest(
     query: np.ndarray,
     leaves: Sequence[int],
     prior: np.ndarray,
+    prior_shares: Sequence[float] = PRIOR_SHARES,
     *,
     seed: int,
     threads: int,
@@ -155,8 +159,35 @@ def forest(
             # One job: with more, the trees' shares are summed in the order in which threads finish.
             trees.set_params(n_jobs=1)
             shares[:, trees.classes_] += trees.predict_proba(query) * TREES_AT_ONCE / TREES
-        for share in PRIOR_SHARES:
+        for share in prior_shares:
             yield {"leaf": least, "prior_share": share}, with_prior(shares, share, prior)
+
+
+def places(
+    train: np.ndarray,
+    codes: np.ndarray,
+    query: np.ndarray,
+    prior: np.ndarray,
+    *,
+    neighbours: Sequence[int] = (),
+    leaves: Sequence[int] = (),
+    prior_shares: Sequence[float] = PRIOR_SHARES,
+    seed: int,
+    threads: int,
+) -> Candidates:
+    """What knows the place, or place and season: neighbours in km, then forests. Other arguments as of both.
+
+    Args:
+        train, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
+            them, of which neighbours see a circle of every radius in SEASON_KM.
+    """
+    if neighbours:
+        for radius in SEASON_KM if train.shape[1] == 4 else (0.0,):
+            ours, theirs = (np.hstack([geo.to_cartesian(*at[:, :2].T), radius * at[:, 2:]]) for at in (train, query))
+            beside = {"season_km": radius} if radius else {}
+            near = near_neighbours(ours, codes, theirs, neighbours, prior, prior_shares)
+            yield from ((setting | beside, values) for setting, values in near)
+    yield from forest(train, codes, query, leaves, prior, prior_shares, seed=seed, threads=threads)
 
 
 def logistic(
@@ -182,35 +213,42 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
     """Principal components of standardised embeddings, fitted to `rows`: ((n, K), (Q, K)) float32 of rows and others.
 
     The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
-    variance of 1, so that a penalty means the same whatever the width of an embedding.
+    variance of 1, so that a penalty means the same whatever the width of an embedding. The memory that it takes is the
+    matrix of `matrix_bytes` and little more: `others` are never held at once.
 
     Args:
         rows, others: store rows that have all `modalities`.
         count: K at most; below n and the width.
     """
-    scale = {}
 
-    def read(of: np.ndarray) -> np.ndarray:
-        blocks = []
-        for name in modalities:
-            block = task.store.read(name, of).astype(np.float32)
-            block -= task.statistics[f"{name}_mean"]
-            block /= task.statistics[f"{name}_sd"]
-            scale.setdefault(name, np.sqrt(np.var(block, axis=0, dtype=np.float64).sum() or 1.0))  # of `rows`
-            block /= np.float32(scale[name])
-            blocks.append(block)
-        return np.hstack(blocks) if len(blocks) > 1 else blocks[0]
+    def parts(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        for here in _slices(len(of)):
+            yield here, np.hstack([_standardised(task, name, of[here]) for name in modalities])
 
-    train = read(rows)
-    model = PCA(
-        min(count, len(rows) - 1, train.shape[1]),
-        svd_solver="randomized",
-        iterated_power=POWER_ITERATIONS,
-        random_state=seed,
-    ).fit(train)
-    found = model.transform(train), model.transform(read(others))
-    spread = np.sqrt(np.var(found[0], axis=0, dtype=np.float64).mean() or 1.0)
-    return tuple((values / spread).astype(np.float32) for values in found)
+    widths = [task.store.modalities[name][0] for name in modalities]
+    train = np.empty((len(rows), sum(widths)), np.float32)
+    for here, values in parts(rows):
+        train[here] = values
+    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+    train -= mean
+    squares = sum(np.square(train[here], dtype=np.float64).sum(axis=0) for here in _slices(len(train)))
+    totals = [block.sum() / len(rows) or 1.0 for block in np.split(squares, np.cumsum(widths)[:-1])]
+    scale = np.sqrt(np.repeat(totals, widths)).astype(np.float32)
+    train /= scale
+    # not PCA of scikit-learn, which holds three such matrices to do the same
+    most = min(count, len(rows) - 1, train.shape[1])
+    axes = randomized_svd(train, most, n_iter=POWER_ITERATIONS, random_state=seed)[2].T  # (D, K)
+    ours, theirs = train @ axes, np.empty((len(others), most), np.float32)
+    for here, values in parts(others):
+        theirs[here] = (values - mean) / scale @ axes
+    spread = np.float32(np.sqrt(np.var(ours, axis=0, dtype=np.float64).mean() or 1.0))
+    return ours / spread, theirs / spread
+
+
+def matrix_bytes(task: Task, modalities: Sequence[str]) -> int:
+    """Bytes of the float32 matrix that `components` of the training rows with all `modalities` holds."""
+    rows = np.logical_and.reduce([task.store.present(name, task.train) for name in modalities]).sum()
+    return 4 * int(rows) * sum(task.store.modalities[name][0] for name in modalities)
 
 
 def season(observations: pd.DataFrame) -> np.ndarray:
@@ -219,6 +257,25 @@ def season(observations: pd.DataFrame) -> np.ndarray:
     angle = 2 * np.pi * ((first + last) / 2 % YEAR_DAYS) / YEAR_DAYS
     angle[last - first > WIDEST_DAYS] = np.nan
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE)]
+
+
+def _standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
+    values = task.store.read(modality, rows).astype(np.float32)
+    return (values - task.statistics[f"{modality}_mean"]) / task.statistics[f"{modality}_sd"]
+
+
+def _votes(
+    codes: np.ndarray, weights: np.ndarray, counts: Sequence[int], prior: np.ndarray, prior_shares: Sequence[float]
+) -> Candidates:
+    """Votes of the first 1 to K neighbours, nearest first, from codes and weights (Q, K)."""
+    for count in counts:
+        shares = _shares(codes[:, :count], weights[:, :count], len(prior))
+        for share in prior_shares:
+            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
 
 
 def _at_most(neighbours: Sequence[int], rows: int) -> list[int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
@@ -146,15 +147,15 @@ def fit(
     plots: Path,
     eval_batch: int = AT_ONCE,
 ) -> list[dict]:
-    """Train `model` until its loss on validation has not fallen for `section.patience` epochs; keep the best epoch's
-    weights. Killed at any step and called again, it ends with the same ones.
+    """Train `model` until its balanced loss on validation (`Task.balance`) has not fallen for `section.patience`
+    epochs; keep the best epoch's weights. Killed at any step and called again, it ends with the same ones.
 
     The folder `checkpoint` stays, so that a stage of several trainings does not repeat what it had finished; remove
     it when the stage has written its outputs.
 
     Args:
         label: the input that stands for the label, without which Trainer asks for no loss in validation.
-        measure: what to log of validation beside the loss.
+        measure: what to log of validation beside the loss, "balanced_loss" among it.
         plots: folder for dvclive's curves.
 
     Returns:
@@ -168,7 +169,7 @@ def fit(
             batch_size=section.batch_size,
             eval_batch=eval_batch,
             report_to=params.report_to,
-            best="eval_loss",
+            best="eval_balanced_loss",
             label_names=[label],
         )
     )
@@ -219,11 +220,19 @@ def fit_classifier(
     groups: ParameterGroups,
     read: Reader,
     rows: tuple[np.ndarray, np.ndarray],
+    task: Task,
     params: Params,
     checkpoint: Path,
     plots: Path,
 ) -> list[dict]:
     """`fit` with the settings of params.train, on (training, validation) rows."""
+    weights = task.balance(rows[1])
+
+    def measure(predicted: EvalPrediction) -> dict[str, float]:
+        losses = -log_softmax(predicted.predictions, axis=1)[np.arange(len(weights)), predicted.label_ids]
+        right = predicted.predictions.argmax(1) == predicted.label_ids
+        return {"balanced_loss": float(np.mean(weights * losses)), "top1": float(right.mean())}
+
     return fit(
         model,
         groups,
@@ -231,7 +240,7 @@ def fit_classifier(
         params.train,
         params,
         label="target",
-        measure=lambda predicted: {"top1": float((predicted.predictions.argmax(1) == predicted.label_ids).mean())},
+        measure=measure,
         checkpoint=checkpoint,
         plots=plots,
     )
@@ -253,7 +262,7 @@ def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) 
 def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
     """What summary.json says of one training: nothing that differs between two runs of it."""
     evaluated = [entry for entry in history if "eval_loss" in entry]
-    best = min(evaluated, key=lambda entry: entry["eval_loss"])
+    best = min(evaluated, key=lambda entry: entry["eval_balanced_loss"])
     return {
         "epochs": len(evaluated),
         "best_epoch": evaluated.index(best) + 1,

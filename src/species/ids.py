@@ -1,4 +1,4 @@
-"""Observation ids: `{gbif_id}_{image_index}`, one for each image of a GBIF record (seed document)."""
+"""Observation ids: `{gbif_id}_{image_index}`, one for each image of a GBIF record (DeepEarth's form)."""
 
 import re
 

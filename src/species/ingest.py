@@ -44,6 +44,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             write_refused(records.refused, LISTED)
             print(f"ingest: all refused records are in {LISTED}")
         raise
+    observations.warn_if_polar(records)
     found, ignored = sources.find(inputs.root, params.data.modalities)
     index, beyond = observations.with_images(records, {ids.parse_id(name) for source in found for name in source.ids})
     index, shapes = with_rows(index, found)
@@ -193,9 +194,9 @@ def write_refused(refused: pd.DataFrame, path: Path) -> None:
 
 def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[str, Any], data: Data) -> None:
     """What a person wants to know of it."""
-    said = "simulated" if about["simulated"] else "observed"
+    said = "simulated " if about["simulated"] else ""
     print(
-        f"ingest: {len(index)} {said} observations of {index['gbif_id'].nunique()} records and "
+        f"ingest: {len(index)} {said}observations of {index['gbif_id'].nunique()} records and "
         f"{index['species'].nunique()} species, {index['year'].min()} to {index['year'].max()}, latitude "
         f"{index['lat'].min():.4f} to {index['lat'].max():.4f}, longitude {index['lon'].min():.4f} to "
         f"{index['lon'].max():.4f}; uncertainty unknown of {index['uncertainty_m'].isna().sum()}"

@@ -1,5 +1,6 @@
 """A table of records -> observations whose id, place, date and name can be used, and the list of the others."""
 
+import logging
 import math
 import re
 import unicodedata
@@ -22,6 +23,9 @@ LARGEST_IMAGE = 999_999
 LATITUDE, LONGITUDE, UNCERTAINTY = "decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters"
 TAXON, IMAGE = ("taxonKey", "speciesKey"), ("imageIndex", "image_index")
 SHOWN = 5
+POLAR = 60  # degrees of latitude, beyond which hardly a record of a species lies
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Records:
 def read(root: Path, data: Data, today: int) -> Records:
     """Read and check the table below `root`.
 
-    Swapped coordinates can be known as such only where a latitude lies beyond 90 degrees and the longitude within.
+    Swapped coordinates can be known as such only where a latitude lies beyond 90 degrees and the longitude within; of
+    others `warn_if_polar` may tell.
 
     Args:
         today: days since 1970-01-01. A date after it is always an error and never a refused row, so that no result
@@ -115,6 +120,18 @@ def require_usable(records: Records, data: Data) -> None:
         raise DataError(
             f"{records.path}: species: found none with {data.minimum_records} records or more among "
             f"{records.count - number} usable rows; lower data.minimum_records or bring more records"
+        )
+
+
+def warn_if_polar(records: Records) -> None:
+    """Log a warning if most usable records lie where few do: Florida's are swapped and yet in range."""
+    lat, lon = records.table["lat"], records.table["lon"]
+    beyond = int((lat.abs() > POLAR).sum())
+    if 2 * beyond > len(lat):
+        logger.warning(
+            f"{records.path}: {LATITUDE}: found {beyond} of {len(lat)} usable records beyond {POLAR} degrees of "
+            f"latitude (median {lat.median():.4g}, of {LONGITUDE} {lon.median():.4g}), where few records lie: are "
+            f"{LATITUDE} and {LONGITUDE} swapped?"
         )
 
 

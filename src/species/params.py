@@ -5,15 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.params import Section
+from src.core.params import Above, Count, Positive, Rate, Section, Share, Text, Weight
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Above = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Text = Annotated[str, Field(min_length=1)]
 Modality = Literal["language", "vision_pooled", "vision"]
 
 
@@ -33,21 +26,6 @@ class Simulate(Section):
     full_vision: Count
     language: Strengths
     vision: Strengths
-
-    @model_validator(mode="after")
-    def _species_have_records(self) -> "Simulate":
-        if self.observations < 10 * self.species:
-            raise ValueError(
-                f"observations {self.observations}: expected at least 10 for each of {self.species} species"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _full_vision_is_not_missing(self) -> "Simulate":
-        whole = self.observations - round(self.missing * self.observations)
-        if self.full_vision > whole:
-            raise ValueError(f"full_vision {self.full_vision}: expected at most the {whole} that miss nothing")
-        return self
 
 
 class Data(Section):
@@ -73,20 +51,6 @@ class Split(Section):
     spread: Rate
     max_uncertainty_m: Above
     shared_embeddings: list[Modality]
-
-    @model_validator(mode="after")
-    def _buffers_and_years(self) -> "Split":
-        if self.buffer_km > self.apart_km:
-            raise ValueError(
-                f"buffer_km {self.buffer_km:g} reaches beyond apart_km {self.apart_km:g}: a square would lie in the "
-                "buffer of another one; lower buffer_km or raise apart_km"
-            )
-        if self.test_from - self.train_from < 2:
-            raise ValueError(
-                f"test_from {self.test_from}: expected at least two years after train_from {self.train_from}, one to "
-                "train and one to validate"
-            )
-        return self
 
 
 class Baselines(Section):
@@ -136,14 +100,6 @@ class Evaluate(Section):
     calibration_bins: Annotated[int, Field(ge=2)]
     commonest: Annotated[int, Field(ge=2)]
 
-    @model_validator(mode="after")
-    def _edges_ascend(self) -> "Evaluate":
-        for name in ("frequency", "distance_km"):
-            edges = getattr(self, name)
-            if any(one >= other for one, other in pairwise(edges)):
-                raise ValueError(f"{name} {edges}: expected ascending numbers")
-        return self
-
 
 class Params(Section):
     seed: Count
@@ -158,3 +114,44 @@ class Params(Section):
     crossmodal: Crossmodal
     controls: Controls
     evaluate: Evaluate
+
+    # Rules between keys are here and not in their sections, of which an error would show every value.
+
+    @model_validator(mode="after")
+    def _simulated_records_suffice(self) -> "Params":
+        simulate = self.simulate
+        if simulate.observations < 10 * simulate.species:
+            raise ValueError(
+                f"simulate.observations: found {simulate.observations}, expected at least 10 for each of "
+                f"{simulate.species} species; raise it or lower simulate.species"
+            )
+        whole = simulate.observations - round(simulate.missing * simulate.observations)
+        if simulate.full_vision > whole:
+            raise ValueError(
+                f"simulate.full_vision {simulate.full_vision}: expected at most the {whole} observations that miss "
+                "nothing; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _buffers_and_years(self) -> "Params":
+        split = self.split
+        if split.buffer_km > split.apart_km:
+            raise ValueError(
+                f"split.buffer_km: found {split.buffer_km:g}, which reaches beyond apart_km {split.apart_km:g}: a "
+                "square would lie in the buffer of another one; lower buffer_km or raise apart_km"
+            )
+        if split.test_from - split.train_from < 2:
+            raise ValueError(
+                f"split.test_from: found {split.test_from}, expected at least two years after train_from "
+                f"{split.train_from}, one to train and one to validate; raise it or lower train_from"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _edges_ascend(self) -> "Params":
+        for name in ("frequency", "distance_km"):
+            edges = getattr(self.evaluate, name)
+            if any(one >= other for one, other in pairwise(edges)):
+                raise ValueError(f"evaluate.{name}: found {edges}, expected ascending numbers; sort them, each once")
+        return self

@@ -82,7 +82,10 @@ def paired_table(paired: dict) -> Table:
     """Differences of top-1, a row per pair."""
     kinds = [kind for kind in KIND if any(kind in found for found in paired.values())]
     rows = [
-        [name.replace("-", " minus "), *(cell_interval(found[kind], "top1") for kind in kinds if kind in found)]
+        [
+            " minus ".join(f"“{part}”" for part in name.split("-")),
+            *(cell_interval(found[kind], "top1") for kind in kinds if kind in found),
+        ]
         for name, found in paired.items()
     ]
     return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
@@ -95,10 +98,10 @@ def validation_table(validation: dict) -> Table:
 
 
 def controls_table(models: dict) -> Table:
-    """Top-1 of cheap models under our split and under leaking ones."""
+    """Top-1 of cheap models under our split and under leaking ones, and below each what the majority class scores."""
     rows = []
     for name, found in models.items():
-        gain = found["no_buffer_minus_split"]
+        gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
         rows.append(
             [
                 name.replace("_", " "),
@@ -106,24 +109,17 @@ def controls_table(models: dict) -> Table:
                 cell(found["split"]["spatial"]),
                 cell(found["no_buffer"]),
                 cell_interval({"g": gain["difference"], "g_low": gain["low"], "g_high": gain["high"]}, "g"),
-                _mean(found["no_buffer_same_size"]),
-                _mean(found["random"]),
-                _mean(found["shuffled"]["spatial"]) if "shuffled" in found else "–",
-                cell(found["majority"]["spatial"]),
+                _drawn(found["no_buffer_same_size"]),
+                _drawn(found["random"]),
+                _drawn(shuffled["spatial"]) if shuffled else "–",
+                cell(shuffled["spatial"]["if_independent"]) if shuffled else "–",
             ]
         )
-    header = [
-        "neighbours in",
-        "temporal",
-        "spatial",
-        "no buffer",
-        "gain",
-        "as many rows",
-        "random",
-        "shuffled",
-        "majority",
-    ]
-    return Table("Top-1 accuracy, mean (least to greatest draw)", header, rows)
+        nulls = [majority.get("temporal"), majority["spatial"], majority["no_buffer"], None]
+        nulls += [majority["no_buffer_same_size"]["mean"], majority["random"]["mean"]]
+        rows.append([f"{name.replace('_', ' ')}: majority class", *map(cell, nulls), "–", "–"])
+    header = ["", "temporal", "spatial", "no buffer", "gain", "as many rows", "random", "shuffled", "if independent"]
+    return Table("Top-1 accuracy under each split; of draws the mean (least to greatest)", header, rows)
 
 
 def reconstruction_table(found: dict) -> Table:
@@ -189,7 +185,7 @@ def flat_table(caption: str, values: dict) -> Table:
     return Table(caption, ["", "found"], list(_flatten(values)))
 
 
-def _mean(drawn: dict) -> str:
+def _drawn(drawn: dict) -> str:
     return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
 
 

@@ -52,7 +52,8 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
 
     Raises:
         ParamsError: the buffer is narrower than two uncertain places may be wrong.
-        DataError: fewer squares fit than asked for, or a period, role or kind is left empty.
+        DataError: no square can hold split.minimum records, fewer squares fit than asked for, or a period, role or
+            kind is left empty.
     """
     require_buffer(split)
     lat, lon = (observations[name].to_numpy() for name in ("lat", "lon"))
@@ -124,7 +125,12 @@ def first_of(year: int) -> int:
 
 
 def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
-    count = split.squares + split.validation_squares
+    count, most = split.squares + split.validation_squares, split.maximum_share * len(usable)
+    if split.minimum > most:
+        raise DataError(
+            f"{where}: split.minimum {split.minimum} is more than split.maximum_share {split.maximum_share:g} x "
+            f"{len(usable)} records = {int(most)}, so no square can hold as many; lower one or raise the other"
+        )
     try:
         squares = choose_squares(
             usable["lat"].to_numpy(),
@@ -133,7 +139,7 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
             apart_km=split.apart_km,
             count=count,
             minimum=split.minimum,
-            maximum=split.maximum_share * len(usable),
+            maximum=most,
             seed=split.seed,
             species=usable["species"].to_numpy(dtype=str),
             spread=split.spread,
@@ -141,7 +147,8 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
     except DataError as error:
         raise DataError(
             f"{where}: split.squares {split.squares} + split.validation_squares {split.validation_squares}: {error} "
-            "(split.side_km, split.apart_km, split.minimum, split.maximum_share)"
+            "(numbers of squares are of split.squares and split.validation_squares together; see also split.side_km, "
+            "split.apart_km, split.minimum and split.maximum_share)"
         ) from error
     squares.insert(0, "use", np.where(np.arange(count) < split.squares, "test", "validation"))
     return squares

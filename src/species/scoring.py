@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.core import classification
+from src.core.errors import DataError
 from src.species.task import KINDS, Task
 
 PAIRS = (
@@ -27,7 +28,7 @@ class Held:
     """What the held-out rows are: where, when, of which species, and which of them every group can answer.
 
     Attributes, (H,) each, in the order of `Task.held_out`:
-        role, kind, square, cell, day: of split.parquet and the store.
+        role, kind, square, cell, date: of split.parquet and the store; a date is what is known of it.
         species: names; truth: index into the classes, -1 where never trained.
         frequency: training records of its species.
         distance_km: to the nearest training record.
@@ -39,7 +40,9 @@ class Held:
         here = task.observations.iloc[rows]
         self.role, self.kind = here["role"].to_numpy(), here["kind"].to_numpy()
         self.square, self.cell = here["square"].to_numpy(), here["cell"].to_numpy(dtype=str)
-        self.day, self.dated = here["first_day"].to_numpy(), bool((here["last_day"] == here["first_day"]).all())
+        first, last = here["first_day"].to_numpy(), here["last_day"].to_numpy()
+        self.date = np.char.add(np.char.add(first.astype(str), " "), last.astype(str))
+        self.dated = bool(np.mean(first == last) >= 0.5)
         self.species, self.truth = here["species"].to_numpy(dtype=str), task.targets(rows)
         trained = task.observations["species"].iloc[task.train].value_counts()
         self.frequency = here["species"].map(trained).fillna(0).to_numpy(np.int64)
@@ -56,14 +59,25 @@ class Held:
     def units(self, rows: np.ndarray, kind: str) -> dict[str, np.ndarray]:
         """What rows of a kind have in common, whose resampling intervals stand for: regions, and dates at known places.
 
-        Regions are held-out squares, elsewhere grid cells as large as one. Dates count where every record has a day:
-        a visit to known places brings many records, and in a square the square holds them together anyway.
+        Regions are held-out squares, elsewhere grid cells as large as one. Dates count where most records have a day: a
+        visit to known places brings many records, and in a square the square holds them together anyway.
         """
         square = self.square[rows]
         regions = np.where(square >= 0, np.char.add("square ", square.astype(str)), self.cell[rows])
         if kind in ("spatial", "both") or not self.dated:
             return {"regions": regions}
-        return {"regions": regions, "dates": self.day[rows].astype(str)}
+        return {"regions": regions, "dates": self.date[rows]}
+
+
+def require_answers(held: Held, groups: dict[str, np.ndarray], where: str) -> None:
+    """Raise DataError if a group has no answer for a complete record, on which all are to be compared."""
+    for name, values in groups.items():
+        missing = int((held.complete & ~np.isfinite(values).all(axis=1)).sum())
+        if missing:
+            raise DataError(
+                f"{where}: {name}: found no finite probabilities for {missing} of {held.complete.sum()} records that "
+                "have every embedding, expected all; run the stage that wrote it again"
+            )
 
 
 def score_groups(held: Held, groups: dict[str, np.ndarray], bins: int) -> dict[str, dict[str, dict]]:

@@ -7,6 +7,7 @@ Below `embeddings/` a modality is a folder with one file an observation (`langua
 
 import hashlib
 import io
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -92,21 +93,31 @@ def read(
 
 
 def check_values(source: Source, ids: tuple[str, ...], values: np.ndarray) -> np.ndarray:
-    """`values` (B, *shape) as float16; raises DataError where one is not finite or beyond the range of float16."""
+    """`values` (B, *shape) as float16.
+
+    Raises:
+        DataError: a number is not finite or beyond the range of float16, or an embedding is zeros alone, which the
+            store has where one is missing.
+    """
     with np.errstate(over="ignore"):
         stored = values.astype(np.float16)
-    if np.isfinite(stored).all():
-        return stored
-    row = np.flatnonzero(~np.isfinite(stored).reshape(len(stored), -1).all(axis=1))[0]
-    found = values[row].ravel()[~np.isfinite(stored[row]).ravel()][0]
-    raise DataError(
-        f"{source.paths[0].parent}: {source.modality} of {ids[row]}: found {found}, expected finite numbers within "
-        f"±{LARGEST:g}, the range of float16; embed it again or leave it out"
-    )
+    each = stored.reshape(len(stored), -1)
+    for row in np.flatnonzero(~np.isfinite(each).all(axis=1)):
+        found = values[row].ravel()[~np.isfinite(each[row])][0]
+        raise DataError(
+            f"{_where(source, ids[row])}: found {found}, expected finite numbers within ±{LARGEST:g}, the range of "
+            "float16; embed it again or leave it out"
+        )
+    for row in np.flatnonzero(~each.any(axis=1)):
+        raise DataError(
+            f"{_where(source, ids[row])}: found zeros alone (as float16), expected an embedding; embed it again, or "
+            "leave it out if there is none"
+        )
+    return stored
 
 
 def mean_tokens(values: np.ndarray) -> np.ndarray:
-    """(B, D) float32 mean of (B, T, H, W, D) tokens over frames and places (seed document: global average pooling)."""
+    """(B, D) float32 mean of (B, T, H, W, D) tokens over frames and places (global average pooling)."""
     return values.mean(axis=(1, 2, 3), dtype=np.float32)
 
 
@@ -121,37 +132,44 @@ def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -
         )
 
 
+def _where(source: Source, name: str) -> str:
+    path = source.paths[0] if source.offset >= 0 else source.paths[source.ids.index(name)]
+    return f"{path}: {source.modality} of {name}"
+
+
 def _is_pack(folder: Path, modality: str) -> bool:
     pack, files = folder / f"{modality}.npy", folder / modality
     if pack.exists() == files.is_dir():
+        found = f"both {pack.name} and" if pack.exists() else f"neither {pack.name} nor"
         raise DataError(
-            f"{folder}: {modality}: found {'both' if pack.exists() else 'neither'} {pack.name} and {modality}/, "
-            "expected one of them; data.modalities says which modalities there are"
+            f"{folder}: {modality}: found {found} {modality}/, expected one of them; data.modalities says which "
+            "modalities there are"
         )
     return pack.exists()
 
 
 def _pack(folder: Path, modality: str) -> Source:
     path = folder / f"{modality}.npy"
-    array = _open_npy(path)
-    if not array.flags.c_contiguous:
+    offset, shape, columns_first, dtype = _npy_header(path)
+    if columns_first:
         raise DataError(f"{path}: found columns first (Fortran order), expected C order; np.ascontiguousarray makes it")
-    _check_shape(path, modality, array.shape[1:], array.dtype)
+    _check_shape(path, modality, shape[1:], dtype)
+    rows = shape[0]
     beside = ids_path(path)
     if not beside.is_file():
-        raise DataError(f"{beside}: missing, expected an observation id for each of the {len(array)} rows; write it")
+        raise DataError(f"{beside}: missing, expected an observation id for each of the {rows} rows; write it")
     if beside.stat().st_size > MAX_ID_BYTES:
         raise DataError(f"{beside}: found {beside.stat().st_size} bytes, expected at most {MAX_ID_BYTES}")
     try:
         ids = tuple(beside.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError as error:
         raise DataError(f"{beside}: found bytes that are not UTF-8 ({error}), expected ids; write it again") from error
-    if len(ids) != len(array):
-        raise DataError(f"{beside}: found {len(ids)} lines, expected one for each of the {len(array)} rows of {path}")
+    if len(ids) != rows:
+        raise DataError(f"{beside}: found {len(ids)} lines, expected one for each of the {rows} rows of {path}")
     for number, name in enumerate(ids, start=1):
         _require_id(f"{beside}: line {number}", name)
     _require_once(beside, ids)
-    return Source(modality, ids, (path,), array.offset, array.dtype.str)
+    return Source(modality, ids, (path,), offset, dtype.str)
 
 
 def _files(folder: Path, modality: str) -> Source:
@@ -169,7 +187,10 @@ def _files(folder: Path, modality: str) -> Source:
     ids, paths = zip(*named, strict=True)
     _require_once(folder, ids)
     for path in tqdm(paths, desc=f"check {modality}", unit="file"):
-        shape, dtype = _safetensors_header(path, modality) if path.suffix == ".safetensors" else _npy_header(path)
+        if path.suffix == ".safetensors":
+            shape, dtype = _safetensors_header(path, modality)
+        else:
+            _, shape, _, dtype = _npy_header(path)
         _check_shape(path, modality, shape, dtype)
     return Source(modality, ids, paths)
 
@@ -190,19 +211,25 @@ def _require_once(where: Path, ids: tuple[str, ...]) -> None:
         )
 
 
-def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    array = _open_npy(path)
-    return array.shape, array.dtype
-
-
-def _open_npy(path: Path) -> np.memmap:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:  # no header, a pickle, or fewer bytes than the header says
-        raise DataError(f"{path}: found {error}, expected plain numbers by numpy.save; save it again") from error
-    if (found := path.stat().st_size) != (expected := array.offset + array.nbytes):
-        raise DataError(f"{path}: bytes: found {found}, expected {expected} as its header says; copy it again")
-    return array
+def _npy_header(path: Path) -> tuple[int, tuple[int, ...], bool, np.dtype]:
+    """Bytes before the values, shape, whether columns come first, dtype."""
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            # Version 3 differs from 2 in the names of fields alone, and an embedding has no fields.
+            old = version == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+            shape, columns_first, dtype = read_header(file)
+        except ValueError as error:  # no header, or part of one
+            raise DataError(f"{path}: found {error}, expected plain numbers by numpy.save; save it again") from error
+        offset = file.tell()
+    if dtype.hasobject:
+        raise DataError(f"{path}: found Python objects (a pickle), expected plain numbers by numpy.save; save it again")
+    found, expected = path.stat().st_size, offset + math.prod(shape) * dtype.itemsize
+    if found != expected:
+        cut = ", it is cut short" if found < expected else ""
+        raise DataError(f"{path}: bytes: found {found}, expected {expected} as its header says{cut}; copy it again")
+    return offset, shape, columns_first, dtype
 
 
 def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str]:
@@ -216,7 +243,10 @@ def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str
             dtype = tensor.get_dtype()
             return tuple(tensor.get_shape()), {"F16": "float16", "F32": "float32"}.get(dtype, dtype)
     except SafetensorError as error:
-        raise DataError(f"{path}: found something that is not safetensors ({error}); copy it again") from error
+        raise DataError(
+            f"{path}: found {path.stat().st_size} bytes that are no whole safetensors file ({error}), expected one "
+            f"with the tensor {modality}; copy it again, it may be cut short"
+        ) from error
 
 
 def _check_shape(path: Path, modality: str, shape: tuple[int, ...], dtype: np.dtype | str) -> None:

@@ -53,7 +53,10 @@ def read(path: Path, columns: list[str]) -> pd.DataFrame:
 
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        tabs = "\t" in file.readline()
+        first = file.readline()
+        tabs = "\t" in first
+        if ";" in first and "," not in first and not tabs:
+            raise DataError(f"{path}: header: found the separator ;, expected commas or tabs; save it with one of them")
         file.seek(0)
         style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
         reader = csv.reader(file, strict=True, **style)

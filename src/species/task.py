@@ -39,6 +39,16 @@ class Task:
         at = np.minimum(np.searchsorted(self.classes, species), len(self.classes) - 1)
         return np.where(self.classes[at] == species, at, -1)
 
+    def balance(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) weights of mean 1 by which known places (temporal) and new ones (spatial, both) count half each.
+
+        Validation rows are mostly of known places, and tests are scored apart: unweighted, what is chosen on
+        validation would be chosen for known places.
+        """
+        known = self.observations["kind"].to_numpy()[rows] == "temporal"
+        share = known.mean() if len(rows) else 0.5
+        return np.ones(len(rows)) if share in (0, 1) else np.where(known, 0.5 / share, 0.5 / (1 - share))
+
     def rows(self, role: str, kind: str | None = None) -> np.ndarray:
         """Rows of a role, and of one of KINDS where given, ascending int64."""
         here = self.observations["role"] == role

@@ -66,7 +66,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             model, groups = build(name)
             read = fitting.embedding_reader(task, INPUTS[name])
             histories[name] = fitting.fit_classifier(
-                model, groups, read, rows[name], params, scratch[name], plots / name
+                model, groups, read, rows[name], task, params, scratch[name], plots / name
             )
             summaries[name] = fitting.summary(histories[name], groups, rows[name])
             answers[name] = fitting.log_probabilities(model, read, task.held_out)

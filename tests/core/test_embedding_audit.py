@@ -126,10 +126,57 @@ def test_an_embedding_made_per_species_says_so(values, points, tmp_path):
     assert embedding_audit.violations(found, ["language"]) == []
 
 
+@pytest.mark.parametrize(
+    ("noise", "refused"), [(0.03, True), (0.06, True), (0.1, True), (0.2, True), (0.5, False), (1.0, False)]
+)
+def test_a_label_behind_noise_is_refused(points, tmp_path, noise, refused):
+    """Its vector, and noise whose standard deviation is that share of the vector's."""
+    generator, codes = np.random.default_rng(5), np.unique(points["species"], return_inverse=True)[1]
+    vectors = generator.normal(0, 4, (9, 64))[codes]
+    vectors *= 4 / vectors[:180].std(axis=0)
+    store = write_store(tmp_path / "store", 7 + vectors + 4 * noise * generator.normal(size=vectors.shape))
+    found = audit(store, points)
+    assert found["language"]["within_label_share"] == pytest.approx(noise**2 / (1 + noise**2), rel=0.05)
+    assert found["language"]["shared"] == 0 and (found["language"]["near_identical"] > 0) == (noise == 0.03)
+    lines = embedding_audit.violations(found, [])
+    assert len(lines) == refused + (noise == 0.03)
+    if refused:
+        assert "within_label_share: language hardly varies within a species (found 0.0" in lines[0]
+        assert "a model reads the label" in lines[0] and "split.shared_embeddings" in lines[0]
+    assert embedding_audit.violations(found, ["language"]) == []
+
+
+def test_the_share_within_labels_is_that_by_hand(values, tmp_path, monkeypatch):
+    """Against means and sums of squares as they are written; a label of one row, and no other role, says anything."""
+    role = np.array(["train"] * 200 + ["test"] * 60 + ["buffer"] * 40)
+    label = np.array(["c", "a", "b", "a"] * 50 + ["a", "d"] * 50)
+    label[17] = "single"
+    values[:200] += (np.unique(label[:200], return_inverse=True)[1] * 2.0)[:, None].astype(np.float16)
+    values[:, 5] = 3
+    store = write_store(tmp_path / "store", values, missing=[2, 8, 210])
+    points = pd.DataFrame({"role": role, "species": label})
+    rows = np.delete(np.arange(200), [2, 8])
+    data = values[rows].astype(float)
+    sd = data.std(axis=0)
+    data = (data - data.mean(axis=0)) / np.where(sd == 0, 1, sd)
+    data, names = data[rows != 17], label[rows[rows != 17]]
+    within = sum(np.square(data[names == name] - data[names == name].mean(axis=0)).sum() for name in "abc")
+    expected = within / (len(data) - 3) / (np.square(data - data.mean(axis=0)).sum() / (len(data) - 1))
+    assert 0.2 < expected < 0.9
+    assert audit(store, points)["language"]["within_label_share"] == pytest.approx(expected, abs=1e-6)
+    monkeypatch.setattr(embedding_audit, "CHUNK_BYTES", 8 * WIDTH * 7)  # chunks of seven rows
+    assert audit(store, points)["language"]["within_label_share"] == pytest.approx(expected, abs=1e-6)
+    shuffled = points.assign(species=np.random.default_rng(0).permutation(label))
+    assert audit(store, shuffled)["language"]["within_label_share"] == pytest.approx(1, abs=0.03)
+    each = points.assign(species=np.arange(300).astype(str))
+    assert audit(store, each)["language"]["within_label_share"] is None
+    assert embedding_audit.violations(audit(store, each), []) == []
+
+
 def test_constant_embeddings_are_near_identical_and_not_divided_by_zero(values, points, tmp_path):
     store = write_store(tmp_path / "store", np.full_like(values, 1.5))
     found = audit(store, points)["language"]
-    assert found["shared"] == 100 and found["nearest_difference"] == 0
+    assert found["shared"] == 100 and found["nearest_difference"] == 0 and found["within_label_share"] is None
 
 
 def test_statistics_of_other_rows_are_caught(values, points, tmp_path):

@@ -53,7 +53,10 @@ def test_a_clean_split_passes_and_is_measured():
     findings = audit(points, chosen)
     require_clean(findings)
     assert all(findings[key] == 0 for key in ("shared_records", "uncertain_in_use", "misplaced_points"))
-    assert findings["points_near_squares"] == 0 and findings["embeddings"] == {}
+    assert (
+        findings["training_in_squares"] == findings["amiss_kinds"] == findings["points_near_squares"] == 0
+        and findings["embeddings"] == {}
+    )
     centres_km = WGS84.inv(-81.4, 28.5, -81.0, 28.5)[2] / 1000
     assert findings["square_gap_km"] == pytest.approx(centres_km - SIDE, abs=0.02)
     assert 5 < findings["nearest_train_test_spatial_km"] < 6
@@ -84,6 +87,41 @@ def test_a_training_point_near_a_square_is_caught(x, y, message):
         return
     with pytest.raises(DataError, match=message):
         require_clean(audit(points, chosen))
+
+
+@pytest.mark.parametrize("square", [0, 2])  # of test, of validation
+@pytest.mark.parametrize("said", [True, False])
+def test_training_in_a_square_is_caught_where_no_test_is_near(square, said):
+    points, chosen = make_points()
+    points = points[points["square"] != square].reset_index(drop=True)
+    row = points.index[points["role"] == "train"][0]
+    place(points, row, 3.0, -4.0, CENTRES[square])
+    points.loc[row, "square"] = square if said else -1
+    findings = audit(points, chosen)
+    assert findings["training_in_squares"] == 1 and findings["misplaced_points"] == (not said)
+    with pytest.raises(DataError, match="training_in_squares: found 1 training points in a held-out square"):
+        require_clean(findings)
+
+
+def test_training_said_to_be_in_a_square_is_caught():
+    points, chosen = make_points()
+    points.loc[points.index[points["role"] == "train"][:2], "square"] = [0, 2]
+    findings = audit(points, chosen)
+    assert findings["training_in_squares"] == findings["misplaced_points"] == 2
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test", "buffer", "uncertain"])
+def test_a_kind_where_none_belongs_and_none_where_one_does_are_caught(role):
+    """No distance and no day of a test row without kind is compared with anything."""
+    points, chosen = make_points()
+    row = points.index[points["role"] == ("buffer" if role == "uncertain" else role)][0]
+    points.loc[row, "role"] = role
+    require_clean(audit(points, chosen))
+    for kind in ("", "spacial", None) if role in ("validation", "test") else ("temporal", "spatial", "both", None):
+        points["kind"] = points["kind"].astype(object)
+        points.loc[row, "kind"] = kind
+        with pytest.raises(DataError, match="amiss_kinds: found 1 points of validation or test without a kind"):
+            require_clean(audit(points, chosen))
 
 
 def test_every_leak_is_named_at_once():

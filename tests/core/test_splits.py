@@ -258,17 +258,6 @@ def test_the_step_of_a_panel_and_its_absence():
         splits.panel_step(np.array([2020, 2020]))
 
 
-def test_past_and_future_with_a_gap():
-    years = np.arange(2015, 2026)
-    role = splits.split_before(years, test_from=2024, gap=2)
-    assert role.tolist() == ["train"] * 7 + ["buffer"] * 2 + ["test"] * 2
-    assert set(splits.split_before(years, test_from=2024, gap=0)) == {"train", "test"}
-    with pytest.raises(DataError, match=r"a test from 2016 after a gap of 1 years: found nothing for train, "):
-        splits.split_before(years, test_from=2016, gap=1)
-    with pytest.raises(DataError, match=r"found nothing for test, "):
-        splits.split_before(years, test_from=2026, gap=1)
-
-
 def test_place_and_year_must_both_be_unseen():
     roles = ["train", "validation", "test"]
     place = pd.Series([role for role in [*roles, "buffer", "locked"] for _ in range(4)], index=range(3, 23))

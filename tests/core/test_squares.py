@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import LinearConstraint, milp
 
 from src.core import squares
 from src.core.errors import DataError, ParamsError
@@ -137,20 +138,64 @@ def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
     assert len(printed(code)) == 1
 
 
-def test_more_squares_than_fit_are_refused_with_the_number_that_fits():
+def test_the_fullest_gives_way_where_more_squares_fit_without_it():
+    """Towns at 0, 20 and 40 km, 10 km between their squares: the fullest, in the middle, would be the only one."""
+    lat, lon = at(45.0, 10.0, np.repeat([0.0, 20, 40], [20, 90, 30]), np.zeros(140))
+    species = np.repeat(["a", "b", "c", "d"], [20, 45, 45, 30])
+    for named, spread in ((None, 1.0), (species, 0.5)):
+        choice = CHOICE | {"species": named, "spread": spread}
+        assert squares.choose_squares(lat, lon, **choice | {"count": 1})["points"].tolist() == [90]
+        assert sorted(squares.choose_squares(lat, lon, **choice | {"count": 2})["points"]) == [20, 30]
+        with pytest.raises(DataError, match=r"no way to more than 2 of 10 km.*ask for at most 2"):
+            squares.choose_squares(lat, lon, **choice | {"count": 3})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_number_named_is_reached_apart_and_near_the_largest(seed):
+    lat, lon = make_points(300, seed)
+    one, most = (most_squares(lat, lon, apart_km) for apart_km in (1e-6, 25))
+    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=25, count=most)
+    assert len(chosen) == most
+    centres = chosen[["lat", "lon"]].to_numpy()
+    edges = [ring(*centre, 10, each=5) for centre in centres]
+    gaps = [least_km(edge, other).min() for k, edge in enumerate(edges) for other in edges[:k]]
+    assert min(gaps) >= 25
+    assert 0.9 * largest_number(lat, lon, 25) <= most <= largest_number(lat, lon, 25) < one
+
+
+def most_squares(lat, lon, apart_km):
+    """The number that an error names."""
+    with pytest.raises(DataError) as error:
+        squares.choose_squares(lat, lon, side_km=10, apart_km=apart_km, count=len(lat) + 1)
+    return int(str(error.value).split("no way to more than ")[1].split()[0])
+
+
+def largest_number(lat, lon, apart_km):
+    """The most squares there are, by integer programming over the cells' pairs, in the plane's approximation."""
+    cells = squares._grid_cells(lat, lon, 10, 0).drop_duplicates("cell")[["lat", "lon"]].to_numpy()
+    i, j = np.triu_indices(len(cells), 1)
+    x, y = np.abs(squares.offsets_km(*cells[i].T, *cells[j].T))
+    near = np.hypot(np.maximum(x - 10, 0), np.maximum(y - 10, 0)) < apart_km
+    pairs = np.zeros((near.sum(), len(cells)))
+    pairs[np.arange(near.sum()), i[near]] = pairs[np.arange(near.sum()), j[near]] = 1
+    found = milp(-np.ones(len(cells)), integrality=1, bounds=(0, 1), constraints=LinearConstraint(pairs, ub=1))
+    return round(-found.fun)
+
+
+def test_more_squares_than_fit_are_refused_with_a_number_that_fits():
     lat, lon = make_points()
     with pytest.raises(DataError) as error:
         squares.choose_squares(lat, lon, **CHOICE | {"count": 500})
-    most = int(str(error.value).split("found ")[1].split()[0])
+    most = int(str(error.value).split("no way to more than ")[1].split()[0])
     assert 5 < most < 500 and f"expected 500; ask for at most {most}" in str(error.value)
     assert len(squares.choose_squares(lat, lon, **CHOICE | {"count": most})) == most
-    with pytest.raises(DataError, match=f"found {most} of 10 km"):
+    with pytest.raises(DataError, match=f"no way to more than {most} of 10 km"):
         squares.choose_squares(lat, lon, **CHOICE | {"count": most + 1})
     with pytest.raises(
-        DataError, match=r"found 0 of 10 km.* with 5000 or more of the 4000 points each \(0 candidates\)"
+        DataError, match=r"than 0 of 10 km.* with 5000 or more of the 4000 points each \(0 candidates\)"
     ):
         squares.choose_squares(lat, lon, **CHOICE, minimum=5000)
-    with pytest.raises(DataError, match=r"found 0 of 10 km.* with 1 to 0 of the 4000 points"):
+    with pytest.raises(DataError, match=r"than 0 of 10 km.* with 1 to 0 of the 4000 points"):
         squares.choose_squares(lat, lon, **CHOICE, maximum=0.5)
 
 
@@ -228,6 +273,6 @@ def test_many_squares_around_the_earth_are_those_of_a_plain_loop():
 def test_squares_across_the_date_line_are_near():
     lat, lon = at(-17.0, 179.999, np.repeat([-8.0, 8.0], 30), np.zeros(60))
     assert (lon < 0).any() and (lon > 0).any()
-    with pytest.raises(DataError, match="found 1 of 10 km"):
+    with pytest.raises(DataError, match="than 1 of 10 km"):
         squares.choose_squares(lat, lon, **CHOICE | {"count": 2})
     assert len(squares.choose_squares(lat, lon, side_km=5, apart_km=2, count=2)) == 2

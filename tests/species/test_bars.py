@@ -21,24 +21,25 @@ def test_known_places_are_easier_than_new_ones_and_both_beat_the_place_alone(gro
 
 @pytest.mark.parametrize("name", ["language", "vision_pooled"])
 @pytest.mark.parametrize("kind", ["temporal", "spatial"])
-def test_shuffled_embeddings_are_at_chance(name, kind):
+def test_shuffled_embeddings_score_what_independent_guesses_do(name, kind):
     shuffled, n = MODELS[name]["shuffled"][kind], MODELS[name]["n"][kind]
-    likely = max(MODELS[name]["chance"][kind], MODELS[name]["majority"][kind])
-    assert shuffled["mean"] < likely + 2 * (likely / n) ** 0.5 + 0.01
+    likely = shuffled["if_independent"]
+    assert abs(shuffled["mean"] - likely) < 3 * (likely / n / len(shuffled["draws"])) ** 0.5
     assert shuffled["greatest"] < MODELS[name]["split"][kind] / 4
 
 
 @pytest.mark.parametrize("name", ["location", "language", "vision_pooled"])
 def test_without_a_buffer_and_with_random_records_scores_rise(name):
     spatial = MODELS[name]["split"]["spatial"]
-    assert MODELS[name]["no_buffer"] > spatial + 0.02
+    assert MODELS[name]["no_buffer"] > spatial + 0.01
     assert MODELS[name]["no_buffer_same_size"]["mean"] > spatial + 0.01
-    assert MODELS[name]["random"]["least"] > spatial + 0.15
+    assert MODELS[name]["random"]["least"] > spatial + 0.05
 
 
 def test_the_audit_found_nothing():
     audit = SCORES["audit"]
-    for key in ("shared_records", "uncertain_in_use", "misplaced_points", "points_near_squares"):
+    counted = ("shared_records", "uncertain_in_use", "misplaced_points", "points_near_squares", "training_in_squares")
+    for key in (*counted, "amiss_kinds"):
         assert audit[key] == 0, key
     assert audit["square_gap_km"] >= 15 and audit["nearest_train_test_spatial_km"] >= 5
     for found in audit["embeddings"].values():

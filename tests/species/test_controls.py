@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from src.core.embeddings import EmbeddingWriter
-from src.species import controls, roles, split, task
+from src.species import baselines, controls, roles, split, task
+from src.species.fits import Fits
 from tests.species import places
 
-PARAMS = {"baselines.neighbours": [1, 5, 20], "baselines.components": 8, "controls.draws": 3, "split.minimum": 15}
+PARAMS = {
+    "baselines.neighbours": [1, 5, 20],
+    "baselines.leaves": [5],
+    "baselines.components": 8,
+    "controls.draws": 3,
+    "split.minimum": 15,
+}
 SPECIES = 12
 
 
@@ -74,38 +81,44 @@ def test_a_planted_leak_raises_what_places_tell(written):
     assert "shuffled" not in found
 
 
-def test_an_embedding_of_the_species_alone_gains_nothing_from_a_leak_and_shuffled_is_at_chance(written):
+def test_an_embedding_of_the_species_alone_gains_nothing_from_a_leak_and_nothing_is_left_of_it_shuffled(written):
     found = read(written)["models"]["language"]
     spatial = found["split"]["spatial"]
     assert spatial > 0.9
     for leaky in (found["no_buffer"], found["no_buffer_same_size"]["mean"], found["random"]["mean"]):
         assert leaky == pytest.approx(spatial, abs=0.03)
     for kind in ("temporal", "spatial"):
-        null, most = found["shuffled"][kind], max(found["majority"][kind], found["chance"][kind])
-        assert null["least"] <= null["mean"] <= null["greatest"] < most + 0.05
-        assert null["greatest"] < 0.25 < found["split"][kind]
-        assert len(set(null["draws"])) > 1
+        null = found["shuffled"][kind]
+        noise = (null["if_independent"] / found["n"][kind] / len(null["draws"])) ** 0.5  # of a share, three draws
+        assert null["mean"] == pytest.approx(null["if_independent"], abs=3 * noise)
+        assert null["least"] < null["mean"] < null["greatest"] < 0.25 < found["split"][kind]
+        assert null["if_independent"] > 0.03, "12 species"
 
 
-def test_split_accuracy_is_that_of_neighbours_counted_one_by_one(study, written):
+def test_names_are_those_of_neighbours_counted_one_by_one(study):
     """By brute force, with votes counted in a loop."""
-    found = read(written)["models"]["location"]
     rows = study.observations
     points = rows[["lat", "lon"]].to_numpy()
     species = rows["species"].to_numpy(dtype=str)
     prior = {name: np.mean(species[study.train] == name) for name in np.unique(species)}
-    spatial, right = study.rows("test", "spatial"), []
+    spatial, named, count, share = study.rows("test", "spatial"), [], 5, 0.1
     for row in spatial:
         offset = (points[study.train] - points[row]) * [110.8, 111.3 * np.cos(np.radians(points[row, 0]))]
         km = np.hypot(*offset.T)
-        near = np.argsort(km)[: found["neighbours"]]
+        near = np.argsort(km)[:count]
         votes = dict.fromkeys(prior, 0.0)
         for other in near:
             votes[species[study.train[other]]] += 1 / (km[other] + 0.1)
-        total, share = sum(votes.values()), found["prior_share"]
+        total = sum(votes.values())
         scores = {name: (1 - share) * votes[name] / total + share * prior[name] for name in votes}
-        right.append(max(scores, key=scores.get) == species[row])
-    assert found["split"]["spatial"] == pytest.approx(np.mean(right), abs=0.01)
+        named.append(max(scores, key=scores.get))
+    setting = {"neighbours": count, "prior_share": share}
+    found = controls.location_model(study, places.make_params(PARAMS)).named(study, study.train, spatial, setting)
+    assert np.mean(found == named) > 0.99, "all but ties"
+
+
+def test_rows_are_counted(study, written):
+    found = read(written)["models"]["location"]
     assert found["n"] == {"train": len(study.train)} | {
         kind: len(study.rows("test", kind)) for kind in ("temporal", "spatial", "both")
     }
@@ -128,11 +141,40 @@ def test_random_draws_keep_the_images_of_a_record_together(study):
     assert drawn.tolist() != controls.draw_records(record, 500, np.random.default_rng(1)).tolist()
 
 
-def test_majority_and_chance_by_hand(study):
-    species = np.array(["a", "a", "a", "b", "a", "b", "c"])
+def test_majority_by_hand(study):
+    species = np.array(["b", "a", "b", "b", "a", "b", "c"])
     small = replace(study, observations=study.observations.iloc[:7].assign(species=species))
-    found = controls.chance(small, np.array([0, 1, 2, 3]), np.array([4, 5, 6]))
-    assert found == {"majority": pytest.approx(1 / 3), "chance": pytest.approx((0.75 + 0.25 + 0) / 3)}
+    assert controls.majority_accuracy(small, np.array([0, 1, 2, 3]), np.array([4, 5, 6])) == pytest.approx(1 / 3)
+    assert controls.majority_accuracy(small, np.array([1, 4, 6]), np.array([0, 1])) == pytest.approx(1 / 2)
+
+
+def test_guesses_that_do_not_depend_on_the_truth_by_hand_and_by_shuffling():
+    named, truth = np.array(["a", "a", "a", "d"]), np.array(["a", "a", "b", "c"])
+    assert controls.if_independent(named, truth) == pytest.approx(3 / 4 * 2 / 4)
+    generator = np.random.default_rng(0)
+    scores = [np.mean(generator.permutation(named) == truth) for _ in range(4000)]
+    assert np.mean(scores) == pytest.approx(3 / 8, abs=0.01)
+
+
+def test_every_split_has_its_own_majority(written):
+    found = read(written)["models"]["location"]["majority"]
+    assert set(found) == {"temporal", "spatial", "both", "no_buffer", "no_buffer_same_size", "random"}
+    for name in ("no_buffer_same_size", "random"):
+        assert found[name]["least"] <= found[name]["mean"] <= found[name]["greatest"]
+    assert len(set(found["random"]["draws"])) == 3, "each draw tests other records"
+
+
+@pytest.mark.parametrize(("leaf", "chosen"), [(5, "leaf"), (2000, "neighbours")])
+def test_the_location_of_our_split_is_the_baseline(study, leaf, chosen):
+    """The same choice and, fitted anew by its setting, the same names to the last record."""
+    params = places.make_params(PARAMS | {"baselines.leaves": [leaf]})
+    found, again = Fits(study), Fits(study)
+    baselines.fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    model = controls.location_model(study, params)
+    setting = controls.choose(again, study, "location", model)
+    assert chosen in setting and again.choices["location"] == found.choices["location"]
+    named = study.classes[found.groups["location"].argmax(axis=1)]
+    assert model.named(study, study.train, study.held_out, setting).tolist() == named.tolist()
 
 
 def test_same_input_same_bytes_and_the_figure_is_there(folders, written, tmp_path):
@@ -149,5 +191,6 @@ def test_without_embeddings_places_alone_are_reported(tmp_path):
 
 def test_dry_run_counts_and_writes_nothing(folders, tmp_path, capsys):
     run_stage(folders, tmp_path / "out", dry_run=True)
-    assert "more without a buffer" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "more without a buffer" in told and "matrix in memory takes" in told
     assert not (tmp_path / "out").exists()

@@ -118,6 +118,7 @@ def test_the_summary_says_what_was_chosen(trained):
     facts = read(trained, "summary")
     assert sorted(facts) == ["autoencoder", *GROUPS]
     assert sorted(facts["autoencoder"]["validation"]) == [
+        "balanced_loss",
         "contrastive",
         "language_error",
         "loss",

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -138,6 +139,24 @@ def test_components_are_those_of_training_rows_alone(study):
     assert theirs.shape == (5, 8) and other.shape == (4, 8)
 
 
+def test_components_are_of_one_matrix_and_alike_in_any_parts(tmp_path, monkeypatch):
+    study = task.read(*write_study(tmp_path, count=500, missing=60))
+    both = ["language", "vision_pooled"]
+    rows = study.train[study.store.present("language", study.train)]
+    others = study.held_out[study.store.present("language", study.held_out)]
+    whole = fits.components(study, both, rows, others, 8, seed=0)
+    monkeypatch.setattr(fits, "ROWS_AT_ONCE", 32)
+    size = fits.matrix_bytes(study, both)
+    assert size == len(rows) * (7168 + 1408) * 4 and fits.matrix_bytes(study, both[1:]) == len(study.train) * 1408 * 4
+    tracemalloc.start()
+    parts = fits.components(study, both, rows, others, 8, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size < peak < 1.6 * size
+    for one, other in zip(whole, parts, strict=True):
+        assert one == pytest.approx(other, abs=1e-3) and one.dtype == other.dtype == np.float32
+
+
 def test_modalities_side_by_side_weigh_alike(study):
     rows = study.train[study.store.present("language", study.train)]
     both, _ = fits.components(study, ["language", "vision_pooled"], rows, rows, 8, seed=0)
@@ -166,6 +185,24 @@ def test_the_choice_is_by_validation_alone(study):
     np.testing.assert_array_equal(found.groups["group"], right)
 
 
+def test_new_places_count_half_in_the_choice_however_few_validate(study):
+    """A third of the validation rows is of known places: by plain log loss the other candidate would be chosen."""
+    found = fits.Fits(study)
+    known = study.observations["kind"].to_numpy()[study.held_out] == "temporal"
+    assert known[found.validates].mean() == pytest.approx(1 / 3, abs=0.05)
+
+    def right(where, probability):
+        share = np.where(where, probability, 0.1)[:, None]
+        return np.log(np.where(np.arange(4) == found.truth[:, None], share, (1 - share) / 3))
+
+    found.choose("group", [({"knows": "new"}, right(~known, 0.7)), ({"knows": "old"}, right(known, 0.8))], rows=1)
+    choice = found.choices["group"]
+    assert choice["setting"] == {"knows": "old"}
+    assert choice["validation_balanced_log_loss"] == pytest.approx(-np.log([0.8, 0.1]).mean())
+    plain = [entry["validation_log_loss"] for entry in choice["tried"]]
+    assert plain[0] < plain[1] and choice["validation_log_loss"] == plain[1]
+
+
 def test_rows_without_an_answer_are_nan_and_no_validation_is_said(study):
     found = fits.Fits(study)
     flat = np.full((len(study.held_out), 4), np.log(0.25))
@@ -174,6 +211,21 @@ def test_rows_without_an_answer_are_nan_and_no_validation_is_said(study):
     assert np.isnan(found.groups["half"][~answered]).all() and np.isfinite(found.groups["half"][answered]).all()
     found.choose("none", [({}, flat[~found.validates])], rows=1, answered=~found.validates)
     assert "none" not in found.groups and "no validation row" in found.choices["none"]["left_out"]
+
+
+def test_a_setting_of_places_fitted_again_alone_answers_alike():
+    generator = np.random.default_rng(0)
+    degrees = np.hstack([generator.uniform([27, -82], [28, -81], (80, 2)), generator.normal(size=(80, 2))])
+    codes, more = generator.integers(3, size=60), {"seed": 0, "threads": 1}
+    for columns, names in ((2, {"neighbours", "prior_share"}), (4, {"neighbours", "prior_share", "season_km"})):
+        train, query = degrees[:60, :columns], degrees[60:, :columns]
+        found = list(fits.places(train, codes, query, PRIOR, neighbours=[1, 5], leaves=[5], **more))
+        assert set(found[0][0]) == names
+        setting, values = found[-1]
+        assert setting == {"leaf": 5, "prior_share": fits.PRIOR_SHARES[-1]}
+        shares = {"prior_shares": fits.PRIOR_SHARES[-1:]}
+        _, alone = only(fits.places(train, codes, query, PRIOR, leaves=[5], **shares, **more))
+        np.testing.assert_array_equal(values, alone)
 
 
 def test_distances_are_kilometres():

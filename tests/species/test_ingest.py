@@ -107,7 +107,7 @@ def test_every_observation_has_its_own_embeddings(data, capsys):
     assert manifest["sources"] == {name: files.sha256(path) for name, path in sorted(everything.items())}
     assert (store.folder / "refused.csv").read_text() == "line,field,found,why\n"
     told = capsys.readouterr().out
-    assert "13 observed observations of 12 records and 3 species, 2021 to 2021" in told
+    assert "ingest: 13 observations of 12 records and 3 species, 2021 to 2021" in told
     assert "uncertainty unknown of 13" in told and "vision_pooled: 12 of 13 observations have it" in told
     assert "0 observations have no embedding at all" in told
     assert not any((data.root.parent / "checkpoints").iterdir())
@@ -133,6 +133,16 @@ def test_refused_records_take_their_embeddings_with_them(data, capsys):
     assert_nothing_left(data)
 
 
+def test_a_swapped_table_of_florida_is_warned_of_and_stored(data, caplog):
+    assert len(run(data)) == RECORDS + 1 and not caplog.records
+    rows = [f"{n},-81.5,28.{n},,2021-04-01,Fictella s{n % 3},1" for n in range(1, RECORDS + 1)]
+    write_table(data.root, rows)
+    run(data, dry_run=True)
+    assert run(data, out="swapped").index["lat"].eq(-81.5).all()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and all("are decimalLatitude and decimalLongitude swapped?" in line for line in told)
+
+
 def test_an_embedding_without_record_stops(data):
     np.save(data.root / "embeddings" / "vision_pooled" / "99_0.npy", np.zeros(POOLED, "f4"))
     with pytest.raises(DataError, match=r"not in the table \(99_0\)"):
@@ -145,7 +155,7 @@ def test_nan_stops_and_leaves_the_old_store(data):
     path = data.root / "embeddings" / "vision_pooled" / "5_1.safetensors"
     np.save(path.with_suffix(".npy"), np.full(POOLED, np.nan, "f4"))
     path.unlink(missing_ok=True)
-    with pytest.raises(DataError, match="vision_pooled of 5_1: found nan"):
+    with pytest.raises(DataError, match=r"vision_pooled/5_1\.npy: vision_pooled of 5_1: found nan"):
         run(data)
     assert contents(data.root.parent / "store") == before
     assert not any((data.root.parent / "checkpoints").iterdir())
@@ -239,11 +249,12 @@ def test_tokens_are_stored_once_and_pooled_where_nothing_pooled_is_given(data):
         run(data, modalities=["vision", "vision_pooled"])
 
 
-def test_the_manifest_says_what_source_json_says(data):
+def test_the_manifest_says_what_source_json_says(data, capsys):
     path = data.root / "source.json"
     files.write_json(path, {"simulated": True, "description": "drawn", "seed": 3})
     manifest = run(data).manifest
     assert (manifest["simulated"], manifest["description"], manifest["about"]) == (True, "drawn", {"seed": 3})
+    assert "ingest: 13 simulated observations of 12 records" in capsys.readouterr().out
     assert manifest["sources"]["source.json"] == files.sha256(path)
     for wrong in ({"simulated": "yes", "description": ""}, {"simulated": True}, []):
         path.write_text(json.dumps(wrong))

@@ -93,6 +93,8 @@ def test_the_days_a_date_allows(tmp_path, event, year, first, last):
         ({"eventDate": "2021/04"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-02-29"}, "eventDate", "no such day in the calendar"),
         ({"eventDate": "2021-13"}, "eventDate", "no such day in the calendar"),
+        ({"eventDate": "2021-04-03/"}, "eventDate", "interval without an end"),
+        ({"eventDate": "2021-04-03T25:99Z"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-04-05/2021-04-03"}, "eventDate", "interval ends before it begins"),
         ({"year": "2020"}, "eventDate", "eventDate and year disagree"),
         ({"eventDate": "", "year": "21"}, "eventDate", "not a year"),
@@ -124,6 +126,21 @@ def test_columns_swapped_throughout_stop(tmp_path):
     row = {"decimalLatitude": "-101.4", "decimalLongitude": "28.5"}
     with pytest.raises(DataError, match=r"3 of 4 beyond ±90 .* seem swapped: exchange their names"):
         read(write(tmp_path, row, row, row, {}), max_refused=0.9)
+
+
+def test_a_swap_that_stays_in_range_is_warned_of(tmp_path, caplog):
+    florida = {"decimalLatitude": "-81.4", "decimalLongitude": "28.5"}
+    observations.warn_if_polar(read(write(tmp_path, florida, florida, {}, {})))
+    assert not caplog.records  # half is not most
+    records = read(write(tmp_path, florida, florida, florida, {}, {"species": ""}, {"species": ""}), max_refused=0.9)
+    assert len(records.table) == 4
+    observations.warn_if_polar(records)
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert "found 3 of 4 usable records beyond 60 degrees of latitude (median -81.4, of decimalLongitude 28.5)" in (
+        told.getMessage()
+    )
+    assert told.getMessage().endswith("are decimalLatitude and decimalLongitude swapped?")
 
 
 def test_ids_keep_their_digits_and_are_there_once(tmp_path):
@@ -208,6 +225,8 @@ def test_a_file_that_is_no_such_table(tmp_path):
         (text.replace("taxonKey", "species"), "species: found 2 columns of this name"),
         (text.splitlines()[0], "found no rows below the header"),
         ("", "header: found no gbifID"),
+        (text.replace(",", ";"), "header: found the separator ;, expected commas or tabs"),
+        (text.replace(",", '";"'), "header: found the separator ;, expected commas or tabs"),
         (text.replace("audax", "audáx").encode("latin-1"), "not UTF-8"),
         (text + '6,"28', "found no table"),
     ):

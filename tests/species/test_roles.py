@@ -1,5 +1,7 @@
 """Roles: years and squares by hand, what lies between them, and splits that cannot be made."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,13 +119,36 @@ def test_the_order_of_rows_changes_nothing():
 
 
 def test_too_many_squares_are_refused_with_the_number_that_fits():
-    message = r"split.squares 400 \+ split.validation_squares 3: squares: found \d+ of"
+    message = r"split.squares 400 \+ split.validation_squares 3: squares: found no way to more than \d+ of"
     with pytest.raises(DataError, match=message) as error:
         draw({"split.squares": 400})
     most = int(str(error.value).split("ask for at most ")[1].split(",")[0])
     assert str(error.value).startswith(WHERE) and "split.apart_km" in str(error.value)
+    assert "split.squares and split.validation_squares together" in str(error.value)
     _, drawn = draw({"split.squares": most - 3, "split.buffer_km": 2})
     assert len(drawn.squares) == most
+
+
+def test_a_minimum_that_no_square_may_hold_is_refused():
+    message = r"split.minimum 200 is more than split.maximum_share 0.05 x (\d+) records = (\d+), .* raise the other"
+    with pytest.raises(DataError, match=message) as error:
+        draw({"split.minimum": 200, "split.maximum_share": 0.05})
+    assert str(error.value).startswith(WHERE)
+    records, most = map(int, re.search(message, str(error.value)).groups())
+    assert 2000 < records <= 3000 and most == int(0.05 * records)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split.test_from": 2010}, "split.test_from: found 2010, expected at least two years after train_from 2010"),
+        ({"split.buffer_km": 20.0}, "split.buffer_km: found 20, which reaches beyond apart_km 15"),
+    ],
+)
+def test_rules_between_keys_show_those_keys_alone(changes, message):
+    with pytest.raises(ParamsError, match=rf"params\.yaml: {message}") as error:
+        make_params(changes)
+    assert "{" not in str(error.value) and "gap_days" not in str(error.value)
 
 
 def test_a_buffer_narrower_than_the_uncertainty_is_refused():

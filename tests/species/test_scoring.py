@@ -1,8 +1,10 @@
 """Which rows are scored, what they have in common, and that bins and pairs are of those rows."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from src.core.errors import DataError
 from src.species import scoring, task
 from tests.species.study import write_study
 
@@ -46,8 +48,24 @@ def test_units_are_squares_in_new_places_and_cells_and_dates_in_known_ones(held)
     temporal = held.units(held.test("temporal"), "temporal")
     assert set(temporal) == {"regions", "dates"} and all(name.startswith("cell ") for name in temporal["regions"])
     assert len(set(temporal["dates"])) == held.test("temporal").sum()
-    held.dated = False
-    assert list(held.units(held.test("temporal"), "temporal")) == ["regions"]
+
+
+def test_a_record_known_by_its_month_does_not_switch_dates_off(tmp_path):
+    store, split = write_study(tmp_path)
+    index = pd.read_parquet(store / "index.parquet")
+    for share, kinds in ((0.2, {"regions", "dates"}), (0.9, {"regions"})):
+        wide = np.arange(len(index)) < share * len(index)
+        index.assign(last_day=index["first_day"] + 30 * wide).to_parquet(store / "index.parquet", index=False)
+        held = scoring.Held(task.read(store, split))
+        assert set(held.units(held.test("temporal"), "temporal")) == kinds
+
+
+def test_a_group_that_leaves_a_complete_record_out_is_named(held):
+    values = perfect(held)
+    scoring.require_answers(held, {"both": values}, "folder")
+    values[np.flatnonzero(held.complete)[0]] = np.nan
+    with pytest.raises(DataError, match=r"folder: both: found no finite probabilities for 1 of \d+ records"):
+        scoring.require_answers(held, {"both": values}, "folder")
 
 
 def test_a_pair_compares_the_same_rows(held):

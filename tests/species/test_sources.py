@@ -83,7 +83,7 @@ def test_undeclared_files_are_told_and_forms_must_not_mix(tmp_path):
     found, ignored = sources.find(tmp_path, ["vision_pooled"])
     assert [source.modality for source in found] == ["vision_pooled"]
     assert ignored == ["language.ids.txt", "language.npy", "readme.md"]
-    with pytest.raises(DataError, match=r"vision: found neither vision\.npy and vision/"):
+    with pytest.raises(DataError, match=r"vision: found neither vision\.npy nor vision/"):
         sources.find(tmp_path, ["vision"])
     with pytest.raises(DataError, match="vision_pooled: found neither"):
         sources.find(tmp_path / "nowhere", ["vision_pooled"])
@@ -105,12 +105,17 @@ def npy(array: np.ndarray, **keywords) -> bytes:
         ("5_0.npy", npy(values(1)), r"shape: found \(1, 1408\)"),
         ("5_0.npy", npy(values(1)[0].astype(np.float64)), "dtype: found float64"),
         ("5_0.npy", npy(np.zeros(WIDTH, np.int16)), "dtype: found int16"),
-        ("5_0.npy", npy(values(1)[0])[:-2], "expected plain numbers by numpy.save"),
-        ("5_0.npy", npy(values(1)[0]) + b"\0\0", "bytes: found 2946, expected 2944"),
+        ("5_0.npy", npy(values(1)[0])[:-2], "bytes: found 2942, expected 2944 as its header says, it is cut short"),
+        ("5_0.npy", npy(values(1)[0]) + b"\0\0", "bytes: found 2946, expected 2944 as its header says; copy it again"),
         ("5_0.npy", npy(np.array([{}] * WIDTH), allow_pickle=True), "Python objects"),
         ("5_0.npy", pickle.dumps([1]), "expected plain numbers by numpy.save"),
+        ("5_0.npy", npy(values(1)[0])[:100], "expected plain numbers by numpy.save"),
         ("5_0.npy", b"", "expected plain numbers by numpy.save"),
-        ("5_0.safetensors", save({"vision_pooled": values(1)[0]})[:-1], "something that is not safetensors"),
+        (
+            "5_0.safetensors",
+            save({"vision_pooled": values(1)[0]})[:-1],
+            "found 2895 bytes that are no whole safetensors file .* cut short",
+        ),
         ("5_0.safetensors", save({"language": values(1)[0]}), "tensors: found language, expected vision_pooled alone"),
         ("5_0.safetensors", save({"vision_pooled": values(1)[0], "b": values(1)[0]}), "found b, vision_pooled"),
         ("5_0.safetensors", save({"vision_pooled": values(1)[0].astype(np.float64)}), "dtype: found F64"),
@@ -132,7 +137,7 @@ def test_a_broken_pack_is_named(tmp_path):
     path = write_pack(tmp_path, values(), IDS)
     content, ids = path.read_bytes(), sources.ids_path(path)
     for changed, message in (
-        (content[:-1], "expected plain numbers"),
+        (content[:-1], "bytes: found 14207, expected 14208 as its header says, it is cut short"),
         (content + b"\0", "bytes: found 14209, expected 14208"),
         (npy(np.asfortranarray(values())), "Fortran order"),
         (npy(values()[:, :5]), r"shape: found \(5,\), expected \(1408,\)"),
@@ -161,15 +166,29 @@ def test_a_broken_pack_is_named(tmp_path):
 def test_a_number_that_float16_cannot_hold_is_named(tmp_path, bad, shown):
     array = values(dtype=np.float32)
     array[0, 0], array[3, 17] = 65504, bad
-    write_pack(tmp_path, array, IDS)
+    pack = write_pack(tmp_path, array, IDS)
     source = find(tmp_path)
     ((_, ids, block, _),) = sources.read(source, {})
-    with pytest.raises(
-        DataError, match=rf"vision_pooled of 10_12: found {shown}, expected finite numbers within ±65504"
-    ):
+    message = rf"vision_pooled of 10_12: found {shown}, expected finite numbers within ±65504"
+    with pytest.raises(DataError, match=message) as raised:
         sources.check_values(source, ids, block)
+    assert str(raised.value).startswith(f"{pack}: ")
     array[3, 17] = 0
     assert sources.check_values(source, ids, array).dtype == np.float16
+
+
+@pytest.mark.parametrize("form", [write_pack, write_files])
+def test_zeros_alone_are_no_embedding(tmp_path, form):
+    array = values(dtype=np.float32)
+    array[2] = 1e-9  # zero as float16
+    written = form(tmp_path, array, IDS)
+    source = find(tmp_path)
+    ((_, ids, block, _),) = sources.read(source, {})
+    with pytest.raises(DataError, match="vision_pooled of 10_1: found zeros alone") as raised:
+        sources.check_values(source, ids, block)
+    assert str(raised.value).startswith(f"{written if form is write_pack else written / '10_1.npy'}: ")
+    array[2, 5] = 1
+    assert sources.check_values(source, ids, array)[2].any()
 
 
 def test_pooled_tokens_are_their_mean_and_nothing_else_passes():

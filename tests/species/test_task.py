@@ -47,7 +47,7 @@ def test_predictions_come_back_and_belong_to_their_split(tmp_path):
     values[0] = np.nan
     predictions.write(tmp_path, study, {"b": values, "a": values})
     found = predictions.read(tmp_path, study)
-    assert list(found) == ["a", "b"] and found["a"].dtype == np.float64
+    assert list(found) == ["a", "b"]
     np.testing.assert_array_equal(found["b"], values.astype(np.float32))
     with pytest.raises(StorageError, match=r"predictions\.safetensors"):
         predictions.read(tmp_path / "nowhere", study)
@@ -56,12 +56,25 @@ def test_predictions_come_back_and_belong_to_their_split(tmp_path):
     table = pd.read_parquet(split / "split.parquet")
     table.loc[0, "role"] = "buffer"
     table.to_parquet(split / "split.parquet", index=False)
-    with pytest.raises(DataError, match=r"found 72 and 48, expected the 71"):
+    with pytest.raises(DataError, match="found another one than of this split's 71 training rows, 48 held-out"):
         predictions.read(tmp_path, task.read(store, split))
 
 
 def test_predictions_over_other_species_are_refused(tmp_path):
+    """As many species in another order: every column would be taken for another one's."""
+    store, split = write_study(tmp_path)
+    study = task.read(store, split)
+    predictions.write(tmp_path, study, {"a": np.zeros((len(study.held_out), 4))})
+    index = pd.read_parquet(store / "index.parquet")
+    index["species"] = index["species"].replace("Planta a", "Planta z")
+    index.to_parquet(store / "index.parquet", index=False)
+    with pytest.raises(DataError, match="and 4 species; run the stage"):
+        predictions.read(tmp_path, task.read(store, split))
+
+
+def test_known_and_new_places_weigh_alike(tmp_path):
     study = task.read(*write_study(tmp_path))
-    predictions.write(tmp_path, study, {"a": np.zeros((len(study.held_out), 3))})
-    with pytest.raises(DataError, match=r"a: found \(48, 3\), expected \(48, 4\)"):
-        predictions.read(tmp_path, study)
+    rows = np.concatenate([study.rows("validation", "temporal"), study.rows("validation", "spatial")[:2]])
+    weights = study.balance(rows)
+    assert weights.mean() == pytest.approx(1) and weights[-2:].sum() == pytest.approx(weights[:-2].sum())
+    assert (study.balance(study.rows("validation", "temporal")) == 1).all() and len(study.balance(rows[:0])) == 0

@@ -196,7 +196,7 @@ def test_models_do_not_depend_on_each_other_and_repeat_themselves(trained, study
     assert {name: data for name, data in contents(trained / "train").items() if name.startswith("both/")} == {
         name: data for name, data in contents(alone).items() if name.startswith("both/")
     }
-    assert sorted(load_file(alone / predictions.NAME)) == ["both", "rows", "trained"]
+    assert sorted(load_file(alone / predictions.NAME)) == ["both", predictions.DIGEST]
     again = run_train(study, tmp_path / "again")
     assert contents(again) == contents(trained / "train")
     assert contents(tmp_path / "again" / "plots") == contents(trained / "plots")
