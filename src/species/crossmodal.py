@@ -156,7 +156,7 @@ def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int
     rows = np.arange(len(task.store))
     found = {
         "crossmodal": reconstruction.shared_features(model, task, rows),
-        "pca": reconstruction.principal_features(task, train, rows, dim, seed),
+        "pca": fits.components(task, PAIR, train, rows, dim, seed)[1],
     }
     return {name: scaled(features, train) for name, features in found.items()}
 

@@ -217,7 +217,7 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
     matrix of `matrix_bytes` and little more: `others` are never held at once.
 
     Args:
-        rows, others: store rows that have all `modalities`.
+        rows, others: store rows; one that lacks a modality is at its mean.
         count: K at most; below n and the width.
     """
 
@@ -265,7 +265,8 @@ def _slices(count: int) -> list[slice]:
 
 def _standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
     values = task.store.read(modality, rows).astype(np.float32)
-    return (values - task.statistics[f"{modality}_mean"]) / task.statistics[f"{modality}_sd"]
+    values = (values - task.statistics[f"{modality}_mean"]) / task.statistics[f"{modality}_sd"]
+    return np.where(task.store.present(modality, rows)[:, None], values, 0)
 
 
 def _votes(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
@@ -101,26 +100,6 @@ def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) 
         total[here] += encode(model, task, name, rows[here])
         count[here] += 1
     return total / np.maximum(count, 1)
-
-
-def principal_features(task: Task, train: np.ndarray, rows: np.ndarray, dim: int, seed: int) -> np.ndarray:
-    """(B, dim or fewer) float32 principal components of both standardised modalities side by side, fitted on `train`.
-
-    Each modality has the same total variance, or the wider one would decide alone; a missing one is at its mean.
-    """
-
-    def both(chosen: np.ndarray) -> np.ndarray:
-        parts = [standardised(task, name, chosen) for name in PAIR]
-        return np.hstack([values / np.float32(np.sqrt(values.shape[1])) for values in parts])
-
-    values = both(train)
-    pca = PCA(
-        min(dim, len(train) - 1, values.shape[1]),
-        svd_solver="randomized",
-        iterated_power=fits.POWER_ITERATIONS,
-        random_state=seed,
-    ).fit(values)
-    return np.vstack([pca.transform(both(part)) for part in _parts(rows)]).astype(np.float32)
 
 
 def standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
