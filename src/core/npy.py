@@ -1,4 +1,4 @@
-"""`.npy` tiles: the header read without unpickling, and the sidecar that says what the file cannot."""
+"""`.npy` files: the header read without unpickling, and a tile's sidecar that says what the file cannot."""
 
 import math
 from pathlib import Path
@@ -13,30 +13,42 @@ SIDECAR_KEYS = ("quantisation", "scale", "nodata", "crs", "transform", "lat", "l
 
 
 def read_header(path: Path, name: str) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape (C, H, W) and dtype of a `.npy` file; errors call it `name`.
+    """Shape (C, H, W) and dtype of a tile; errors call it `name`.
 
     Raises:
-        DataError: not a `.npy` header, Python objects, another number of axes than 3, or a file of
-            another size than the header needs.
+        DataError: as `read_array_header`, or another number of axes than 3.
+    """
+    _, shape, _, dtype = read_array_header(path, name)
+    if len(shape) != 3 or min(shape) < 1:
+        raise DataError(f"{name}: shape: found {shape}, expected (bands, height, width); save it in that order")
+    return shape, dtype
+
+
+def read_array_header(path: Path, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype]:
+    """Bytes before the values, shape, whether columns come first (Fortran order) and dtype; errors call it `name`.
+
+    Raises:
+        DataError: not a `.npy` header, Python objects, or a file of another size than the header needs.
     """
     with path.open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)
-            # Version 3 differs from 2 in the names of fields alone, and a tile has no fields.
+            # Version 3 differs from 2 in the names of fields alone, and plain numbers have no fields.
             old = version == (1, 0)
             read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-        except ValueError as error:
-            raise DataError(f"{name}: header: found {error}, expected one by numpy.save; save it again") from error
+            shape, columns_first, dtype = read(file)
+        except ValueError as error:  # no header, or part of one
+            raise DataError(
+                f"{name}: header: found {error}, expected plain numbers by numpy.save; save it again"
+            ) from error
         offset = file.tell()
     if dtype.hasobject:
-        raise DataError(f"{name}: dtype: found Python objects (a pickle), expected numbers; save plain numbers")
-    if len(shape) != 3 or min(shape) < 1:
-        raise DataError(f"{name}: shape: found {shape}, expected (bands, height, width); save it in that order")
+        raise DataError(f"{name}: dtype: found Python objects (a pickle), expected plain numbers; save plain numbers")
     expected, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
     if found != expected:
-        raise DataError(f"{name}: bytes: found {found}, expected {expected} as its header says; copy it again")
-    return shape, dtype
+        cut = ", it is cut short" if found < expected else ""
+        raise DataError(f"{name}: bytes: found {found}, expected {expected} as its header says{cut}; copy it again")
+    return offset, shape, columns_first, dtype
 
 
 def read_sidecar(path: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from src.core import files, metrics, run
 from src.core.errors import DataError
-from src.species import fits, predictions, task
+from src.species import features, fits, predictions, task
 from src.species.fits import Candidates, Fits
 from src.species.params import Params
 from src.species.task import Task
@@ -37,7 +37,7 @@ def main(params, inputs, out, dry_run=False):
         f"embeddings: {', '.join(study.store.modalities) or 'none'}"
     )
     if dry_run:
-        most = max((fits.matrix_bytes(study, needed) for needed in blocks.values()), default=0)
+        most = max((features.matrix_bytes(study, needed) for needed in blocks.values()), default=0)
         print(
             f"baselines: would fit majority, place and season, and {2 * len(blocks)} groups on embeddings; the largest "
             f"matrix in memory takes {most / 1e9:.2g} GB"
@@ -99,13 +99,8 @@ def fit_embeddings(found: Fits, study: Task, name: str, needed: list[str], setti
         for group in groups:
             found.leave_out(group, f"{len(train)} training rows and {answered.sum()} held-out rows have {needed}")
         return
-    codes = study.targets(train)
-    prior = fits.class_prior(codes, found.classes)
-    ours, theirs = fits.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    neighbours = fits.like_neighbours(ours, codes, theirs, settings.neighbours, prior)
-    found.choose(groups[0], neighbours, len(train), answered)
-    regressions = fits.logistic(ours, codes, theirs, settings.inverse_penalties, prior)
-    found.choose(groups[1], regressions, len(train), answered)
+    ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
+    found.choose_on_features(groups, ours, study.targets(train), theirs, settings, answered)
 
 
 if __name__ == "__main__":

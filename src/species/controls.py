@@ -28,7 +28,7 @@ from functools import partial
 import numpy as np
 
 from src.core import files, intervals, metrics, run
-from src.species import controls_figure, fits, task
+from src.species import controls_figure, features, fits, task
 from src.species.fits import Fits
 from src.species.params import Params
 from src.species.task import Task
@@ -71,7 +71,7 @@ def main(params, inputs, out, dry_run=False):
     run.set_threads(params.threads)
     study = task.read(inputs.store, inputs.split)
     returned = buffer_rows(study)
-    embeddings = [name for name in ("language", "vision_pooled") if name in study.store.modalities]
+    embeddings = [name for name in task.EMBEDDINGS if name in study.store.modalities]
     draws = params.controls.draws
     print(
         f"controls: {len(study.train)} training rows, {len(returned)} more without a buffer, "
@@ -79,7 +79,7 @@ def main(params, inputs, out, dry_run=False):
         f"models of {', '.join(['location', *embeddings])}"
     )
     if dry_run:
-        most = max((fits.matrix_bytes(study, [name]) for name in embeddings), default=0)
+        most = max((features.matrix_bytes(study, [name]) for name in embeddings), default=0)
         print(f"controls: the largest matrix in memory takes {most / 1e9:.2g} GB")
         return
 
@@ -131,7 +131,7 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Pa
     if len(train) < 2 or not all(kinds.values()) or not present[study.rows("validation")].any():
         print(f"controls: {modality}: left out, {len(train)} training rows and test rows {kinds} have it")
         return None
-    ours, theirs = fits.components(study, [modality], train, others, params.baselines.components, params.seed)
+    ours, theirs = features.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
     return Model(vectors, present, fits.logistic, {"inverse_penalties": params.baselines.inverse_penalties})

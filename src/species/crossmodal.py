@@ -30,11 +30,11 @@ from transformers import EvalPrediction, set_seed
 from src.core import checkpoints, files
 from src.core.metrics import rounded
 from src.core.trainable import ParameterGroups
-from src.species import fits, fitting, networks, predictions, reconstruction
+from src.species import features, fitting, networks, predictions, reconstruction
 from src.species import task as tasks
 from src.species.fits import Fits
 from src.species.networks import HIGHEST_SCALE, CrossModalAutoencoder
-from src.species.params import Baselines, Params
+from src.species.params import Params
 from src.species.reconstruction import PAIR
 from src.species.task import Task
 
@@ -87,13 +87,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
         labelled = fitting.learnable(task, PAIR)
         probes = Fits(task)
-        for name, features in spaces(model, task, labelled[0], section.dim, seed).items():
-            fit_cheap(probes, name, features, task, labelled[0], params.baselines)
+        answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
+        for name, vectors in spaces(model, task, labelled[0], section.dim, seed).items():
+            names = f"{name}_knn", f"{name}_logistic"
+            data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
+            probes.choose_on_features(names, *data, params.baselines, answered)
             set_seed(seed)
-            ready = {"features": (np.zeros(features.shape[1]), np.ones(features.shape[1]))}  # standardised already
+            ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
             dropout = {"features": params.train.dropout.language}
             classifier, groups = fitting.build_classifier(ready, dropout, labelled[0], task, params)
-            read = fitting.feature_reader(task, features, PAIR)
+            read = fitting.feature_reader(task, vectors, PAIR)
             histories[name] = fitting.fit_classifier(
                 classifier, groups, read, labelled, task, params, scratch[name], plots / name
             )
@@ -154,34 +157,19 @@ def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) 
 def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
     """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
     rows = np.arange(len(task.store))
-    found = {
-        "crossmodal": reconstruction.shared_features(model, task, rows),
-        "pca": fits.components(task, PAIR, train, rows, dim, seed)[1],
+    return {
+        "crossmodal": scaled(reconstruction.shared_features(model, task, rows), train),
+        "pca": features.components(task, PAIR, train, rows, dim, seed)[1],
     }
-    return {name: scaled(features, train) for name, features in found.items()}
 
 
-def scaled(features: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Features with mean 0, and a mean variance of 1 over the rows `train`.
+def scaled(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Vectors with mean 0, and a mean variance of 1 over the rows `train`.
 
-    All are scaled together, as `fits.components` does: angles stay, and a penalty means the same in both spaces.
+    All are scaled together, as `features.components` does: angles stay, and a penalty means the same in both spaces.
     """
-    mean, variance = features[train].mean(axis=0), features[train].var(axis=0).mean()
-    return (features - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
-
-
-def fit_cheap(probes: Fits, name: str, features: np.ndarray, task: Task, train: np.ndarray, section: Baselines) -> None:
-    """Logistic regression and cosine nearest neighbours on (N, D) features, into `probes`."""
-    codes = task.targets(train)
-    prior = fits.class_prior(codes, len(task.classes))
-    answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
-    data = features[train], codes, features[task.held_out[answered]]
-    found = {
-        "logistic": fits.logistic(*data, section.inverse_penalties, prior),
-        "knn": fits.like_neighbours(*data, section.neighbours, prior),
-    }
-    for kind, candidates in found.items():
-        probes.choose(f"{name}_{kind}", candidates, len(train), answered)
+    mean, variance = vectors[train].mean(axis=0), vectors[train].var(axis=0).mean()
+    return (vectors - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
 
 
 if __name__ == "__main__":

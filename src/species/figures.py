@@ -11,16 +11,11 @@ from sklearn.metrics import confusion_matrix
 
 from src.core.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
 from src.core.files import complete_file
+from src.species.results import KIND
 
 COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195", "all": INK}
 GROUPS = (ACCENT, SECOND, "#7a5195", "#d69a2d", "#4f7a4c", "#7b8a92", "#20303a", "#b0578d")
 FEWEST = 10  # records whose share is drawn
-LABELS = {
-    "temporal": "known places, new year",
-    "spatial": "new places, known years",
-    "both": "new places, new year",
-    "all": "all test records",
-}
 
 
 def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> None:
@@ -43,7 +38,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
                     ends = [score["top1_low"], score["top1_high"]]
                     axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
                 axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
-            axes.plot([], [], "o-", color=COLOURS[kind], label=LABELS[kind])
+            axes.plot([], [], "o-", color=COLOURS[kind], label=KIND[kind])
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(0, 1)
@@ -75,7 +70,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
             axes.set_xlim(-0.5, len(rows) - 0.5)
-            axes.set_title(LABELS[kind], fontsize=10)
+            axes.set_title(KIND[kind], fontsize=10)
             axes.set_ylim(0, 1)
             axes.set_xlabel(xlabel)
             axes.grid(axis="y", color=FAINT, linewidth=0.5)

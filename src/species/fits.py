@@ -5,17 +5,17 @@ classes' frequencies in training, is mixed into all of them, so that a class whi
 impossible: with a share that is chosen too where votes are few, and as one row more beside a regression's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.extmath import randomized_svd
 from tqdm import tqdm
 
 from src.core import classification, geo
+from src.species.params import Baselines
 from src.species.task import Task
 
 Candidates = Iterable[tuple[dict, np.ndarray]]
@@ -25,8 +25,6 @@ PRIOR_SHARES = (0.02, 0.1, 0.3, 0.5)  # of the prior in a vote of neighbours or 
 TREES = 100
 TREES_AT_ONCE = 10  # held in memory: a tree keeps a share per class in every node
 QUERIES_AT_ONCE = 1024
-ROWS_AT_ONCE = 1024  # of embeddings beside the one matrix that their components take
-POWER_ITERATIONS = 4  # of the randomised PCA (Halko et al. 2011, arXiv:0909.4061)
 STEPS = 300  # of L-BFGS at most
 SLOPE = 3e-3  # at which L-BFGS stops: below it, validation gained nothing and time doubled
 WIDEST_DAYS = 31  # an interval of dates up to this has a season
@@ -81,6 +79,27 @@ class Fits:
         self.groups[name] = np.full((len(self.truth), self.classes), np.nan)
         self.groups[name][answered] = values
         self.choices[name] = {"setting": setting} | found | {"rows": rows, "tried": tried}
+
+    def choose_on_features(
+        self,
+        names: tuple[str, str],
+        train: np.ndarray,
+        codes: np.ndarray,
+        query: np.ndarray,
+        section: Baselines,
+        answered: np.ndarray,
+    ) -> None:
+        """Choose neighbours by angle and logistic regression, called `names`, with the settings of `section`.
+
+        Args:
+            train, query: (n, F) features of training rows and (A, F) of the held-out rows that are answered.
+            codes: (n,) int64 class of each training row.
+            answered: (H,) bool.
+        """
+        prior, (knn, regression) = class_prior(codes, self.classes), names
+        self.choose(knn, like_neighbours(train, codes, query, section.neighbours, prior), len(train), answered)
+        penalties = section.inverse_penalties
+        self.choose(regression, logistic(train, codes, query, penalties, prior), len(train), answered)
 
     def leave_out(self, name: str, reason: str) -> None:
         """Say why a group is absent."""
@@ -209,64 +228,12 @@ def logistic(
         yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, 1 / (len(train) + 1), prior)
 
 
-def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: np.ndarray, count: int, seed: int):
-    """Principal components of standardised embeddings, fitted to `rows`: ((n, K), (Q, K)) float32 of rows and others.
-
-    The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
-    variance of 1, so that a penalty means the same whatever the width of an embedding. The memory that it takes is the
-    matrix of `matrix_bytes` and little more: `others` are never held at once.
-
-    Args:
-        rows, others: store rows; one that lacks a modality is at its mean.
-        count: K at most; below n and the width.
-    """
-
-    def parts(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        for here in _slices(len(of)):
-            yield here, np.hstack([_standardised(task, name, of[here]) for name in modalities])
-
-    widths = [task.store.modalities[name][0] for name in modalities]
-    train = np.empty((len(rows), sum(widths)), np.float32)
-    for here, values in parts(rows):
-        train[here] = values
-    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
-    train -= mean
-    squares = sum(np.square(train[here], dtype=np.float64).sum(axis=0) for here in _slices(len(train)))
-    totals = [block.sum() / len(rows) or 1.0 for block in np.split(squares, np.cumsum(widths)[:-1])]
-    scale = np.sqrt(np.repeat(totals, widths)).astype(np.float32)
-    train /= scale
-    # not PCA of scikit-learn, which holds three such matrices to do the same
-    most = min(count, len(rows) - 1, train.shape[1])
-    axes = randomized_svd(train, most, n_iter=POWER_ITERATIONS, random_state=seed)[2].T  # (D, K)
-    ours, theirs = train @ axes, np.empty((len(others), most), np.float32)
-    for here, values in parts(others):
-        theirs[here] = (values - mean) / scale @ axes
-    spread = np.float32(np.sqrt(np.var(ours, axis=0, dtype=np.float64).mean() or 1.0))
-    return ours / spread, theirs / spread
-
-
-def matrix_bytes(task: Task, modalities: Sequence[str]) -> int:
-    """Bytes of the float32 matrix that `components` of the training rows with all `modalities` holds."""
-    rows = np.logical_and.reduce([task.store.present(name, task.train) for name in modalities]).sum()
-    return 4 * int(rows) * sum(task.store.modalities[name][0] for name in modalities)
-
-
 def season(observations: pd.DataFrame) -> np.ndarray:
     """Sine and cosine of the middle day's angle in the year, (N, 2); NaN where dates are wider than WIDEST_DAYS."""
     first, last = (observations[name].to_numpy(np.float64) for name in ("first_day", "last_day"))
     angle = 2 * np.pi * ((first + last) / 2 % YEAR_DAYS) / YEAR_DAYS
     angle[last - first > WIDEST_DAYS] = np.nan
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)
-
-
-def _slices(count: int) -> list[slice]:
-    return [slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE)]
-
-
-def _standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
-    values = task.store.read(modality, rows).astype(np.float32)
-    values = (values - task.statistics[f"{modality}_mean"]) / task.statistics[f"{modality}_sd"]
-    return np.where(task.store.present(modality, rows)[:, None], values, 0)
 
 
 def _votes(

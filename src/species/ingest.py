@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core import embeddings, files, run
+from src.core import embeddings, files, npy, run
 from src.core.embeddings import EmbeddingWriter
 from src.core.errors import DataError
 from src.species import dates, ids, observations, sources, tables
@@ -30,7 +30,7 @@ from src.species.params import Data, Params
 from src.species.sources import SHAPES, Source
 
 LISTED = Path("logs/species.ingest/refused.csv")
-MODULES = (embeddings, files, dates, ids, observations, sources, tables)
+MODULES = (embeddings, files, npy, dates, ids, observations, sources, tables)
 MAX_DESCRIPTION = 2**20  # bytes
 
 

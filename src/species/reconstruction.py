@@ -7,12 +7,13 @@ import torch
 from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
-from src.species import fits
+from src.species import features
+from src.species.features import standardised
 from src.species.networks import CrossModalAutoencoder
 from src.species.retrieval import retrieve
-from src.species.task import KINDS, Task
+from src.species.task import EMBEDDINGS, KINDS, Task
 
-PAIR = ("language", "vision_pooled")
+PAIR = EMBEDDINGS  # each of which is predicted from the other
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the linear map, a training row
 AT_ONCE = 1024  # rows
 
@@ -80,7 +81,7 @@ def map_linearly(
         (B, D) float32 of `rows`, and the penalty a training row.
     """
     others = np.concatenate([validation, rows])
-    scores, others = fits.components(task, [source], train, others, components, seed)
+    scores, others = features.components(task, [source], train, others, components, seed)
     check, query = np.split(others, [len(validation)])
     y, truth = standardised(task, target, train), standardised(task, target, validation)
     best, least = None, np.inf
@@ -100,15 +101,6 @@ def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) 
         total[here] += encode(model, task, name, rows[here])
         count[here] += 1
     return total / np.maximum(count, 1)
-
-
-def standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
-    """(B, D) float32 with mean 0 and sd 1 over the training rows; zeros, their mean, where missing."""
-    values = task.store.read(modality, rows).astype(np.float32)
-    values -= task.statistics[f"{modality}_mean"]
-    values /= task.statistics[f"{modality}_sd"]
-    values[~task.store.present(modality, rows)] = 0
-    return values
 
 
 def encode(model: CrossModalAutoencoder, task: Task, modality: str, rows: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.core import classification
 from src.core.errors import DataError
-from src.species.task import KINDS, Task
+from src.species.task import EMBEDDINGS, KINDS, Task
 
 PAIRS = (
     ("language", "location"),
@@ -20,8 +20,6 @@ PAIRS = (
 )
 """Differences that are given: what a modality adds to the place, one to the other, a network to a linear model, and
 the shared space to principal components."""
-
-EMBEDDINGS = ("language", "vision_pooled")
 
 
 class Held:

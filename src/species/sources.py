@@ -7,7 +7,6 @@ Below `embeddings/` a modality is a folder with one file an observation (`langua
 
 import hashlib
 import io
-import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from src.core.errors import DataError
+from src.core.npy import read_array_header
 from src.species.ids import parse_id
 
 SHAPES = {"language": (7168,), "vision_pooled": (1408,), "vision": (8, 24, 24, 1408)}
@@ -150,7 +150,7 @@ def _is_pack(folder: Path, modality: str) -> bool:
 
 def _pack(folder: Path, modality: str) -> Source:
     path = folder / f"{modality}.npy"
-    offset, shape, columns_first, dtype = _npy_header(path)
+    offset, shape, columns_first, dtype = read_array_header(path, str(path))
     if columns_first:
         raise DataError(f"{path}: found columns first (Fortran order), expected C order; np.ascontiguousarray makes it")
     _check_shape(path, modality, shape[1:], dtype)
@@ -190,7 +190,7 @@ def _files(folder: Path, modality: str) -> Source:
         if path.suffix == ".safetensors":
             shape, dtype = _safetensors_header(path, modality)
         else:
-            _, shape, _, dtype = _npy_header(path)
+            _, shape, _, dtype = read_array_header(path, str(path))
         _check_shape(path, modality, shape, dtype)
     return Source(modality, ids, paths)
 
@@ -209,27 +209,6 @@ def _require_once(where: Path, ids: tuple[str, ...]) -> None:
             f"{where}: id: found {', '.join(twice[:SHOWN])}{more} twice, expected each once; leave one embedding "
             "of each"
         )
-
-
-def _npy_header(path: Path) -> tuple[int, tuple[int, ...], bool, np.dtype]:
-    """Bytes before the values, shape, whether columns come first, dtype."""
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            # Version 3 differs from 2 in the names of fields alone, and an embedding has no fields.
-            old = version == (1, 0)
-            read_header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-            shape, columns_first, dtype = read_header(file)
-        except ValueError as error:  # no header, or part of one
-            raise DataError(f"{path}: found {error}, expected plain numbers by numpy.save; save it again") from error
-        offset = file.tell()
-    if dtype.hasobject:
-        raise DataError(f"{path}: found Python objects (a pickle), expected plain numbers by numpy.save; save it again")
-    found, expected = path.stat().st_size, offset + math.prod(shape) * dtype.itemsize
-    if found != expected:
-        cut = ", it is cut short" if found < expected else ""
-        raise DataError(f"{path}: bytes: found {found}, expected {expected} as its header says{cut}; copy it again")
-    return offset, shape, columns_first, dtype
 
 
 def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str]:

@@ -11,6 +11,7 @@ from src.core.embeddings import EmbeddingStore
 from src.core.errors import DataError
 
 KINDS = ("temporal", "spatial", "both")
+EMBEDDINGS = ("language", "vision_pooled")  # the modalities that models read: vectors
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from src.core.errors import DataError, Interrupted
-from src.species import crossmodal, fits, networks, predictions, reconstruction
+from src.species import crossmodal, features, networks, predictions, reconstruction
 from src.species import task as tasks
 from tests.species import test_train
 from tests.species.test_train import Crash, contents, crash, kill_once, small_params, terminate, write_study
@@ -157,14 +157,14 @@ def test_shared_features_are_the_mean_of_what_is_there(trained, task):
 def test_components_are_fitted_on_training_rows_alone(task):
     train = both(task, task.train)
     rows = np.arange(len(task.store))
-    found = fits.components(task, reconstruction.PAIR, train, rows, 4, 0)[1]
-    with_test = fits.components(task, reconstruction.PAIR, task.held_out, rows, 4, 0)[1]
+    found = features.components(task, reconstruction.PAIR, train, rows, 4, 0)[1]
+    with_test = features.components(task, reconstruction.PAIR, task.held_out, rows, 4, 0)[1]
     assert found.shape == (len(task.store), 4) and not np.allclose(np.abs(found), np.abs(with_test), atol=0.01)
     variance = found[train].var(axis=0)
     assert (np.diff(variance) <= 0).all()
     covariance = np.cov(found[train].T)
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-3 * variance[0])
-    wide = fits.components(task, reconstruction.PAIR, train[:5], train[:9], 40, 0)[1]
+    wide = features.components(task, reconstruction.PAIR, train[:5], train[:9], 40, 0)[1]
     assert wide.shape == (9, 4), "no more than rows allow"
     neither = ~(task.store.present("language") | task.store.present("vision_pooled"))
     assert neither.any() and np.isfinite(found).all() and np.ptp(found[neither], axis=0).max() == 0

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from src.core.geo import to_cartesian
-from src.species import fits, task
+from src.species import features, fits, task
 from tests.species.study import write_study
 
 PRIOR = np.array([0.5, 0.3, 0.2])
@@ -127,14 +127,14 @@ def test_season_is_a_circle_and_unknown_of_a_year_alone():
 
 def test_components_are_those_of_training_rows_alone(study):
     rows = study.train[study.store.present("language", study.train)]
-    ours, theirs = fits.components(study, ["language"], rows, study.held_out[:5], 8, seed=0)
+    ours, theirs = features.components(study, ["language"], rows, study.held_out[:5], 8, seed=0)
     values = study.store.read("language", rows).astype(np.float64)
     exact = PCA(8, svd_solver="full").fit_transform(values)
     exact /= np.sqrt(exact.var(axis=0).mean())
     # four species: the first three components are apart from the rest, signs are free
     assert np.abs(ours[:, :3]) == pytest.approx(np.abs(exact[:, :3]), abs=1e-2)
     assert ours.var(axis=0).mean() == pytest.approx(1, rel=1e-4) and ours.mean(axis=0) == pytest.approx(0, abs=1e-4)
-    again, other = fits.components(study, ["language"], rows, study.held_out[5:9], 8, seed=0)
+    again, other = features.components(study, ["language"], rows, study.held_out[5:9], 8, seed=0)
     np.testing.assert_array_equal(ours, again)
     assert theirs.shape == (5, 8) and other.shape == (4, 8)
 
@@ -144,12 +144,14 @@ def test_components_are_of_one_matrix_and_alike_in_any_parts(tmp_path, monkeypat
     both = ["language", "vision_pooled"]
     rows = study.train[study.store.present("language", study.train)]
     others = study.held_out[study.store.present("language", study.held_out)]
-    whole = fits.components(study, both, rows, others, 8, seed=0)
-    monkeypatch.setattr(fits, "ROWS_AT_ONCE", 32)
-    size = fits.matrix_bytes(study, both)
-    assert size == len(rows) * (7168 + 1408) * 4 and fits.matrix_bytes(study, both[1:]) == len(study.train) * 1408 * 4
+    whole = features.components(study, both, rows, others, 8, seed=0)
+    monkeypatch.setattr(features, "ROWS_AT_ONCE", 32)
+    size = features.matrix_bytes(study, both)
+    assert (
+        size == len(rows) * (7168 + 1408) * 4 and features.matrix_bytes(study, both[1:]) == len(study.train) * 1408 * 4
+    )
     tracemalloc.start()
-    parts = fits.components(study, both, rows, others, 8, seed=0)
+    parts = features.components(study, both, rows, others, 8, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert size < peak < 1.6 * size
@@ -159,12 +161,12 @@ def test_components_are_of_one_matrix_and_alike_in_any_parts(tmp_path, monkeypat
 
 def test_modalities_side_by_side_weigh_alike(study):
     rows = study.train[study.store.present("language", study.train)]
-    both, _ = fits.components(study, ["language", "vision_pooled"], rows, rows, 8, seed=0)
+    both, _ = features.components(study, ["language", "vision_pooled"], rows, rows, 8, seed=0)
     unit = {
         name: values * np.float32(0.01 if name == "vision_pooled_sd" else 1)
         for name, values in study.statistics.items()
     }
-    same, _ = fits.components(replace(study, statistics=unit), ["language", "vision_pooled"], rows, rows, 8, seed=0)
+    same, _ = features.components(replace(study, statistics=unit), ["language", "vision_pooled"], rows, rows, 8, seed=0)
     assert same == pytest.approx(both, abs=1e-3)
 
 
