@@ -107,7 +107,7 @@ def draw(
     figures.draw_scores(
         folder / "scores.png",
         {MEANING[name]: scores[name] for name in groups},
-        f"Which species? ({note}{len(study.classes)} species train, lines: 95 % intervals)",
+        f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals",
     )
     figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
     figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
