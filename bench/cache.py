@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from bench.timing import Benchmark
-from src.core import backbone, chat
-from src.core.feature_cache import FeatureCache
-from src.core.patches import BandFrontEnd
-from src.core.sensors import Quantisation
-from src.population.heads import GrowthModel, RegressionHead
-from src.population.prompts import PROMPTS, answer
+from src.core.data.quantisation import Quantisation
+from src.core.models import chat, qwen_vl
+from src.core.models.feature_cache import FeatureCache
+from src.core.models.patches import BandFrontEnd
+from src.population.models.growth_model import GrowthModel, RegressionHead
+from src.population.models.prompts import PROMPTS, answer
 
 BANDS, PATCH, BATCH, TILES = 64, 2, 8, 8
 VISION, TEXT = (2, 256, 8), (3, 96, 4)  # depth, width, heads
@@ -34,7 +34,7 @@ SIDES, BAR_SIDE, OTHERS_SIDE = (16, 64, 128), 128, 64
 def main() -> None:
     torch.set_num_threads(1)  # as params.yaml
     benchmark = Benchmark("cache")
-    for family in (FAMILY, *(name for name in backbone.FAMILIES if name != FAMILY)):
+    for family in (FAMILY, *(name for name in qwen_vl.FAMILIES if name != FAMILY)):
         for side in SIDES if family == FAMILY else (OTHERS_SIDE,):
             with tempfile.TemporaryDirectory() as folder:
                 computed, cached, cache = make_epochs(family, side, Path(folder))
@@ -47,7 +47,7 @@ def main() -> None:
 def make_epochs(family: str, side: int, folder: Path) -> tuple[Callable, Callable, FeatureCache]:
     """An epoch that computes, one that reads (of two models alike) and the reader's cache, which holds every view."""
     tokenizer = chat.tiny_tokenizer([PROMPTS["zh"], answer(1.23, "zh")])
-    config = backbone.tiny_config(
+    config = qwen_vl.tiny_config(
         family, channels=BANDS, patch_size=PATCH, side=side, vision=VISION, text=TEXT, tokenizer=tokenizer
     )
     random = torch.Generator().manual_seed(0)
@@ -60,8 +60,8 @@ def make_epochs(family: str, side: int, folder: Path) -> tuple[Callable, Callabl
     def make(limit_gb: float) -> tuple[Callable, FeatureCache | None]:
         front = BandFrontEnd(Quantisation("alphaearth"), torch.zeros(BANDS), torch.ones(BANDS), side)
         head = RegressionHead(TEXT[1], 64, 0.1, None, 1.0)
-        model = GrowthModel(backbone.build(config, seed=0), front, head, 0.0).train()
-        visual = backbone.vision_encoder(model.vlm)
+        model = GrowthModel(qwen_vl.build(config, seed=0), front, head, 0.0).train()
+        visual = qwen_vl.vision_encoder(model.vlm)
         for name, p in visual.named_parameters():
             p.requires_grad_("merger" in name)
         model.features = FeatureCache(visual, side, folder, limit_gb, context="") if limit_gb else None

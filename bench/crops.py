@@ -22,8 +22,8 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from bench.timing import Benchmark
-from src.core.sensors import Quantisation
-from src.core.store import Store, Writer
+from src.core.data.quantisation import Quantisation
+from src.core.data.tile_store import Store, Writer
 
 TILES, BANDS, SIDE, BATCH = 8, 64, 512, 8
 BATCHES = 4  # a repetition copies this many, so that the small crops are long enough to time

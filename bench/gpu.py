@@ -18,11 +18,11 @@ from torch import nn
 
 from bench import gpu_models as models
 from bench.gpu_report import Report
-from src.core import memory
-from src.core.errors import DependencyError
-from src.core.patches import patchify
-from src.core.run import outcome
-from src.core.trainable import ParameterGroups
+from src.core.models.patches import patchify
+from src.core.stage.errors import DependencyError
+from src.core.stage.run import outcome
+from src.core.training import memory_estimate
+from src.core.training.parameter_groups import ParameterGroups
 
 BATCHES = (1, 2, 4)
 NEW_TOKENS, ANSWERS = 16, (1, 2)  # a generation, and how many at once; the script evaluates 2
@@ -174,7 +174,7 @@ def estimates(report: Report, shape: models.Shape) -> None:
             model, groups = build()
             loss = lambda batch, model=model: model(**batch)["loss"]  # noqa: E731
             sample = batches(shape, 1, cpu)
-            needed = memory.estimate(model, groups.parameters(), loss, sample, dtype=torch.bfloat16, **options)
+            needed = memory_estimate.estimate(model, groups.parameters(), loss, sample, dtype=torch.bfloat16, **options)
             for row in report.rows:
                 if row["what"] == what and row.get("tokens") != "all":
                     row["estimated_gb"] = round(needed.total(row["batch"], checkpointing=True) / 1e9, 2)

@@ -12,20 +12,20 @@ from peft import get_peft_model
 from transformers import AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
 
 from bench import published
-from src.core import backbone, chat, lora
-from src.core.augment import VIEW, draw_box, generator
-from src.core.mae import MaskedAutoencoder
-from src.core.params import read
-from src.core.patches import BandFrontEnd
-from src.core.precision import hold_weights
-from src.core.sensors import Quantisation
-from src.core.trainable import ParameterGroups, adamw8bit
-from src.core.widen import RGB, widen
-from src.population import prompts
-from src.population.groups import pretrain_groups, sft_groups
-from src.population.heads import GrowthModel, RegressionHead
+from src.core.data.augment import VIEW, draw_box, generator
+from src.core.data.quantisation import Quantisation
+from src.core.models import chat, lora, qwen_vl
+from src.core.models.mae import MaskedAutoencoder
+from src.core.models.more_bands import RGB, widen
+from src.core.models.patches import BandFrontEnd
+from src.core.stage.params import read
+from src.core.training.parameter_groups import ParameterGroups, adamw8bit
+from src.core.training.precision import hold_weights
+from src.population.data.masked_views import Pretraining
+from src.population.models import prompts
+from src.population.models.growth_model import GrowthModel, RegressionHead
+from src.population.models.trained_groups import pretrain_groups, sft_groups
 from src.population.params import Params
-from src.population.views import Pretraining
 
 BANDS, DTYPE = 64, torch.bfloat16
 QLORA = {"rank": 64, "alpha": 128, "encoder": True}  # experiments/qlora_24gb.sh
@@ -65,7 +65,7 @@ def tiny() -> Shape:
     tokenizer = chat.tiny_tokenizer([PROMPT, ANSWER])
 
     def config():
-        return backbone.tiny_config(
+        return qwen_vl.tiny_config(
             "qwen2_5_vl", channels=RGB, patch_size=14, side=112, vision=(2, 64, 4), text=(2, 64, 4), tokenizer=tokenizer
         )
 
@@ -80,7 +80,7 @@ def random_model(shape: Shape, device: torch.device) -> PreTrainedModel:
     with torch.device(device):
         vlm = AutoModelForImageTextToText.from_config(shape.config(), attn_implementation="sdpa", dtype=DTYPE)
     vlm.generation_config.pad_token_id = shape.tokenizer.pad_token_id
-    return widen(backbone.quicken(vlm), BANDS, "copy", seed=0)
+    return widen(qwen_vl.quicken(vlm), BANDS, "copy", seed=0)
 
 
 def sft(shape: Shape, device: torch.device) -> tuple[GrowthModel, ParameterGroups]:
@@ -103,7 +103,7 @@ def qlora(shape: Shape, device: torch.device) -> tuple[GrowthModel, ParameterGro
         del whole
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        return growth(shape, backbone.load(folder, channels=BANDS, dtype=DTYPE, four_bit=True), **QLORA)
+        return growth(shape, qwen_vl.load(folder, channels=BANDS, dtype=DTYPE, four_bit=True), **QLORA)
 
 
 def growth(shape: Shape, vlm: PreTrainedModel, **settings) -> tuple[GrowthModel, ParameterGroups]:
@@ -124,7 +124,7 @@ def growth(shape: Shape, vlm: PreTrainedModel, **settings) -> tuple[GrowthModel,
 def pretraining(shape: Shape, device: torch.device) -> tuple[Pretraining, ParameterGroups]:
     """As the stage makes it ready; its language model, which the stage leaves on the host, is dropped."""
     vlm = random_model(shape, device)
-    mae = MaskedAutoencoder(backbone.vision_encoder(vlm), shape.side, "full", shape.decoder, norm_pix_loss=True)
+    mae = MaskedAutoencoder(qwen_vl.vision_encoder(vlm), shape.side, "full", shape.decoder, norm_pix_loss=True)
     groups = pretrain_groups(mae, shape.params.pretrain.lr.pretrained)
     hold_weights(mae, groups.parameters(), DTYPE)
     vlm.activation_checkpointing_enable()

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from bench.flops import counted
-from src.core.errors import DependencyError
+from src.core.stage.errors import DependencyError
 
 # Dense bfloat16 TFLOP/s by the vendors' data sheets; the first whose name is in the GPU's counts.
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}

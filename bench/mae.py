@@ -10,9 +10,9 @@ and the loss are in both. `Conv3d` is transformers' own patch embedding, without
 import torch
 
 from bench.timing import Benchmark
-from src.core import backbone, chat
-from src.core.mae import MaskedAutoencoder
-from src.core.patches import patchify, pixel_values
+from src.core.models import chat, qwen_vl
+from src.core.models.mae import MaskedAutoencoder
+from src.core.models.patches import patchify, pixel_values
 
 BANDS, SIDE, PATCH, BATCH = 64, 224, 14, 4
 VISION, DECODER = (6, 512, 8), (1, 128, 4)  # depth, width, heads
@@ -58,7 +58,7 @@ def main() -> None:
 
 def make_encoder():
     """Vision encoder of a small Qwen2.5-VL, in training mode."""
-    config = backbone.tiny_config(
+    config = qwen_vl.tiny_config(
         "qwen2_5_vl",
         channels=BANDS,
         patch_size=PATCH,
@@ -67,7 +67,7 @@ def make_encoder():
         text=(1, 64, 2),
         tokenizer=chat.tiny_tokenizer(["预测值：1.23‰"]),
     )
-    return backbone.vision_encoder(backbone.build(config, seed=0)).train()
+    return qwen_vl.vision_encoder(qwen_vl.build(config, seed=0)).train()
 
 
 if __name__ == "__main__":

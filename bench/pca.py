@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from bench.timing import Benchmark
-from src.core.pca import fit_pca
+from src.core.data.pca import fit_pca
 
 ROWS, BANDS, COMPONENTS = 1_000_000, 64, 3
 CHUNK = 10_000

@@ -19,8 +19,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from bench.timing import Benchmark
-from src.core import raster
-from src.core.store import Writer
+from src.core.data import raster
+from src.core.data.tile_store import Writer
 
 BANDS, SIDE = 64, 512
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -9,7 +9,7 @@ follow from them against the published totals.
 
 from copy import deepcopy
 
-from src.core.backbone import FAMILIES
+from src.core.models.qwen_vl import FAMILIES
 
 IDS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, "image_token_id": 151655}
 IDS |= {"video_token_id": 151656}

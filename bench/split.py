@@ -16,9 +16,9 @@ import pandas as pd
 from sklearn.neighbors import BallTree
 
 from bench.timing import Benchmark
-from src.core import splits
-from src.core.geo import WGS84, to_cartesian
-from src.core.squares import assign_squares, choose_squares, slack_km
+from src.core.geo.distances import WGS84, to_cartesian
+from src.core.splits import spatial_temporal
+from src.core.splits.squares import assign_squares, choose_squares, slack_km
 
 SIZES = {"7 k": 7_000, "100 k": 100_000, "1 M": 1_000_000}
 COUNT, SIDE_KM, BUFFER_KM = 20, 10.0, 15.0
@@ -102,7 +102,7 @@ def by_loops(lat: np.ndarray, lon: np.ndarray, squares: pd.DataFrame) -> tuple[n
 
 
 def exact(centre_lat, centre_lon, lat, lon) -> tuple[np.ndarray, np.ndarray]:
-    """Inside, and not farther than the buffer from the square (or inside), in its projection; see src/core/squares."""
+    """Inside, and not farther than the buffer from the square (or inside), in its projection."""
     azimuth, _, metres = WGS84.inv(centre_lon, centre_lat, lon, lat)
     azimuth, km = np.radians(azimuth), np.asarray(metres) / 1000
     x, y = (np.abs(km * turn(azimuth)) - SIDE_KM / 2 for turn in (np.sin, np.cos))
@@ -115,7 +115,7 @@ def time_blocks(benchmark: Benchmark) -> None:
     tiles = pd.DataFrame({"lat": generator.uniform(25, 50, size), "lon": generator.uniform(-125, -65, size)})
     tiles["place"] = tiles["tile_id"] = [f"place {row}" for row in range(size)]
     start = time.perf_counter()
-    splits.split_blocks(tiles.assign(half_diagonal_km=1.0), degrees=4, buffer_km=50, folds=5, fold=0, seed=0)
+    spatial_temporal.split_blocks(tiles.assign(half_diagonal_km=1.0), degrees=4, buffer_km=50, folds=5, fold=0, seed=0)
     seconds = time.perf_counter() - start
     benchmark.record("1 M tiles split_blocks, seconds", seconds)
     print(f"  split_blocks of 1 M tiles with a buffer of 50 km: {seconds:.1f} s", flush=True)

@@ -27,8 +27,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from bench.timing import REPETITIONS, Benchmark
-from src.core.embeddings import EmbeddingStore, EmbeddingWriter
-from src.species.loader import Loader, Observations
+from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
+from src.species.data.batches import Loader, Observations
 
 BATCH, COUNT, LARGE_COUNT = 64, 2048, 128
 SMALL = {"language": (7168,), "vision_pooled": (1408,)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from src.core.params import validate
+from src.core.stage.params import validate
 from src.population import params as population
 from src.species import params as species
 

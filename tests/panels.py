@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.core import intervals, metrics
+from src.core.evaluation import intervals, regression_scores
 
 UNITS, ICCS = (10, 22, 45, 110), (0.0, 0.4, 0.8)
 PAIRED = ("paired_r2", "paired_mae")
@@ -64,8 +64,8 @@ def true_scores(icc: float, signal_icc: float) -> dict[str, float]:
     """What the scores of `clustered` are in the population that its units are drawn from."""
     drawn = clustered(np.random.default_rng(7), LARGE, icc, signal_icc)
     reference = np.full(len(drawn.y), TRAIN_MEAN)
-    a, b = metrics.scores(drawn.y, drawn.a), metrics.scores(drawn.y, drawn.b)
-    panel_scores = metrics.panel_scores(drawn.y, drawn.a, drawn.year, drawn.place, reference)
+    a, b = regression_scores.scores(drawn.y, drawn.a), regression_scores.scores(drawn.y, drawn.b)
+    panel_scores = regression_scores.panel_scores(drawn.y, drawn.a, drawn.year, drawn.place, reference)
     return a | panel_scores | {f"paired_{name}": a[name] - b[name] for name in ("r2", "mae")}
 
 
@@ -74,7 +74,7 @@ def coverage(
 ) -> dict[str, float]:
     """Share of simulated panels whose interval of each score holds the population's value."""
     truth = true_scores(icc, signal_icc)
-    names = (*metrics.SCORES, *metrics.PANEL_SCORES, *PAIRED)
+    names = (*regression_scores.SCORES, *regression_scores.PANEL_SCORES, *PAIRED)
     hits = dict.fromkeys(names, 0)
     generator = np.random.default_rng([seed, units, round(100 * icc), round(100 * signal_icc)])
     for _ in range(simulations):

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 
-from src.core import backbone, chat
-from src.core.patches import pixel_values
+from src.core.models import chat, qwen_vl
+from src.core.models.patches import pixel_values
 
-FAMILIES = list(backbone.FAMILIES)
+FAMILIES = list(qwen_vl.FAMILIES)
 # One language layer more than Qwen3's deepstack feeds: what is added after the last one reaches no answer.
 WIDTH, TEXT_WIDTH, TEXT_DEPTH = 32, 32, 3
 ARCHITECTURES = {
@@ -109,7 +109,7 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = published_config(family, channels=channels, tied=tied)
-    config = backbone.FAMILIES[family].from_dict(values)
+    config = qwen_vl.FAMILIES[family].from_dict(values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
@@ -166,7 +166,7 @@ def make_batch(model, sides: list[int], seed: int = 0) -> dict[str, torch.Tensor
     """One square image per side (in px), in one batch with a short prompt and answer each."""
     random = torch.Generator().manual_seed(seed)
     tokens = tokenizer()
-    config = backbone.vision_encoder(model).config
+    config = qwen_vl.vision_encoder(model).config
     images = [torch.randn(1, config.in_channels, side, side, generator=random) for side in sides]
     parts = [pixel_values(image, config) for image in images]
     pixels, grid = (torch.cat(part) for part in zip(*parts, strict=True))

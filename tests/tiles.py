@@ -10,8 +10,9 @@ import pandas as pd
 import rasterio
 from rasterio.transform import from_origin
 
-from src.core import files, store
-from src.core.sensors import Quantisation
+from src.core.data import tile_store
+from src.core.data.quantisation import Quantisation
+from src.core.stage import files
 
 ALPHAEARTH = Quantisation("alphaearth")
 
@@ -78,7 +79,7 @@ def write_store(
     valid: np.ndarray | None = None,
     quantisation: Quantisation = ALPHAEARTH,
     **columns: Any,
-) -> store.Store:
+) -> tile_store.Store:
     """A complete store of `pixels` (N, C, H, W), one place and one label for each tile.
 
     `columns` replaces or adds columns, in `tiles` or in `samples`, e.g. lat=[...], growth_rate=[...].
@@ -109,10 +110,10 @@ def write_store(
     samples = base.assign(**rate | extra)
     samples.insert(0, "sample", number)
     with files.complete_folder(folder) as aside:
-        writer = store.Writer(aside, count, tuple(shape), pixels.dtype)
+        writer = tile_store.Writer(aside, count, tuple(shape), pixels.dtype)
         for row in range(count):
             target, mask = writer.tile(row)
             target[:] = pixels[row]
             mask[:] = True if valid is None else valid[row]
         writer.finish(tiles, samples, quantisation)
-    return store.Store.open(folder)
+    return tile_store.Store.open(folder)

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from src.core.errors import BandwiseError
+from src.core.stage.errors import BandwiseError
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.population.conftest"])

@@ -18,13 +18,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core import baselines, figures, files, normalize, run
-from src.core.baselines import spread
-from src.core.errors import DataError
-from src.core.store import Store
-from src.population import fits as fit
-from src.population import tasks
-from src.population.fits import DECIMALS, Fits
+from src.core.baselines import regression
+from src.core.baselines.regression import spread
+from src.core.data import band_statistics
+from src.core.data.tile_store import Store
+from src.core.report import figures
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.population.data import prediction_tasks
+from src.population.evaluation import fitted_baselines as fit
+from src.population.evaluation.fitted_baselines import DECIMALS, Fits
 from src.population.params import Params, covariate_columns
 
 
@@ -33,10 +36,10 @@ def main(params, inputs, out, dry_run=False):
     run.set_threads(params.threads)
     store = Store.open(inputs.tiles)
     facts = files.read_json(inputs.split / "split.json")
-    statistics = normalize.read_statistics(inputs.split / "statistics.safetensors")
+    statistics = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
     covariates = covariate_columns(params.data.covariates, params.data.covariate_lag)
     rows = read_rows(inputs.split, store, covariates)
-    require_places(rows, str(inputs.split / tasks.SAMPLES))
+    require_places(rows, str(inputs.split / prediction_tasks.SAMPLES))
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
     if dry_run:
@@ -52,7 +55,7 @@ def main(params, inputs, out, dry_run=False):
     if facts["task"] == "next_year":
         fit.fit_pasts(fits, rows, facts)
     beside = used[["year"] * (used.year.nunique() > 1) + covariates].to_numpy(np.float64)
-    summaries = baselines.band_summaries(store, used.tile.to_numpy(), min(store.height, store.width))
+    summaries = regression.band_summaries(store, used.tile.to_numpy(), min(store.height, store.width))
     features = {
         "means": np.hstack([summaries[:, 0], beside]),
         "all": np.hstack([summaries.reshape(len(used), -1), beside]),
@@ -94,18 +97,18 @@ def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame
     Raises:
         DataError: a covariate is missing, altogether or for a row.
     """
-    rows = tasks.read_samples(folder, store.tiles.tile_id)
+    rows = prediction_tasks.read_samples(folder, store.tiles.tile_id)
     rows["growth_rate"] = rows.growth_rate.astype(np.float64).mask(rows.role.isin(["test", "locked"]))
     for name in covariates:
         if name not in rows:
             raise DataError(
-                f"{folder / tasks.SAMPLES}: no column {name!r}, which data.covariates and data.covariate_lag ask for; "
-                "run preprocess and split again"
+                f"{folder / prediction_tasks.SAMPLES}: no column {name!r}, which data.covariates and "
+                "data.covariate_lag ask for; run preprocess and split again"
             )
         missing = ~np.isfinite(rows[name].to_numpy(np.float64)) & (rows.role != "buffer").to_numpy()
         if missing.any():
             raise DataError(
-                f"{folder / tasks.SAMPLES}: {name}: found {missing.sum()} rows without a number (first: "
+                f"{folder / prediction_tasks.SAMPLES}: {name}: found {missing.sum()} rows without a number (first: "
                 f"{rows.tile_id[missing].iloc[0]}), expected one in each; fill it in the labels file or take it out "
                 "of data.covariates"
             )
@@ -117,7 +120,7 @@ def fit_networks(
 ) -> dict[str, list[dict]]:
     """The networks: `mlp` on `features`, the others on tiles and `beside` -> their settings with curves."""
     # Imported here: it imports torch, which --help and --dry-run do without.
-    from src.core.tile_networks import TileRows, tile_images, train_network
+    from src.core.baselines.tile_networks import TileRows, tile_images, train_network
 
     run.set_threads(params.threads)
     parts = {"train": fits.train, "validation": (fits.rows.role == "validation").to_numpy(), "held": fits.held}

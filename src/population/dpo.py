@@ -8,7 +8,7 @@ The head's weights stay those of the SFT model, so that evaluate can say how far
 language model under it. Writes a model folder, curves and `pairs.json` (reward accuracy on validation).
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "population.dpo",
@@ -39,19 +39,23 @@ from scipy.stats import binomtest
 from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from src.core import checkpoints, files, intervals, lora, metrics, processes, rehearsal
-from src.core.live import LiveLog
-from src.core.patches import tiles_at_once
-from src.core.precision import compute_dtype, hold_weights
-from src.core.sharding import gather_weights
-from src.core.store import Store
-from src.core.trainable import ParameterGroups, adamw8bit, checkpoint_activations
-from src.core.training import arguments, memory_advice
-from src.population import model as model_folder
-from src.population.inputs import read_split
-from src.population.pairs import LoraTrainer, PairCollator, WordsTrainer, answer_log_probs, read_pairs
+from src.core.data.tile_store import Store
+from src.core.evaluation import intervals, regression_scores
+from src.core.models import lora
+from src.core.models.patches import tiles_at_once
+from src.core.stage import distributed, files
+from src.core.training import checkpoints
+from src.core.training.dry_run_report import report
+from src.core.training.dvclive_log import LiveLog
+from src.core.training.parameter_groups import ParameterGroups, adamw8bit, checkpoint_activations
+from src.core.training.precision import compute_dtype, hold_weights
+from src.core.training.sharding import gather_weights
+from src.core.training.trainer_arguments import arguments, memory_advice
+from src.population.data.preference_pairs import LoraTrainer, PairCollator, WordsTrainer, answer_log_probs, read_pairs
+from src.population.data.samples import Prompter
+from src.population.data.stage_inputs import read_split
+from src.population.models import model_folder
 from src.population.params import TINY, Params
-from src.population.samples import Prompter
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +101,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             return (rejected - chosen).mean()
 
         logger.info(
-            rehearsal.report(
+            report(
                 model,
                 groups,
                 loss,
@@ -163,7 +167,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         checkpoints.train(trainer, scratch, params.dpo.save_steps)
         groups.assert_moved()
         gather_weights(trainer.model)
-        if processes.is_main():
+        if distributed.is_main():
             files.write_json(plots / "pairs.json", reward_accuracy(trainer, samples))
             model.vlm = trainer.model
             model_folder.save(folder, model, tokenizer, settings, inputs.model, dtype)
@@ -176,7 +180,7 @@ def pass_on(model: Path, out, dry_run: bool) -> None:
     if dry_run:
         return
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
-        if processes.is_main():
+        if distributed.is_main():
             shutil.copytree(model, folder, dirs_exist_ok=True)
             files.write_json(plots / "pairs.json", {"train_pairs": 0, "validation_pairs": 0})
 
@@ -207,7 +211,7 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame) -> dict:
         how = f"binomial over pairs, so it is too narrow (over blocks {how})"
     facts = {"train_pairs": len(trainer.train_dataset), "validation_pairs": len(hits)}
     facts |= {f"reward_accuracy{part}": value for part, value in interval.items()}
-    return metrics.rounded(facts | {"reward_accuracy_interval": how})
+    return regression_scores.rounded(facts | {"reward_accuracy_interval": how})
 
 
 if __name__ == "__main__":

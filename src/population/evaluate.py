@@ -19,28 +19,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import files, metrics, run
-from src.core.audit import audit_pca
-from src.core.errors import DataError
-from src.core.store import Store
-from src.population import card, final, page, results, scoring, tasks, uncertainty
+from src.core.data.tile_store import Store
+from src.core.evaluation import regression_scores
+from src.core.splits.tile_audit import audit_pca
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.population.data import prediction_tasks
+from src.population.evaluation import final_test, group_scores, prediction_intervals
 from src.population.params import Params
+from src.population.report import model_card, page, result_tables
 
 
 def main(params, inputs, out, dry_run=False):
     """Store, split, baselines and two models -> predictions, scores, figures, page."""
     store = Store.open(inputs.tiles)
     facts, audit = (files.read_json(inputs.split / name) for name in ("split.json", "audit.json"))
-    opened = final.opening(out, facts) if inputs.final else None
+    opened = final_test.opening(out, facts) if inputs.final else None
     scored = "locked" if inputs.final else "test"
-    rows = tasks.read_samples(inputs.split, store.tiles.tile_id)
+    rows = prediction_tasks.read_samples(inputs.split, store.tiles.tile_id)
     rows = rows[rows.role.isin(["train", "validation", scored])].reset_index(drop=True)
     settings = {name: read_settings(folder, facts) for name, folder in vars(inputs).items() if name in ("sft", "dpo")}
     counts = rows.role.value_counts()
     print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
     if opened:
         places = facts["locked"]["places"]
-        print(f"--final opens {places} locked places, once, after {opened['attempts']} versions of {final.METRICS}")
+        print(
+            f"--final opens {places} locked places, once, after {opened['attempts']} versions of {final_test.METRICS}"
+        )
     if dry_run:
         passes = 2 * (2 + params.evaluate.text_samples + params.evaluate.grid_points)
         held = counts["validation"] + counts[scored]
@@ -48,8 +53,8 @@ def main(params, inputs, out, dry_run=False):
         return
 
     # Imported here: they import torch, which --help and --dry-run do without.
-    from src.population.controls import control_predictions
-    from src.population.inference import group_predictions
+    from src.population.evaluation.controls import control_predictions
+    from src.population.models.inference import group_predictions
 
     run.set_threads(params.threads)
     audit["pca_difference"] = check_pca(store, inputs)
@@ -58,14 +63,16 @@ def main(params, inputs, out, dry_run=False):
     controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
     fitted = read_baselines(inputs.baselines, held, facts)
     table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
-    scoring.check_finite(table, str(inputs.sft), list(fitted.predictions))
+    group_scores.check_finite(table, str(inputs.sft), list(fitted.predictions))
 
-    scores = scoring.assess(table, list(fitted.predictions), fitted.null, fitted.choices, facts, params.seed)
+    scores = group_scores.assess(table, list(fitted.predictions), fitted.null, fitted.choices, facts, params.seed)
     model_sha256 = files.tree_sha256([inputs.sft])
-    known = uncertainty.assess(table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed)
+    known = prediction_intervals.assess(
+        table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed
+    )
     table = table.join(known.columns.round(6))
     scores["prediction_intervals"] = known.facts | {"model_sha256": model_sha256}
-    scores["audit"] = {name: audit[name] for name in scoring.AUDIT}
+    scores["audit"] = {name: audit[name] for name in group_scores.AUDIT}
     scores |= {"kind": "final" if inputs.final else "exploratory", "final": opened, "task": facts["task"]}
     scores |= {"fold": facts["fold"], "locked": facts["locked"], "prompt_fields": params.prompt.fields}
     scores |= {"permutation": params.sft.permutation}
@@ -80,21 +87,25 @@ def main(params, inputs, out, dry_run=False):
     used |= {"baselines": params.baselines.model_dump(), "prompt": params.prompt.model_dump()}
     used |= {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
     scores["params_sha256"] = params_hash(used)
-    scores = metrics.rounded(scores)
+    scores = regression_scores.rounded(scores)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
         page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, known.tables)
         sections = [
-            *results.result_sections(scores, facts, plots),
+            *result_tables.result_sections(scores, facts, plots),
             page.split_section(facts, audit, inputs.split),
             *page.picture_sections(plots, inputs.curves / "baselines" / "networks.png", inputs.pca / "quicklook.png"),
             page.data_section(files.read_json(inputs.tiles / "matching.json")),
             page.training_section(scores),
-            page.run_section(used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}, card.NAME),
+            page.run_section(
+                used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}, model_card.NAME
+            ),
         ]
         page.write(report / "index.html", facts, scores, sections)
-        card.write(report / card.NAME, params.card, used, store, rows, settings["sft"], facts, audit, scores)
+        model_card.write(
+            report / model_card.NAME, params.card, used, store, rows, settings["sft"], facts, audit, scores
+        )
     files.write_json(out.metrics, scores)
     for group in ("head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"):
         print(f"{group:<13} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
@@ -190,7 +201,7 @@ def predictions_table(
         split=held.role,
         y=held.growth_rate,
     )
-    groups = [*scoring.NETWORK, *scoring.WORDS]
+    groups = [*group_scores.NETWORK, *group_scores.WORDS]
     # Positions, not labels, join them: `answers` has one row for each of `held`, whatever its index.
     for group in groups:
         table[group] = answers[group].to_numpy(np.float64)
@@ -200,7 +211,7 @@ def predictions_table(
     # Scores are those of the rounded numbers, so that this file alone gives them again.
     numbers = [*groups, *controls, *fitted]
     table[numbers] = table[numbers].round(6) + 0.0
-    for answer in (*scoring.ANSWERS, *scoring.DRAWN):
+    for answer in (*group_scores.ANSWERS, *group_scores.DRAWN):
         table[answer] = answers[answer].to_numpy()
     return table
 

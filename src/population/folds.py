@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import comparison, files, intervals, metrics, reliability, run
-from src.core.errors import DataError, ParamsError
-from src.population import uncertainty
-from src.population.folds_text import print_summary
-from src.population.scoring import units_of
+from src.core.evaluation import interval_coverage, intervals, regression_scores, repeated_splits
+from src.core.stage import files, run
+from src.core.stage.errors import DataError, ParamsError
+from src.population.evaluation import prediction_intervals
+from src.population.evaluation.group_scores import units_of
+from src.population.report.folds_summary import print_summary
 
 GROUPS = ("head", "text", "dpo", "text_expectation")
 BASELINES = (
@@ -52,13 +53,13 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
         result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
     head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
     result["best_head_on_validation"] = max(head, key=head.get)
-    result = metrics.rounded(result)
+    result = regression_scores.rounded(result)
     if plots is not None:
         with files.complete_folder(plots) as folder:
             for name, table in tables.items():
                 drawn = {f"head, {name}": reliability_of(first_draw(table))}
                 note = "pooled over folds; calibrated on each fold's validation places, elsewhere: no guarantee"
-                reliability.draw_reliability(folder / f"reliability_{name}.png", drawn, note)
+                interval_coverage.draw_reliability(folder / f"reliability_{name}.png", drawn, note)
     files.write_json(out, result)
     print_summary(result)
     return result
@@ -179,7 +180,9 @@ def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
     """SHOWN with their intervals, and R² against each fold's training mean, fold by fold."""
     y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
     year, reference = test.year.to_numpy(), test["mean"].to_numpy()
-    values = metrics.scores(y, prediction) | metrics.panel_scores(y, prediction, year, place, reference)
+    values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
+        y, prediction, year, place, reference
+    )
     bounds = intervals.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
     shown = {}
     for name in SHOWN:
@@ -206,11 +209,11 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     # Seeds of one split are no new splits: they are averaged first.
     by_split = differences.groupby(["split_seed", "fold"]).difference.mean().to_numpy()
     counts = every.groupby([*DRAW, "fold"])[["n_train", "n_test"]].first().mean()
-    paired["splits"] = comparison.corrected_interval(by_split, *counts)
+    paired["splits"] = repeated_splits.corrected_interval(by_split, *counts)
     if differences.data_variance.isna().any():
         paired["variance"] = {"reason": f"a fold has a single test {unit}, which does not vary"}
     else:
-        paired["variance"] = comparison.variance_components(differences)
+        paired["variance"] = repeated_splits.variance_components(differences)
     return paired
 
 
@@ -238,10 +241,10 @@ def r2_oos(rows: pd.DataFrame, group: str) -> float:
 def coverage_of(test: pd.DataFrame) -> dict:
     """Coverage of the prediction intervals over all folds, and by province where there are enough places."""
     found = {}
-    for group in uncertainty.NAMES:
+    for group in prediction_intervals.NAMES:
         if f"{group}_low" in test and test[f"{group}_low"].notna().all():
             low, high = (test[f"{group}_{end}"].to_numpy() for end in ("low", "high"))
-            found[group] = uncertainty.coverage(test, low, high, test.unit.iloc[0])
+            found[group] = prediction_intervals.coverage(test, low, high, test.unit.iloc[0])
     return found
 
 
@@ -252,17 +255,17 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
 
     def bounds(level: float) -> tuple[np.ndarray, np.ndarray]:
         ends = [
-            uncertainty.bounds_of(calibration, scored, float(scored["mean"].iloc[0]), 0)["head"](level)
+            prediction_intervals.bounds_of(calibration, scored, float(scored["mean"].iloc[0]), 0)["head"](level)
             for calibration, scored in parts
         ]
         return tuple(np.concatenate(end) for end in zip(*ends, strict=True))
 
     fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
-    return reliability.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
+    return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
 
 
 def _short(y: pd.Series, prediction: pd.Series) -> dict:
-    values = metrics.scores(y.to_numpy(), prediction.to_numpy())
+    values = regression_scores.scores(y.to_numpy(), prediction.to_numpy())
     return {key: values[key] for key in ("r2", "mae", "n")}
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core import files, metrics, run
-from src.core.errors import DataError
-from src.core.permutation import permutation_p_value
+from src.core.evaluation import regression_scores
+from src.core.evaluation.permutation import permutation_p_value
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
 
 GROUPS = ("head", "text", "dpo", "text_expectation", "dpo_expectation")
 
@@ -40,7 +41,7 @@ def main(observed: Path, pattern: str, out: Path) -> dict:
         null = [scores[group]["r2"] for scores in drawn.values()]
         result[group] = {"r2": true[group]["r2"], "r2_null": null}
         result[group]["p_value"] = permutation_p_value(true[group]["r2"], np.array(null))
-    result = metrics.rounded(result)
+    result = regression_scores.rounded(result)
     files.write_json(out, result)
     for group in GROUPS:
         found = result[group]

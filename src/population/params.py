@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.params import Count, Fraction, Positive, Rate, Section, Text, Weight
+from src.core.stage.params import Count, Fraction, Positive, Rate, Section, Text, Weight
 
 RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
 TINY = "tiny"  # model.backbone: built from params, not read

@@ -16,11 +16,14 @@ from matplotlib.figure import Figure
 from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
 
-from src.core import fonts, normalize, run, splits
-from src.core.errors import DataError
-from src.core.files import complete_folder, write_json
-from src.core.pca import fit_pca, project
-from src.core.store import Store
+from src.core.data import band_statistics
+from src.core.data.pca import fit_pca, project
+from src.core.data.tile_store import Store
+from src.core.report import fonts
+from src.core.splits import spatial_temporal
+from src.core.stage import run
+from src.core.stage.errors import DataError
+from src.core.stage.files import complete_folder, write_json
 from src.population.params import Params
 
 N_COMPONENTS = 3
@@ -30,8 +33,8 @@ MASKED_GREY = 217
 
 def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
-    split = splits.read_split(inputs.split, store.tiles["tile_id"])
-    mean, sd = normalize.read_statistics(inputs.split / "statistics.safetensors")
+    split = spatial_temporal.read_split(inputs.split, store.tiles["tile_id"])
+    mean, sd = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
     train = split.loc[split["role"] == "train", "tile"].to_numpy()
     require_bands(store)
     if dry_run:
@@ -39,7 +42,7 @@ def main(params, inputs, out, dry_run=False):
         return
 
     with threadpool_limits(params.threads):  # the order of a sum depends on the number of threads
-        pca = fit_pca(normalize.standardised_pixels(store, train, mean, sd), N_COMPONENTS)
+        pca = fit_pca(band_statistics.standardised_pixels(store, train, mean, sd), N_COMPONENTS)
     weight, bias = pca.z_scoring()
     with complete_folder(out.out) as folder:
         (folder / "pca.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
@@ -87,7 +90,7 @@ def draw_quicklook(
     masks = store.valid(chosen["tile"])
     components = []
     for row, valid in zip(chosen["tile"], masks, strict=True):
-        values = normalize.standardise(store.view(row), valid, store.quantisation, *statistics)
+        values = band_statistics.standardise(store.view(row), valid, store.quantisation, *statistics)
         components.append(project(values, valid, *projection))
     colours = stretch(np.stack(components), masks)
 

@@ -53,14 +53,16 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from src.core import archive, files, mosaic, run, tiles, windows
-from src.core.errors import DataError, ParamsError
-from src.core.raster import Header
-from src.core.sensors import Quantisation
-from src.core.store import Store, Writer
-from src.population import labels, mapping, prompts
-from src.population.inference import Reader, parsed
-from src.population.model import Settings, load_for_use, read_settings
+from src.core.data import archive, large_raster, sliding_windows, tiles
+from src.core.data.quantisation import Quantisation
+from src.core.data.raster import Header
+from src.core.data.tile_store import Store, Writer
+from src.core.stage import files, run
+from src.core.stage.errors import DataError, ParamsError
+from src.population.data import labels
+from src.population.models import growth_map, prompts
+from src.population.models.inference import Reader, parsed
+from src.population.models.model_folder import Settings, load_for_use, read_settings
 
 
 def main(
@@ -110,7 +112,7 @@ def map_raster(
         )
     if year is None and "year" in fields:
         raise ParamsError("--year: missing; the model's prompt names {year}: give the raster's year")
-    header = mosaic.read_header(path, settings.bands)
+    header = large_raster.read_header(path, settings.bands)
     quantisation = agreed_with_training([header], settings, path)
     if min(header.height, header.width) < settings.side:
         raise DataError(
@@ -118,16 +120,16 @@ def map_raster(
             f"{settings.side}; use a larger one"
         )
     stride = max(settings.side // 2, 1) if stride is None else stride
-    grid = windows.Grid(header.height, header.width, settings.side, stride)
+    grid = sliding_windows.Grid(header.height, header.width, settings.side, stride)
     network, tokenizer, _ = load_for_use(model)
     network.front.quantisation = quantisation
 
-    def head(strip: mapping.Strip, rows: np.ndarray) -> np.ndarray:
+    def head(strip: growth_map.Strip, rows: np.ndarray) -> np.ndarray:
         reader = Reader(network, tokenizer, settings, strip, batch_size)
         return reader.head(pd.DataFrame({"tile": rows, "year": year}))
 
     tags = {"window_px": settings.side, "stride_px": stride} | ({} if year is None else {"year": year})
-    mapping.write_growth(header, grid, head, out, tags)
+    growth_map.write_growth(header, grid, head, out, tags)
 
 
 def read_reach(path: Path, model: Path) -> float:

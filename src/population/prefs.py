@@ -6,7 +6,7 @@
 Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `counts.json`.
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "population.prefs",
@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 from transformers import set_seed
 
-from src.core import files
-from src.core.store import Store
-from src.population import prompts
-from src.population.inference import Reader
-from src.population.inputs import read_split
-from src.population.model import load_for_use
-from src.population.nulls import permuted
+from src.core.data.tile_store import Store
+from src.core.stage import files
+from src.population.data.permuted_labels import permuted
+from src.population.data.stage_inputs import read_split
+from src.population.models import prompts
+from src.population.models.inference import Reader
+from src.population.models.model_folder import load_for_use
 from src.population.params import Params, Prefs
 
 logger = logging.getLogger(__name__)

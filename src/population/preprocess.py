@@ -3,7 +3,7 @@
     python -m src.population.preprocess --tiles data/sample/us_counties.zip \\
         --labels data/sample/labels.xlsx --aliases data/sample/aliases.csv --out data/population/tiles
 
-Writes a store (see src/core/store.py) with `matching.json` in it: crop, flipped tiles, for every
+Writes a store (see src/core/data/tile_store.py) with `matching.json` in it: crop, flipped tiles, for every
 place the years of its tiles and labels, and all that found no partner. Independent of fold and
 seed: a large store is written once.
 """
@@ -13,11 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from src.core import archive, files, raster, run, splits, store, tiles
-from src.core.errors import DataError
-from src.core.sensors import Quantisation
-from src.population import labels, matching
-from src.population.matching import Matching
+from src.core.data import archive, raster, tile_store, tiles
+from src.core.data.quantisation import Quantisation
+from src.core.splits import spatial_temporal
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.population.data import labels, matching
+from src.population.data.matching import Matching
 from src.population.params import Data, Params, covariate_columns
 
 UNMATCHED = Path("logs/preprocess/unmatched.csv")
@@ -36,7 +38,7 @@ def main(params, inputs, out, dry_run=False):
         tiles.check_band_names(headers)
         size = tiles.common_size(headers, params.data.size)
         shape = (params.model.bands, size, size)
-        store.tiles_per_shard(shape, dtype)
+        tile_store.tiles_per_shard(shape, dtype)
         index = tiles.table(names, headers, size)
         matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
         require_step(params.data, rates, matched)
@@ -50,7 +52,7 @@ def main(params, inputs, out, dry_run=False):
             return
 
         with files.complete_folder(out.out) as aside:
-            writer = store.Writer(aside, len(headers), shape, dtype)
+            writer = tile_store.Writer(aside, len(headers), shape, dtype)
             index = index.assign(**tiles.read_pixels(headers, writer, size, params.data.nan_is_nodata))
             index["path"] = [name.relative for name in names]
             files.write_json(aside / "matching.json", facts)
@@ -68,7 +70,7 @@ def lags(data: Data, rates: pd.DataFrame) -> dict[str, Any]:
             f"{rates.attrs['path']}: year: found {rates.year.iloc[0]} alone, expected two years or more, because "
             "data.tile_lag or data.covariate_lag looks back; set them to 0 or bring earlier years"
         )
-    step = splits.panel_step(rates.year.to_numpy()) if needed else 0
+    step = spatial_temporal.panel_step(rates.year.to_numpy()) if needed else 0
     return {
         "tile_lag": data.tile_lag * step,
         "lagged_columns": dict(zip(data.covariates, columns, strict=True)),
@@ -80,8 +82,8 @@ def require_step(data: Data, rates: pd.DataFrame, matched: Matching) -> None:
     """Raise DataError if the labels that found a tile step otherwise than all do: lags would mean two things."""
     if not (data.tile_lag or (data.covariates and data.covariate_lag)):
         return
-    step, left = splits.panel_step(rates.year.to_numpy()), matched.samples.year.unique()
-    found = splits.panel_step(left) if len(left) > 1 else step
+    step, left = spatial_temporal.panel_step(rates.year.to_numpy()), matched.samples.year.unique()
+    found = spatial_temporal.panel_step(left) if len(left) > 1 else step
     if found != step:
         raise DataError(
             f"{rates.attrs['path']}: year: found steps of {step} years, and of {found} among the labels with a tile; "

@@ -7,7 +7,7 @@ Writes the whole model (encoder trained, the rest as it was) in Hugging Face lay
 original, masked and reconstructed tiles, and `masked_mse.json`: errors on validation tiles beside nulls.
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "population.pretrain",
@@ -26,24 +26,27 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.vision_utils import get_vision_position_ids
 
-from src.core import backbone, checkpoints, files, hub, processes, rehearsal
-from src.core.batches import GlobalBatchMixin
-from src.core.live import LiveLog
-from src.core.mae import MaskedAutoencoder
-from src.core.mae_figure import reconstruction_grid
-from src.core.mae_nulls import masked_errors
-from src.core.patches import tiles_at_once, tokens_per_sample, unpatchify
-from src.core.precision import autocast, compute_dtype, hold_weights
-from src.core.sharding import ShardingMixin, gather_weights
-from src.core.store import Store
-from src.core.trainable import checkpoint_activations
-from src.core.training import arguments, cosine_schedule, memory_advice
-from src.population.groups import pretrain_groups
-from src.population.inputs import front_end, read_pca, read_split, write_mean
+from src.core.data.tile_store import Store
+from src.core.models import hub, qwen_vl
+from src.core.models.mae import MaskedAutoencoder
+from src.core.models.mae_figure import reconstruction_grid
+from src.core.models.mae_nulls import masked_errors
+from src.core.models.patches import tiles_at_once, tokens_per_sample, unpatchify
+from src.core.stage import distributed, files
+from src.core.training import checkpoints
+from src.core.training.dry_run_report import report_on
+from src.core.training.dvclive_log import LiveLog
+from src.core.training.global_batches import GlobalBatchMixin
+from src.core.training.parameter_groups import checkpoint_activations
+from src.core.training.precision import autocast, compute_dtype, hold_weights
+from src.core.training.sharding import ShardingMixin, gather_weights
+from src.core.training.trainer_arguments import arguments, cosine_schedule, memory_advice
+from src.population.data.masked_views import Pretraining, TileViews
+from src.population.data.samples import identity
+from src.population.data.stage_inputs import front_end, read_pca, read_split, write_mean
+from src.population.models.starting_model import starting_model
+from src.population.models.trained_groups import pretrain_groups
 from src.population.params import TINY, Params
-from src.population.samples import identity
-from src.population.starting import starting_model
-from src.population.views import Pretraining, TileViews
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     vlm, tokenizer, mean = starting_model(
         params.model, store, split, pca, params.seed, dtype, params.memory.attention, meta
     )
-    visual = backbone.vision_encoder(vlm)
+    visual = qwen_vl.vision_encoder(vlm)
     front = front_end(store, mean, split, pca, params.model, visual.config)
 
     chosen = split.tile_rows("train") if params.pretrain.tiles == "train" else split.all_tile_rows()
@@ -101,7 +104,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     logger.info(groups.describe())
     if dry_run:
         logger.info(
-            rehearsal.report_on(
+            report_on(
                 views,
                 model,
                 groups,
@@ -157,12 +160,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             groups.assert_moved()
             gather_weights(trainer.model)
             model.eval()
-            if processes.is_main():
+            if distributed.is_main():
                 errors = validation_errors(model, held_out, args.per_device_eval_batch_size)
                 draw_reconstructions(plots / "reconstruction.png", model, held_out)
                 files.write_json(plots / "masked_mse.json", errors)
                 logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
-        if processes.is_main():
+        if distributed.is_main():
             hold_weights(vlm, [], dtype)
             vlm.save_pretrained(folder)
             write_mean(folder, front)

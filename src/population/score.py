@@ -25,12 +25,15 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
-from src.core import dependence, figures, files, geo, intervals, metrics, run
-from src.core.archive import refuse
-from src.core.baselines import past_forecasts
-from src.core.errors import DataError
-from src.core.report import cell, cell_interval
-from src.population import labels, spreadsheet
+from src.core.baselines.regression import past_forecasts
+from src.core.data.archive import refuse
+from src.core.evaluation import autocorrelation, intervals, regression_scores
+from src.core.geo import distances
+from src.core.report import figures
+from src.core.report.html_page import cell, cell_interval
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.population.data import labels, spreadsheet
 
 NEEDED = ("place", "year", "y", "prediction")
 POSITION = ("lat", "lon")
@@ -52,7 +55,7 @@ def main(predictions: Path, out: Path, known: Path | None = None, block_degrees:
         rows, model = table[there], table.prediction[there].to_numpy()
         result["baselines"][name] = score_rows(rows, guess[there], units[there], reference[there])
         result["minus"][name] = intervals.paired_interval(rows.y.to_numpy(), model, guess[there], units[there])
-    result = metrics.rounded(result)
+    result = regression_scores.rounded(result)
     with files.complete_folder(out) as folder:
         files.write_json(folder / "score.json", result)
         draw(folder, table, result)
@@ -155,7 +158,7 @@ def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray
         return "block", table.block.to_numpy(str)
     if "lat" in table:
         where = table.groupby("place")[["lat", "lon"]].mean()  # a place has one square, wherever its rows say it is
-        squares = geo.assign_blocks(where.lat.to_numpy(), where.lon.to_numpy(), block_degrees)
+        squares = distances.assign_blocks(where.lat.to_numpy(), where.lon.to_numpy(), block_degrees)
         square_of = dict(zip(where.index, squares, strict=True))
         return f"square of {block_degrees:g} degrees", table.place.map(square_of).to_numpy(str)
     return "place", table.place.to_numpy(str)
@@ -191,7 +194,7 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
     """Mean over the nearest other places of their mean label; positions are those of the file's own places."""
     places = table.groupby("place")[["lat", "lon"]].mean()
     mean = past.groupby("place").y.mean().reindex(places.index).to_numpy()
-    where = geo.to_cartesian(places.lat.to_numpy(), places.lon.to_numpy())
+    where = distances.to_cartesian(places.lat.to_numpy(), places.lon.to_numpy())
     count = min(NEIGHBOURS, len(places) - 1)
     _, near = NearestNeighbors(n_neighbors=count + 1).fit(where).kneighbors(where)
     # A place is its own nearest one; another may share its position, so it is taken out by number.
@@ -202,10 +205,10 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
     """Scores, intervals and how the residuals depend."""
     y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
-    values = metrics.scores(y, guess) | metrics.panel_scores(y, guess, year, place, reference)
+    values = regression_scores.scores(y, guess) | regression_scores.panel_scores(y, guess, year, place, reference)
     bounds = intervals.intervals(y, guess, units, year=year, place=place, reference=reference)
     where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
-    more = {"n_units": len(np.unique(units))} | dependence.describe(y, guess, place, units, *where, 0)
+    more = {"n_units": len(np.unique(units))} | autocorrelation.describe(y, guess, place, units, *where, 0)
     return values | bounds | more
 
 

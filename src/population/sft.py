@@ -7,7 +7,7 @@
 Writes a model folder (weights, head.safetensors, bandwise.json) and curves.
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "population.sft",
@@ -31,26 +31,29 @@ import torch
 from sklearn.metrics import mean_absolute_error, r2_score
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
 
-from src.core import backbone, baselines, checkpoints, files, lora, processes, rehearsal
-from src.core.batches import GlobalBatchMixin
-from src.core.feature_cache import FeatureCache
-from src.core.live import LiveLog
-from src.core.patches import BandFrontEnd, tiles_at_once
-from src.core.precision import compute_dtype, hold_weights
-from src.core.sharding import ShardingMixin, gather_weights
-from src.core.store import Store
-from src.core.trainable import checkpoint_activations
-from src.core.training import arguments, cosine_schedule, memory_advice
-from src.population import model as model_folder
-from src.population import prompts
-from src.population.groups import sft_groups
-from src.population.inference import Reader, parsed
-from src.population.inputs import Split, front_end, read_mean, read_pca, read_split
-from src.population.model import Settings
-from src.population.nulls import permuted
+from src.core.baselines import regression
+from src.core.data.tile_store import Store
+from src.core.models import lora, qwen_vl
+from src.core.models.feature_cache import FeatureCache
+from src.core.models.patches import BandFrontEnd, tiles_at_once
+from src.core.stage import distributed, files
+from src.core.training import checkpoints
+from src.core.training.dry_run_report import report_on
+from src.core.training.dvclive_log import LiveLog
+from src.core.training.global_batches import GlobalBatchMixin
+from src.core.training.parameter_groups import checkpoint_activations
+from src.core.training.precision import compute_dtype, hold_weights
+from src.core.training.sharding import ShardingMixin, gather_weights
+from src.core.training.trainer_arguments import arguments, cosine_schedule, memory_advice
+from src.population.data.permuted_labels import permuted
+from src.population.data.samples import GrowthSamples, Prompter, covariate_settings, identity, in_years
+from src.population.data.stage_inputs import Split, front_end, read_mean, read_pca, read_split
+from src.population.models import model_folder, prompts
+from src.population.models.inference import Reader, parsed
+from src.population.models.model_folder import Settings
+from src.population.models.starting_model import starting_model
+from src.population.models.trained_groups import sft_groups
 from src.population.params import TINY, Params
-from src.population.samples import GrowthSamples, Prompter, covariate_settings, identity, in_years
-from src.population.starting import starting_model
 
 logger = logging.getLogger(__name__)
 FORMED = 0.99  # share of answers that must parse before a growth rate in them counts
@@ -68,7 +71,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     if dry_run and not tiny:  # shapes say what fits
         vlm, tokenizer, mean = starting_model(params.model, store, split, pca, params.seed, dtype, meta=True)
     else:
-        vlm = backbone.load(
+        vlm = qwen_vl.load(
             inputs.pretrain,
             channels=store.bands if params.model.input == "bands" else len(pca[0]),
             dtype=dtype,
@@ -102,7 +105,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     logger.info(groups.describe())
     if dry_run:
         logger.info(
-            rehearsal.report_on(
+            report_on(
                 train,
                 model,
                 groups,
@@ -137,7 +140,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         )
     )
     if params.sft.feature_cache_gb:
-        visual, kept = backbone.vision_encoder(lora.core(vlm)), scratch.with_name(f"features-{scratch.name}")
+        visual, kept = qwen_vl.vision_encoder(lora.core(vlm)), scratch.with_name(f"features-{scratch.name}")
         # Scratch is named by all that a tile passes through on its way to the encoder.
         model.features = FeatureCache(visual, front.side, kept, params.sft.feature_cache_gb, scratch.name)
     optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
@@ -158,7 +161,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         checkpoints.train(trainer, scratch, params.sft.save_steps)
         groups.assert_moved()
         gather_weights(trainer.model)
-        if processes.is_main():
+        if distributed.is_main():
             model_folder.save(folder, model, tokenizer, settings, inputs.pretrain, dtype)
     checkpoints.remove(scratch)
     if model.features:
@@ -204,11 +207,11 @@ def make_settings(params: Params, store: Store, split: Split, front: BandFrontEn
     train, validation = split.rows("train"), split.rows("validation")
     ridge = None
     if params.sft.head == "anchored":
-        fitted = baselines.fit_ridge(
-            baselines.band_means(store, train.tile.to_numpy(), front.side),
+        fitted = regression.fit_ridge(
+            regression.band_means(store, train.tile.to_numpy(), front.side),
             train.growth_rate.to_numpy(),
-            baselines.ALPHAS,
-            (baselines.band_means(store, validation.tile.to_numpy(), front.side), validation.growth_rate.to_numpy()),
+            regression.ALPHAS,
+            (regression.band_means(store, validation.tile.to_numpy(), front.side), validation.growth_rate.to_numpy()),
         )
         ridge = {"weight": fitted.weight.tolist(), "intercept": float(fitted.intercept), "alpha": float(fitted.alpha)}
     label, pixel_size = train.growth_rate, store.tiles.pixel_size.median()

@@ -19,15 +19,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from safetensors.numpy import save
 
-from src.core import audit_figure, normalize, run, splits
-from src.core.audit import audit, require_clean
-from src.core.errors import DataError
-from src.core.files import complete_folder, write_json
-from src.core.intervals import MINIMUM_UNITS
-from src.core.store import Store
-from src.population import labels, tasks
+from src.core.data import band_statistics
+from src.core.data.tile_store import Store
+from src.core.evaluation.intervals import MINIMUM_UNITS
+from src.core.splits import distance_figure, spatial_temporal
+from src.core.splits.tile_audit import audit, require_clean
+from src.core.stage import run
+from src.core.stage.errors import DataError
+from src.core.stage.files import complete_folder, write_json
+from src.population.data import labels, prediction_tasks
+from src.population.data.prediction_tasks import Roles
 from src.population.params import Params
-from src.population.tasks import Roles
 
 COLOURS = {
     "train": "#4477aa",
@@ -48,10 +50,10 @@ MARKERS = {  # shape, area
 def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
     use = None if params.split.use is None else labels.read_points(Path(params.split.use))
-    drawn = tasks.draw(store, params.split)
+    drawn = prediction_tasks.draw(store, params.split)
     require_samples(count_roles(drawn.samples.role), where=f"{inputs.tiles}/samples.parquet")
     train = drawn.tiles.loc[drawn.tiles.role == "train", "tile"].to_numpy()
-    label_mean, label_sd = normalize.label_statistics(
+    label_mean, label_sd = band_statistics.label_statistics(
         drawn.samples.loc[drawn.samples.role == "train", "growth_rate"], where=f"{inputs.tiles}/samples.parquet"
     )
     summary = summarise(drawn, params.split) | {"label_mean": label_mean, "label_sd": label_sd}
@@ -61,7 +63,7 @@ def main(params, inputs, out, dry_run=False):
         return
 
     store.verify()
-    mean, sd = (array.astype(np.float32) for array in normalize.band_statistics(store, train))
+    mean, sd = (array.astype(np.float32) for array in band_statistics.band_statistics(store, train))
     split = drawn.tiles[["tile", "tile_id", "place", "block", "role", "lat", "lon"]]
     findings = audit(store, split, drawn.samples, mean, sd, origin=summary["origin"])
     require_clean(
@@ -73,7 +75,7 @@ def main(params, inputs, out, dry_run=False):
     )
     with complete_folder(out.out) as folder:
         split.to_parquet(folder / "split.parquet", index=False)
-        drawn.samples.to_parquet(folder / tasks.SAMPLES, index=False)
+        drawn.samples.to_parquet(folder / prediction_tasks.SAMPLES, index=False)
         write_json(folder / "split.json", summary)
         (folder / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
         write_json(folder / "audit.json", findings)
@@ -94,7 +96,7 @@ def summarise(drawn: Roles, split) -> dict:
         "retrospective_tiles": split.retrospective_tiles,
         "counts": count_roles(drawn.tiles.role),
         "samples": count_roles(samples.role),
-        "units": {role: int(of_unit[samples.role == role].nunique()) for role in splits.ROLES},
+        "units": {role: int(of_unit[samples.role == role].nunique()) for role in spatial_temporal.ROLES},
         "hash": assignment_hash(drawn),
     }
 
@@ -125,7 +127,7 @@ def describe(summary: dict) -> None:
 
 def count_roles(roles: pd.Series) -> dict[str, int]:
     """How often each role occurs, in a fixed order."""
-    return {role: int((roles == role).sum()) for role in splits.ROLES}
+    return {role: int((roles == role).sum()) for role in spatial_temporal.ROLES}
 
 
 def require_samples(samples: dict[str, int], where: str) -> None:
@@ -150,7 +152,7 @@ def draw_distances(split: pd.DataFrame, use: pd.DataFrame | None, path: Path) ->
     if split[["lat", "lon"]].notna().all(axis=None):
         of_use = "to the nearest other place" if use is None else "that of split.use"
         title = f"Distance to the nearest training place (of use: {of_use})"
-        audit_figure.draw_distances(path, **audit_figure.distances(split, use), title=title)
+        distance_figure.draw_distances(path, **distance_figure.nearest_training_distances(split, use), title=title)
 
 
 def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
@@ -161,7 +163,7 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     axes = figure.add_subplot()
     if summary["method"] == "blocks" and summary["task"] != "next_year":
         draw_blocks(axes, split[split.role != "locked"], summary["block_degrees"])
-    for role in splits.ROLES:
+    for role in spatial_temporal.ROLES:
         here = places[places["role"] == role]
         if here.empty:
             continue

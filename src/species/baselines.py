@@ -11,12 +11,15 @@ whose dates are wider than 31 days have no season: location_season answers as lo
 
 import numpy as np
 
-from src.core import files, metrics, run
-from src.core.errors import DataError
-from src.species import features, fits, predictions, task
-from src.species.fits import Candidates, Fits
+from src.core.evaluation import regression_scores
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.species.data import task
+from src.species.data.task import Task
+from src.species.evaluation import classifiers, predictions
+from src.species.evaluation.classifiers import Candidates, Fits
+from src.species.models import features
 from src.species.params import Params
-from src.species.task import Task
 
 BLOCKS = {"language": ["language"], "vision": ["vision_pooled"], "": ["language", "vision_pooled"]}
 """Ending of a group's name -> the embeddings it knows."""
@@ -50,7 +53,7 @@ def main(params, inputs, out, dry_run=False):
         fit_embeddings(found, study, name, needed, params.baselines, params.seed)
     with files.complete_folder(out.out) as folder:
         predictions.write(folder, study, found.groups)
-        files.write_json(folder / "choices.json", metrics.rounded(found.choices))
+        files.write_json(folder / "choices.json", regression_scores.rounded(found.choices))
     for name, choice in found.choices.items():
         print(f"baselines: {name}: {describe(choice)}")
 
@@ -66,21 +69,25 @@ def describe(choice: dict) -> str:
 def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
     """Baselines that know where and when, and nothing of the embeddings."""
     codes = study.targets(study.train)
-    found.choose("majority", fits.majority(len(study.held_out), fits.class_prior(codes, found.classes)), len(codes))
+    found.choose(
+        "majority", classifiers.majority(len(study.held_out), classifiers.class_prior(codes, found.classes)), len(codes)
+    )
 
-    degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), fits.season(study.observations)
+    degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
     grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
 
     def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
         codes = study.targets(train)
-        return fits.places(values[train], codes, values[query], fits.class_prior(codes, found.classes), **grid)
+        return classifiers.places(
+            values[train], codes, values[query], classifiers.class_prior(codes, found.classes), **grid
+        )
 
     found.choose("location", candidates(degrees, study.train, study.held_out), len(codes))
     dated = np.isfinite(season).all(axis=1)
     train, answered = study.train[dated[study.train]], dated[study.held_out]
     if 2 * len(train) < len(study.train):
         known = f"{len(train)} of {len(study.train)} training rows"
-        reason = f"{known} have a date known to {fits.WIDEST_DAYS} days, expected half of them"
+        reason = f"{known} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
         found.leave_out("location_season", reason)
         return
     both = np.hstack([degrees, season])

@@ -27,11 +27,15 @@ from functools import partial
 
 import numpy as np
 
-from src.core import files, intervals, metrics, run
-from src.species import controls_figure, features, fits, task
-from src.species.fits import Fits
+from src.core.evaluation import intervals, regression_scores
+from src.core.stage import files, run
+from src.species.data import task
+from src.species.data.task import Task
+from src.species.evaluation import classifiers
+from src.species.evaluation.classifiers import Fits
+from src.species.models import features
 from src.species.params import Params
-from src.species.task import Task
+from src.species.report import controls_figure
 
 GRID = {
     "neighbours": "neighbours",
@@ -55,13 +59,13 @@ class Model:
 
     vectors: np.ndarray
     present: np.ndarray
-    candidates: Callable[..., fits.Candidates]
+    candidates: Callable[..., classifiers.Candidates]
     tried: dict[str, Sequence]
 
     def named(self, study: Task, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
         """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
         names, codes = np.unique(_species(study, train), return_inverse=True)
-        prior, only = fits.class_prior(codes, len(names)), {GRID[key]: [value] for key, value in setting.items()}
+        prior, only = classifiers.class_prior(codes, len(names)), {GRID[key]: [value] for key, value in setting.items()}
         ((_, values),) = self.candidates(self.vectors[train], codes, self.vectors[query], prior=prior, **only)
         return names[np.argmax(values, axis=1)]
 
@@ -94,7 +98,7 @@ def main(params, inputs, out, dry_run=False):
             study, model, setting, returned, draws, params.seed, shuffled=name != "location"
         )
     with files.complete_folder(out.out) as folder:
-        result = metrics.rounded(result)
+        result = regression_scores.rounded(result)
         files.write_json(folder / "controls.json", result)
         controls_figure.draw_controls(folder / "controls.png", result["models"])
     for name, scores in result["models"].items():
@@ -116,7 +120,7 @@ def buffer_rows(study: Task) -> np.ndarray:
 def location_model(study: Task, params: Params) -> Model:
     """The baseline `location`: neighbours and forests that know the place alone."""
     degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
-    candidates = partial(fits.places, seed=params.seed, threads=params.threads)
+    candidates = partial(classifiers.places, seed=params.seed, threads=params.threads)
     tried = {"neighbours": params.baselines.neighbours, "leaves": params.baselines.leaves}
     return Model(degrees, np.ones(len(degrees), bool), candidates, tried)
 
@@ -134,14 +138,14 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Pa
     ours, theirs = features.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
-    return Model(vectors, present, fits.logistic, {"inverse_penalties": params.baselines.inverse_penalties})
+    return Model(vectors, present, classifiers.logistic, {"inverse_penalties": params.baselines.inverse_penalties})
 
 
 def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     """The setting with the least balanced log loss on validation of our split."""
     train, answered = _with(model, study.train), model.present[study.held_out]
     codes, query = study.targets(train), study.held_out[answered]
-    prior = fits.class_prior(codes, found.classes)
+    prior = classifiers.class_prior(codes, found.classes)
     candidates = model.candidates(model.vectors[train], codes, model.vectors[query], prior=prior, **model.tried)
     found.choose(name, candidates, len(train), answered)
     return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}

@@ -10,7 +10,7 @@ principal components of the concatenated embeddings, by the same three classifie
 with fewer than both modalities there is nothing to learn: it says so, and what it writes is empty.
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "species.crossmodal",
@@ -27,16 +27,18 @@ from functools import partial
 import numpy as np
 from transformers import EvalPrediction, set_seed
 
-from src.core import checkpoints, files
-from src.core.metrics import rounded
-from src.core.trainable import ParameterGroups
-from src.species import features, fitting, networks, predictions, reconstruction
-from src.species import task as tasks
-from src.species.fits import Fits
-from src.species.networks import HIGHEST_SCALE, CrossModalAutoencoder
+from src.core.evaluation.regression_scores import rounded
+from src.core.stage import files
+from src.core.training import checkpoints
+from src.core.training.parameter_groups import ParameterGroups
+from src.species.data import task as tasks
+from src.species.data.task import Task
+from src.species.evaluation import predictions
+from src.species.evaluation.classifiers import Fits
+from src.species.models import features, networks, reconstruction, training
+from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
+from src.species.models.reconstruction import PAIR
 from src.species.params import Params
-from src.species.reconstruction import PAIR
-from src.species.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -44,30 +46,30 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store and split -> the autoencoder, what it reconstructs and finds, and species from its features."""
     run.set_threads(params.threads)
-    fitting.require_one_process("crossmodal")
+    training.require_one_process("crossmodal")
     task = tasks.read(inputs.store, inputs.split)
     if missing := [name for name in PAIR if name not in task.store.modalities]:
         leave_out(task, missing, out, dry_run)
         return
-    pairs = fitting.learnable(task, PAIR, every=True)
+    pairs = training.learnable(task, PAIR, every=True)
     section, seed = params.crossmodal, params.seed
     set_seed(seed)
-    model = CrossModalAutoencoder(fitting.moments(task, PAIR), section.dim, section.contrastive, section.temperature)
+    model = CrossModalAutoencoder(training.moments(task, PAIR), section.dim, section.contrastive, section.temperature)
     groups = parameter_groups(model, section.lr)
     logger.info("%d training and %d validation pairs; %s", *map(len, pairs), groups.describe())
     if dry_run:
         return
 
     settings = {"crossmodal": section.model_dump()}
-    scratch = {"autoencoder": fitting.scratch(params, "crossmodal", settings, inputs)}
+    scratch = {"autoencoder": training.scratch(params, "crossmodal", settings, inputs)}
     settings["train"] = params.train.model_dump(exclude={"models"})
     for name in ("crossmodal", "pca"):
-        scratch[name] = fitting.scratch(params, f"crossmodal-{name}", settings, inputs)
+        scratch[name] = training.scratch(params, f"crossmodal-{name}", settings, inputs)
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
-        history = fitting.fit(
+        history = training.fit(
             model,
             groups,
-            *(fitting.Rows(pair_reader(task), rows) for rows in pairs),
+            *(training.Rows(pair_reader(task), rows) for rows in pairs),
             section,
             params,
             label=PAIR[1],
@@ -82,10 +84,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         files.write_json(folder / "retrieval.json", rounded(found))
 
         histories = {"autoencoder": history}
-        summaries = {"autoencoder": fitting.summary(history, groups, pairs)}
+        summaries = {"autoencoder": training.summary(history, groups, pairs)}
         summaries["autoencoder"]["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
 
-        labelled = fitting.learnable(task, PAIR)
+        labelled = training.learnable(task, PAIR)
         probes = Fits(task)
         answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
         for name, vectors in spaces(model, task, labelled[0], section.dim, seed).items():
@@ -95,16 +97,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             set_seed(seed)
             ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
             dropout = {"features": params.train.dropout.language}
-            classifier, groups = fitting.build_classifier(ready, dropout, labelled[0], task, params)
-            read = fitting.feature_reader(task, vectors, PAIR)
-            histories[name] = fitting.fit_classifier(
+            classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
+            read = training.feature_reader(task, vectors, PAIR)
+            histories[name] = training.fit_classifier(
                 classifier, groups, read, labelled, task, params, scratch[name], plots / name
             )
-            summaries[name] = fitting.summary(histories[name], groups, labelled)
-            probes.groups[name] = fitting.log_probabilities(classifier, read, task.held_out)
+            summaries[name] = training.summary(histories[name], groups, labelled)
+            probes.groups[name] = training.log_probabilities(classifier, read, task.held_out)
         predictions.write(folder, task, probes.groups)
         files.write_json(folder / "summary.json", rounded(summaries | probes.choices))
-        fitting.write_curves(plots / "curves.png", histories)
+        training.write_curves(plots / "curves.png", histories)
     for name, facts in summaries.items():
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
     for finished in scratch.values():
@@ -133,9 +135,9 @@ def parameter_groups(model: CrossModalAutoencoder, rate: float) -> ParameterGrou
     return ParameterGroups({name: (parameters, rate, 0) for name, parameters in parts.items()})
 
 
-def pair_reader(task: Task) -> fitting.Reader:
+def pair_reader(task: Task) -> training.Reader:
     """Reads the arguments of a `CrossModalAutoencoder`: both modalities and no label."""
-    read = fitting.embedding_reader(task, PAIR)
+    read = training.embedding_reader(task, PAIR)
 
     def both(rows: np.ndarray) -> dict:
         batch = read(rows)

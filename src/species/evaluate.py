@@ -16,20 +16,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core import classification, files, metrics, run
-from src.species import figures, page, predictions, scoring, task
+from src.core.evaluation import classification_scores, regression_scores
+from src.core.stage import files, run
+from src.species.data import task
+from src.species.evaluation import group_scores, predictions
 from src.species.params import Params
-from src.species.results import MAIN, MEANING
+from src.species.report import page, score_figures
+from src.species.report.result_tables import MAIN, MEANING
 
 
 def main(params, inputs, out, dry_run=False):
     """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
     facts, audit = files.read_json(inputs.split / "split.json"), files.read_json(inputs.split / "audit.json")
-    held, found = scoring.Held(study), {}
+    held, found = group_scores.Held(study), {}
     for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
         answers = predictions.read(folder, study)
-        scoring.require_answers(held, answers, str(folder / predictions.NAME))
+        group_scores.require_answers(held, answers, str(folder / predictions.NAME))
         found |= answers
     groups = {name: found[name] for name in MEANING if name in found}
     counts = {kind: int(held.test(kind).sum()) for kind in (*task.KINDS, "all")}
@@ -43,23 +46,23 @@ def main(params, inputs, out, dry_run=False):
         "classes": len(study.classes),
         "records": {name: found["observations"] for name, found in facts["statistics"].items()},
         "audit": audit,
-        **scoring.score_groups(held, groups, settings.calibration_bins),
-        "incomplete": scoring.score_incomplete(held, groups),
-        "paired": scoring.score_pairs(held, groups),
-        "validation": scoring.score_validation(held, groups),
+        **group_scores.score_groups(held, groups, settings.calibration_bins),
+        "incomplete": group_scores.score_incomplete(held, groups),
+        "paired": group_scores.score_pairs(held, groups),
+        "validation": group_scores.score_validation(held, groups),
         "controls": files.read_json(inputs.controls / "controls.json"),
         "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
         "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
     }
     main_groups = {name: groups[name] for name in MAIN if name in groups}
     bins = {
-        name: scoring.score_bins(held, main_groups, values, edges, settings.calibration_bins)
+        name: group_scores.score_bins(held, main_groups, values, edges, settings.calibration_bins)
         for name, values, edges in (
             ("frequency", held.frequency, settings.frequency),
             ("distance", held.distance_km, settings.distance_km),
         )
     }
-    scores, bins = metrics.rounded(scores), metrics.rounded(bins)
+    scores, bins = regression_scores.rounded(scores), regression_scores.rounded(bins)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
@@ -82,7 +85,7 @@ def main(params, inputs, out, dry_run=False):
     print(f"report: {out.out}/index.html")
 
 
-def predicted_table(study: task.Task, held: scoring.Held, groups: dict[str, np.ndarray]) -> pd.DataFrame:
+def predicted_table(study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray]) -> pd.DataFrame:
     """id, role, kind, species of every held-out record, and the species each group names; None without an answer."""
     table = study.observations.iloc[study.held_out][["id", "role", "kind", "species"]].reset_index(drop=True)
     for name, values in groups.items():
@@ -95,7 +98,7 @@ def predicted_table(study: task.Task, held: scoring.Held, groups: dict[str, np.n
 def draw(
     folder: Path,
     study: task.Task,
-    held: scoring.Held,
+    held: group_scores.Held,
     groups: dict[str, np.ndarray],
     scores: dict,
     bins: dict,
@@ -104,18 +107,18 @@ def draw(
 ) -> None:
     """The PNGs of plots/species/evaluate."""
     note = "simulated records; " if scores["simulated"] else ""
-    figures.draw_scores(
+    score_figures.draw_scores(
         folder / "scores.png",
         {MEANING[name]: scores[name] for name in groups},
         f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals",
     )
-    figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
-    figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
+    score_figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
+    score_figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
     rows, best = held.test("all"), next(name for name in MAIN if name in groups)
     named = study.classes[groups[best][rows].argmax(axis=1)]
     common = study.observations["species"].iloc[study.train].value_counts(sort=False).sort_index()
     names = list(common.sort_values(ascending=False, kind="stable").index[: settings.commonest])
-    figures.draw_confusion(
+    score_figures.draw_confusion(
         folder / "confusion.png",
         held.species[rows],
         named,
@@ -123,16 +126,18 @@ def draw(
         f"The {len(names)} commonest species, {MEANING[best]}, all test records",
     )
     shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
-    figures.draw_calibration(
+    score_figures.draw_calibration(
         folder / "calibration.png",
         {
-            name: classification.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
+            name: classification_scores.reliability_table(
+                groups[name][rows], held.truth[rows], settings.calibration_bins
+            )
             for name in shown
         },
         {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown},
     )
     tested = study.observations.iloc[study.held_out[rows]]
-    figures.draw_accuracy_map(
+    score_figures.draw_accuracy_map(
         folder / "accuracy_map.png",
         tested.assign(right=named == held.species[rows])[["lat", "lon", "right", "square"]],
         study.observations.iloc[study.train][["lat", "lon"]],

@@ -4,9 +4,10 @@
         --out data/species/store
 
 `--root` holds observations.csv or .parquet with the columns of GBIF, and below embeddings/ the modalities that
-`data.modalities` names (src/species/sources.py), one row or file an observation. Writes a store
-(src/core/embeddings.py) of float16 arrays, with refused.csv beside them: line, field, found and why of every record
-that was left out. A killed run goes on where it stopped, as long as neither table, params nor a source file changed.
+`data.modalities` names (src/species/data/embedding_files.py), one row or file an observation. Writes a store
+(src/core/data/embedding_store.py) of float16 arrays, with refused.csv beside them: line, field,
+found and why of every record that was left out. A killed run goes on where it stopped, as long as neither table,
+params nor a source file changed.
 """
 
 import csv
@@ -21,16 +22,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core import embeddings, files, npy, run
-from src.core.embeddings import EmbeddingWriter
-from src.core.errors import DataError
-from src.species import dates, ids, observations, sources, tables
-from src.species.observations import Records, some
+from src.core.data import embedding_store, npy
+from src.core.data.embedding_store import EmbeddingWriter
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.species.data import dates, embedding_files, gbif_table, observation_ids, observations
+from src.species.data.embedding_files import SHAPES, Source
+from src.species.data.observations import Records, some
 from src.species.params import Data, Params
-from src.species.sources import SHAPES, Source
 
 LISTED = Path("logs/species.ingest/refused.csv")
-MODULES = (embeddings, files, npy, dates, ids, observations, sources, tables)
+MODULES = (embedding_store, files, npy, dates, observation_ids, observations, embedding_files, gbif_table)
 MAX_DESCRIPTION = 2**20  # bytes
 
 
@@ -45,8 +47,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             print(f"ingest: all refused records are in {LISTED}")
         raise
     observations.warn_if_polar(records)
-    found, ignored = sources.find(inputs.root, params.data.modalities)
-    index, beyond = observations.with_images(records, {ids.parse_id(name) for source in found for name in source.ids})
+    found, ignored = embedding_files.find(inputs.root, params.data.modalities)
+    index, beyond = observations.with_images(
+        records, {observation_ids.parse_id(name) for source in found for name in source.ids}
+    )
     index, shapes = with_rows(index, found)
     describe(records, index, shapes, about, params.data)
     if ignored:
@@ -69,7 +73,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             shutil.rmtree(scratch)  # it never fits again: the source at fault has to change
             raise
         paths = [path for path in (records.path, Path(inputs.root) / "source.json") if path.is_file()]
-        paths += [sources.ids_path(source.paths[0]) for source in found if source.offset >= 0]
+        paths += [embedding_files.ids_path(source.paths[0]) for source in found if source.offset >= 0]
         digests |= {path: files.sha256(path) for path in paths}
         names = {path.relative_to(inputs.root).as_posix(): digest for path, digest in digests.items()}
         writer.finish(index, about | {"sources": dict(sorted(names.items()))})
@@ -123,7 +127,7 @@ def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, mark
         for source in order:
             chunks = {int(path.stem.rpartition("-")[2]): path for path in marks.glob(f"{source.modality}-*.json")}
             folder = source.paths[0].parent
-            for start, names, values, hashed in sources.read(source, chunks):
+            for start, names, values, hashed in embedding_files.read(source, chunks):
                 if values is not None:
                     write_chunk(source, names, values, row_of, index, writer, given)
                     writer.flush()
@@ -152,17 +156,17 @@ def write_chunk(
         row_of: observation id -> row of the index.
         given: ids whose vision_pooled is given, and must be the mean of the tokens.
     """
-    stored = sources.check_values(source, names, values)
+    stored = embedding_files.check_values(source, names, values)
     at = np.array([row_of.get(name, -1) for name in names])
     rows = index[f"{source.modality}_row"].to_numpy()[at]
     writer.array(source.modality)[rows[at >= 0]] = stored[at >= 0]
     if source.modality != "vision":
         return
-    pooled = sources.mean_tokens(values)
+    pooled = embedding_files.mean_tokens(values)
     target = writer.array("vision_pooled")
     for name, row, mean in zip(names, at, pooled, strict=True):
         if row >= 0 and name in given:
-            sources.require_agreement(name, target[row], mean)
+            embedding_files.require_agreement(name, target[row], mean)
         elif row >= 0:
             target[row] = mean
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.params import Above, Count, Positive, Rate, Section, Share, Text, Weight
+from src.core.stage.params import Above, Count, Positive, Rate, Section, Share, Text, Weight
 
 Modality = Literal["language", "vision_pooled", "vision"]
 

@@ -34,10 +34,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from src.core import files, run
-from src.core.figures import STYLE
-from src.species import fields
-from src.species.ids import make_id
+from src.core.report.figures import STYLE
+from src.core.stage import files, run
+from src.species.data import random_fields
+from src.species.data.observation_ids import make_id
 from src.species.params import Params, Simulate, Strengths
 
 WIDTHS = {"language": 7168, "vision_pooled": 1408}
@@ -72,9 +72,9 @@ CHUNK = 512  # rows projected at a time
 class World:
     """What a place is like: fields of habitat, of backgrounds and of every species' affinity."""
 
-    habitat: fields.Field
-    place: fields.Field
-    affinity: fields.Field
+    habitat: random_fields.Field
+    place: random_fields.Field
+    affinity: random_fields.Field
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -104,19 +104,19 @@ def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
     """
     generator = np.random.default_rng([settings.seed, 0])
     world = World(
-        fields.draw_field(generator, HABITATS, [HABITAT_KM]),
-        fields.draw_field(generator, CHANNELS, PLACE_KM),
-        fields.draw_field(generator, settings.species, PLACE_KM),
+        random_fields.draw_field(generator, HABITATS, [HABITAT_KM]),
+        random_fields.draw_field(generator, CHANNELS, PLACE_KM),
+        random_fields.draw_field(generator, settings.species, PLACE_KM),
     )
     seconds = round(SECOND_IMAGES * settings.observations)
     count = settings.observations - seconds
-    km, site = fields.draw_places(generator, count, settings.sites)
+    km, site = random_fields.draw_places(generator, count, settings.sites)
     day = draw_days(generator, site)
     code = draw_species(generator, world, km, day, settings.species)
     uncertainty = np.clip(generator.lognormal(np.log(30), 1.5, count), 5, 5000).round()
     # 95 % of a round normal scatter lies within 2.45 standard deviations
     moved = km + generator.standard_normal((count, 2)) * uncertainty[:, None] / 1000 / 2.45
-    lat, lon = fields.to_degrees(fields.keep_on_land(moved, km))
+    lat, lon = random_fields.to_degrees(random_fields.keep_on_land(moved, km))
     records = pd.DataFrame({
         "gbifID": FIRST_RECORD + np.arange(count),
         "imageIndex": 1,
@@ -277,9 +277,9 @@ def describe(settings: Simulate) -> dict:
 def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
     """map.png: the records by year, beside the first habitat field."""
     lon, lat = np.meshgrid(np.linspace(-82.9, -80.4, 250), np.linspace(27.5, 29.5, 220))
-    km = fields.to_km(lat.ravel(), lon.ravel())
-    habitat = np.where(fields.on_land(km), world.habitat.at(km)[:, 0], np.nan).reshape(lat.shape)
-    coast = np.array([*fields.COAST, fields.COAST[0]])
+    km = random_fields.to_km(lat.ravel(), lon.ravel())
+    habitat = np.where(random_fields.on_land(km), world.habitat.at(km)[:, 0], np.nan).reshape(lat.shape)
+    coast = np.array([*random_fields.COAST, random_fields.COAST[0]])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -292,7 +292,9 @@ def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
         right.set_title(f"one of {HABITATS} habitat fields, correlation length {HABITAT_KM} km", fontsize=11)
         for axes in (left, right):
             axes.plot(*coast.T, color="0.4", linewidth=0.8)
-            axes.set(xlabel="longitude (°)", ylabel="latitude (°)", aspect=1 / np.cos(np.radians(fields.MIDDLE[0])))
+            axes.set(
+                xlabel="longitude (°)", ylabel="latitude (°)", aspect=1 / np.cos(np.radians(random_fields.MIDDLE[0]))
+            )
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 

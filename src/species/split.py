@@ -15,15 +15,17 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from src.core import point_audit, run
-from src.core.embedding_statistics import fit_statistics
-from src.core.embeddings import EmbeddingStore
-from src.core.files import complete_folder, write_json
-from src.core.squares import outline
-from src.species import roles, split_map
+from src.core.data.embedding_statistics import fit_statistics
+from src.core.data.embedding_store import EmbeddingStore
+from src.core.splits import point_audit
+from src.core.splits.squares import outline
+from src.core.stage import run
+from src.core.stage.files import complete_folder, write_json
+from src.species.data import roles
+from src.species.data.roles import Roles
+from src.species.data.task import KINDS
 from src.species.params import Params
-from src.species.roles import Roles
-from src.species.task import KINDS
+from src.species.report import split_map
 
 
 def main(params, inputs, out, dry_run=False):

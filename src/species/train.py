@@ -7,7 +7,7 @@ Writes a folder for every model (model.safetensors, config.json), predictions.sa
 all that is held out), summary.json and curves. `train.models: []` trains none, where there are no embeddings.
 """
 
-from src.core import run
+from src.core.stage import run
 
 CLI = {
     "name": "species.train",
@@ -22,9 +22,11 @@ import logging
 
 from transformers import set_seed
 
-from src.core import checkpoints, files
-from src.species import fitting, networks, predictions
-from src.species import task as tasks
+from src.core.stage import files
+from src.core.training import checkpoints
+from src.species.data import task as tasks
+from src.species.evaluation import predictions
+from src.species.models import networks, training
 from src.species.params import Params
 
 logger = logging.getLogger(__name__)
@@ -34,18 +36,20 @@ INPUTS = {"language": ("language",), "vision": ("vision_pooled",), "both": ("lan
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store and split -> trained classifiers and their answers for validation and test."""
     run.set_threads(params.threads)
-    fitting.require_one_process("train")
+    training.require_one_process("train")
     task = tasks.read(inputs.store, inputs.split)
     chosen, dropout = params.train.models, params.train.dropout
     for name in chosen:
-        fitting.require_modalities(task, INPUTS[name], f"train.models: {name}")
-    rows = {name: fitting.learnable(task, INPUTS[name]) for name in chosen}
+        training.require_modalities(task, INPUTS[name], f"train.models: {name}")
+    rows = {name: training.learnable(task, INPUTS[name]) for name in chosen}
 
     def build(name: str):
         set_seed(params.seed)  # a model does not depend on those that came before it
         shares = {"language": dropout.language, "vision_pooled": dropout.vision}
         used = {modality: shares[modality] for modality in INPUTS[name]}
-        model, groups = fitting.build_classifier(fitting.moments(task, INPUTS[name]), used, rows[name][0], task, params)
+        model, groups = training.build_classifier(
+            training.moments(task, INPUTS[name]), used, rows[name][0], task, params
+        )
         logger.info(
             "%s: %d training and %d validation rows of %d species, %d held out; %s",
             name, *map(len, rows[name]), len(task.classes), len(task.held_out), groups.describe(),
@@ -59,22 +63,22 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
     # One model's training does not depend on which others are asked for.
     settings = params.train.model_dump(exclude={"models"})
-    scratch = {name: fitting.scratch(params, f"train-{name}", settings, inputs) for name in chosen}
+    scratch = {name: training.scratch(params, f"train-{name}", settings, inputs) for name in chosen}
     histories, summaries, answers = {}, {}, {}
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
         for name in chosen:
             model, groups = build(name)
-            read = fitting.embedding_reader(task, INPUTS[name])
-            histories[name] = fitting.fit_classifier(
+            read = training.embedding_reader(task, INPUTS[name])
+            histories[name] = training.fit_classifier(
                 model, groups, read, rows[name], task, params, scratch[name], plots / name
             )
-            summaries[name] = fitting.summary(histories[name], groups, rows[name])
-            answers[name] = fitting.log_probabilities(model, read, task.held_out)
+            summaries[name] = training.summary(histories[name], groups, rows[name])
+            answers[name] = training.log_probabilities(model, read, task.held_out)
             networks.save(model, folder / name)
         predictions.write(folder, task, answers)
         files.write_json(folder / "summary.json", summaries)
         if histories:
-            fitting.write_curves(plots / "curves.png", histories)
+            training.write_curves(plots / "curves.png", histories)
     for name, facts in summaries.items():
         checkpoints.remove(scratch[name])
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])

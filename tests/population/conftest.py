@@ -15,13 +15,14 @@ import torch
 from ruamel.yaml import YAML
 from transformers import AutoModelForImageTextToText
 
-from src.core.params import validate
-from src.core.sensors import NODATA
-from src.core.store import Store
-from src.population import dpo, pca, preprocess, pretrain, prompts, sft, split
-from src.population import inputs as stage_inputs
+from src.core.data.quantisation import NODATA
+from src.core.data.tile_store import Store
+from src.core.stage.params import validate
+from src.population import dpo, pca, preprocess, pretrain, sft, split
+from src.population.data import stage_inputs as stage_inputs
+from src.population.models import prompts
+from src.population.models.starting_model import starting_model
 from src.population.params import Params
-from src.population.starting import starting_model
 from tests import qwen_folders
 from tests.tiles import write_geotiff
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.population import tasks
+from src.population.data import prediction_tasks
 
 GDP = {"data.covariates": ["gdp"], "data.covariate_lag": 0}  # params of `with_gdp`
 
@@ -15,8 +15,8 @@ GDP = {"data.covariates": ["gdp"], "data.covariate_lag": 0}  # params of `with_g
 def with_columns(study: Namespace, folder: Path, **columns) -> Namespace:
     """`study` with a split below `folder` whose samples have these columns, by sample number."""
     split = shutil.copytree(study.split, folder / "split")
-    samples = pd.read_parquet(split / tasks.SAMPLES).sort_values("sample", ignore_index=True)
-    samples.assign(**columns).to_parquet(split / tasks.SAMPLES, index=False)
+    samples = pd.read_parquet(split / prediction_tasks.SAMPLES).sort_values("sample", ignore_index=True)
+    samples.assign(**columns).to_parquet(split / prediction_tasks.SAMPLES, index=False)
     return Namespace(**vars(study) | {"split": split})
 
 
@@ -27,4 +27,4 @@ def gdp(count: int) -> np.ndarray:
 
 def with_gdp(study: Namespace, folder: Path) -> Namespace:
     """`with_columns` of one column gdp."""
-    return with_columns(study, folder, gdp=gdp(len(pd.read_parquet(study.split / tasks.SAMPLES))))
+    return with_columns(study, folder, gdp=gdp(len(pd.read_parquet(study.split / prediction_tasks.SAMPLES))))

@@ -8,11 +8,12 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 
-from src.core.baselines import band_means
-from src.core.errors import DataError
-from src.core.normalize import band_statistics
-from src.core.store import Store
-from src.population import baselines, fits
+from src.core.baselines.regression import band_means
+from src.core.data.band_statistics import band_statistics
+from src.core.data.tile_store import Store
+from src.core.stage.errors import DataError
+from src.population import baselines
+from src.population.evaluation import fitted_baselines
 from tests.population.conftest import contents, small_params
 from tests.tiles import write_store
 
@@ -249,7 +250,7 @@ def test_a_constant_column_of_training_says_nothing_elsewhere():
 
 def test_rounded_settings_are_tried_once():
     settings = [{"leaf": value, "share": 0.5} for value in (1.2, 1.4, 2.6)]
-    assert fits.whole(settings, "leaf") == [{"leaf": 1, "share": 0.5}, {"leaf": 3, "share": 0.5}]
+    assert fitted_baselines.whole(settings, "leaf") == [{"leaf": 1, "share": 0.5}, {"leaf": 3, "share": 0.5}]
 
 
 def test_dry_run_writes_nothing(inputs, tmp_path, capsys):

@@ -12,12 +12,13 @@ import safetensors.torch
 import torch
 from trl import DPOTrainer
 
-from src.core import chat
-from src.core.errors import DataError
-from src.population import dpo, prompts
-from src.population.inference import Reader
-from src.population.model import load
-from src.population.pairs import answer_log_probs
+from src.core.models import chat
+from src.core.stage.errors import DataError
+from src.population import dpo
+from src.population.data.preference_pairs import answer_log_probs
+from src.population.models import prompts
+from src.population.models.inference import Reader
+from src.population.models.model_folder import load
 from tests.population.conftest import (
     contents,
     moved_groups,

@@ -7,15 +7,18 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save
 
-from src.core import files, metrics
-from src.core.errors import DataError
-from src.core.figures import Curve
-from src.core.normalize import band_statistics
-from src.population import baselines, evaluate, final, page, pca, scoring
+from src.core.data.band_statistics import band_statistics
+from src.core.evaluation import regression_scores
+from src.core.report.figures import Curve
+from src.core.stage import files
+from src.core.stage.errors import DataError
+from src.population import baselines, evaluate, pca
+from src.population.evaluation import final_test, group_scores
+from src.population.report import page
 from tests.tiles import write_store
 
 TILES, BLOCKS = 96, 24
-GROUPS = [*scoring.NETWORK, *scoring.WORDS]
+GROUPS = [*group_scores.NETWORK, *group_scores.WORDS]
 
 
 def role_of(block: int) -> str:
@@ -81,7 +84,7 @@ def make_run(tmp_path, make_params, monkeypatch):
         "label_mean": float(train.mean()),
         "label_sd": float(train.std()),
     }
-    audit = dict.fromkeys(scoring.AUDIT, 0) | {"nearest_train_test_km": 123.4}
+    audit = dict.fromkeys(group_scores.AUDIT, 0) | {"nearest_train_test_km": 123.4}
     audit.pop("pca_difference")
     matching = {
         "tiles": TILES,
@@ -126,20 +129,22 @@ def make_run(tmp_path, make_params, monkeypatch):
 
     def control_predictions(folder, store, samples, settings, seed):
         noise = np.random.default_rng(seed).normal(9, 2, (len(samples), 6))
-        return pd.DataFrame(noise, columns=[f"{part}_{name}" for name in scoring.CONTROLS for part in ("head", "text")])
+        return pd.DataFrame(
+            noise, columns=[f"{part}_{name}" for name in group_scores.CONTROLS for part in ("head", "text")]
+        )
 
-    fake = ModuleType("src.population.inference")
+    fake = ModuleType("src.population.models.inference")
     fake.group_predictions = group_predictions
-    controls = ModuleType("src.population.controls")
+    controls = ModuleType("src.population.evaluation.controls")
     controls.control_predictions = control_predictions
-    monkeypatch.setitem(sys.modules, "src.population.inference", fake)
-    monkeypatch.setitem(sys.modules, "src.population.controls", controls)
+    monkeypatch.setitem(sys.modules, "src.population.models.inference", fake)
+    monkeypatch.setitem(sys.modules, "src.population.evaluation.controls", controls)
     monkeypatch.setattr(evaluate.run, "set_threads", lambda count: None)
 
     def call(name="run", dry_run=False, changes=None, final=False):
         folder = tmp_path / name
         out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        inputs.final = final
+        inputs.final = final_test
         evaluate.main(make_params(changes), inputs, out, dry_run)
         return out
 
@@ -188,7 +193,7 @@ def test_a_level_beyond_the_places_is_refused_with_the_number_needed(run):
 
 def test_final_scores_the_locked_places_and_no_other(run, monkeypatch):
     opened = {"date": "2026-01-02", "commit": "0" * 40, "attempts": 5, "provinces": ["a"]}
-    monkeypatch.setattr(final, "opening", lambda path, facts: opened)
+    monkeypatch.setattr(final_test, "opening", lambda path, facts: opened)
     out = run("last", final=True)
     found = json.loads(out.metrics.read_text())
     assert (found["kind"], found["final"], found["head"]["n"]) == ("final", opened, 4)
@@ -212,7 +217,7 @@ def test_null_and_crossed_ridge_belong_to_the_scored_rows(run):
     samples = pd.read_parquet(run.folder / "split" / "samples.parquet")
     test = samples[samples.role == "test"].set_index("sample")
     null = pd.read_parquet(run.folder / "baselines" / "null.parquet").set_index("sample").loc[test.index]
-    scores = [metrics.scores(test.growth_rate.to_numpy(), null[draw].to_numpy())["r2"] for draw in null]
+    scores = [regression_scores.scores(test.growth_rate.to_numpy(), null[draw].to_numpy())["r2"] for draw in null]
     assert found["null"]["ridge"]["r2_null_mean"] == pytest.approx(np.mean(scores), abs=1e-6)
     # Ridge fits: its intervals, joined to the right rows, hold the labels, and are far narrower than the labels' range.
     part = found["prediction_intervals"]["groups"]["ridge"]
@@ -255,7 +260,9 @@ def test_predictions_alone_give_the_scores_again(run):
     assert test.text.isna().sum() == round((1 - found["text"]["parse_rate"]) * 48)
     mean = run.y[(run.split.role == "train").to_numpy()].mean()
     for group in ("head", "text", "ridge", "mean"):
-        again = metrics.rounded(metrics.scores(test.y.to_numpy(), test[group].fillna(mean).to_numpy()))
+        again = regression_scores.rounded(
+            regression_scores.scores(test.y.to_numpy(), test[group].fillna(mean).to_numpy())
+        )
         assert again == {key: found[group][key] for key in again}
 
 

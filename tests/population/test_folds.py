@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score
 
-from src.core.errors import DataError, ParamsError
+from src.core.stage.errors import DataError, ParamsError
 from src.population import folds
 
 PLACES, FOLDS = 60, 3

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from src.core.errors import DataError
+from src.core.stage.errors import DataError
 from src.population import model_null
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.core.errors import DataError, ParamsError
+from src.core.stage.errors import DataError, ParamsError
 from src.population import baselines, preprocess, split
 from tests.population.conftest import small_params, write_study
 from tests.tiles import random_pixels, write_geotiff

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from src.core import normalize
-from src.core.errors import DataError, StorageError
-from src.core.pca import project
+from src.core.data import band_statistics
+from src.core.data.pca import project
+from src.core.stage.errors import DataError, StorageError
 from src.population import pca, split
 from tests import tiles
 
@@ -39,14 +39,14 @@ def test_components_are_z_scored_over_the_training_pixels(make_params, inputs, t
         "bias": (np.float32, (3,)),
     }
     roles = pd.read_parquet(inputs.split / "split.parquet")["role"]
-    mean, sd = normalize.read_statistics(inputs.split / "statistics.safetensors")
+    mean, sd = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
     pixels = {}
     for role in ("train", "test"):
         pixels[role] = []
         for row in np.flatnonzero(roles == role):
             valid = inputs.store.valid([row])[0]
             view = inputs.store.view(row)
-            values = normalize.standardise(view, valid, inputs.store.quantisation, mean, sd)
+            values = band_statistics.standardise(view, valid, inputs.store.quantisation, mean, sd)
             pixels[role].append(project(values, valid, arrays["weight"], arrays["bias"])[:, valid])
         pixels[role] = np.concatenate(pixels[role], axis=1)
     np.testing.assert_allclose(pixels["train"].mean(axis=1), 0, atol=1e-4)
@@ -65,7 +65,7 @@ def test_slabs_of_a_large_tile_add_up_and_bytes_repeat(make_params, inputs, tmp_
         pca.main(make_params(), inputs, Namespace(out=tmp_path / name))
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
     assert files[0] == files[1]
-    monkeypatch.setattr(normalize, "SLAB_PIXELS", 50)
+    monkeypatch.setattr(band_statistics, "SLAB_PIXELS", 50)
     pca.main(make_params(), inputs, Namespace(out=tmp_path / "slabs"))
     one, slabs = (load_file(tmp_path / name / "pca.safetensors") for name in ("one", "slabs"))
     np.testing.assert_allclose(one["weight"], slabs["weight"], atol=1e-3)

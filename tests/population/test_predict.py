@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.core import files
-from src.core.errors import BandwiseError, DataError, ParamsError
+from src.core.stage import files
+from src.core.stage.errors import BandwiseError, DataError, ParamsError
 from src.population import predict
-from src.population.inference import Reader
-from src.population.model import load
+from src.population.models.inference import Reader
+from src.population.models.model_folder import load
 from tests.population.conftest import ROOT, run_sft
 from tests.population.covaried import GDP, gdp, with_gdp
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder

@@ -9,8 +9,9 @@ from argparse import Namespace
 import pandas as pd
 import pytest
 
-from src.population import prefs, prompts
-from src.population.nulls import permuted
+from src.population import prefs
+from src.population.data.permuted_labels import permuted
+from src.population.models import prompts
 from tests.population.conftest import contents, small_params
 
 

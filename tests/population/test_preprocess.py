@@ -10,10 +10,10 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from src.core import files
-from src.core.errors import DataError, StorageError
-from src.core.sensors import NODATA, Quantisation
-from src.core.store import Store
+from src.core.data.quantisation import NODATA, Quantisation
+from src.core.data.tile_store import Store
+from src.core.stage import files
+from src.core.stage.errors import DataError, StorageError
 from src.population import preprocess
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
 

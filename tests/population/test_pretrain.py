@@ -9,16 +9,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from src.core.errors import DataError
-from src.population import inputs, prompts
-from src.population.starting import starting_model
+from src.core.stage.errors import DataError
+from src.population.data import stage_inputs
+from src.population.models import prompts
+from src.population.models.starting_model import starting_model
 from tests.population.conftest import contents, pretrain_rates, run_pretrain, small_params, weights_of
 
 
 @pytest.fixture
 def starting_weights(study, store, split_of):
     """`starting_weights(seed)` -> what pretraining starts from."""
-    pca = inputs.read_pca(study.pca)
+    pca = stage_inputs.read_pca(study.pca)
     return lambda seed=0: starting_model(small_params().model, store, split_of, pca, seed)[0].state_dict()
 
 

@@ -12,13 +12,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from src.core import backbone
-from src.core.patches import pixel_values
-from src.core.store import Store
+from src.core.data.tile_store import Store
+from src.core.models import qwen_vl
+from src.core.models.patches import pixel_values
 from src.population import dpo, sft
-from src.population import inputs as stage_inputs
-from src.population.inference import Reader
-from src.population.model import load
+from src.population.data import stage_inputs as stage_inputs
+from src.population.models.inference import Reader
+from src.population.models.model_folder import load
 from tests import qwen_folders
 from tests.population.conftest import (
     BANDS,
@@ -51,13 +51,13 @@ def seen(folder: Path, wide: Namespace, changes: dict) -> torch.Tensor:
     split, pca = stage_inputs.read_split(wide.split, store), stage_inputs.read_pca(wide.pca)
     params = small_params(changes)
     channels = 3 if params.model.input == "pca3" else BANDS
-    vlm = backbone.load(folder, channels=channels).eval()
+    vlm = qwen_vl.load(folder, channels=channels).eval()
     config = vlm.config.vision_config
     front = stage_inputs.front_end(store, stage_inputs.read_mean(folder), split, pca, params.model, config)
     images = front(torch.from_numpy(store.read([0, 5, 7])), torch.from_numpy(store.valid([0, 5, 7])))
     pixels, grid = pixel_values(images, config)
     with torch.no_grad():
-        return backbone.vision_encoder(vlm)(pixels, grid_thw=grid).pooler_output
+        return qwen_vl.vision_encoder(vlm)(pixels, grid_thw=grid).pooler_output
 
 
 @pytest.mark.parametrize("family", qwen_folders.FAMILIES)
@@ -108,7 +108,7 @@ def assert_adapter_is_the_merged_model(base: Path, folder: Path) -> None:
     assert config["base_model_name_or_path"] == str(base)
     merged = AutoModelForImageTextToText.from_pretrained(folder).eval()
     adapted = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), folder / "adapter").eval()
-    batch = qwen_folders.make_batch(backbone.quicken(merged), [56 if merged.config.model_type != "qwen3_vl" else 64])
+    batch = qwen_folders.make_batch(qwen_vl.quicken(merged), [56 if merged.config.model_type != "qwen3_vl" else 64])
     with torch.no_grad():
         torch.testing.assert_close(adapted(**batch).logits, merged(**batch).logits, rtol=1e-4, atol=1e-4)
         untouched = AutoModelForImageTextToText.from_pretrained(base).eval()

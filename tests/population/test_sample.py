@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from data.sample import build
-from src.population import labels
+from src.population.data import labels
 
 SAMPLE = build.HERE
 needs_source = pytest.mark.skipif(not build.SOURCE.exists(), reason="../shared/data/us_counties is absent")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.core import metrics
-from src.core.errors import DataError
+from src.core.evaluation import regression_scores
+from src.core.stage.errors import DataError
 from src.population import score
 
 
@@ -70,7 +70,7 @@ def test_the_file_is_scored_as_the_metrics_score_it(tmp_path, capsys):
     table = panel()
     result = score.main(write(table, tmp_path), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "score.json").read_text()) == result
-    expected = metrics.scores(table.y.to_numpy(), table.prediction.to_numpy())
+    expected = regression_scores.scores(table.y.to_numpy(), table.prediction.to_numpy())
     assert result["prediction"]["r2"] == pytest.approx(expected["r2"], abs=1e-6)
     assert result["baselines"]["mean_of_others"]["r2_oos"] == 0
     # Half of the place effect is worth something between places, the year effect all of it within a place.

@@ -12,13 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from src.core.errors import BandwiseError, DataError, ParamsError
-from src.population import prompts, sft
-from src.population.heads import GrowthModel
-from src.population.inference import Reader
-from src.population.inputs import read_split
-from src.population.model import load
-from src.population.nulls import permuted
+from src.core.stage.errors import BandwiseError, DataError, ParamsError
+from src.population import sft
+from src.population.data.permuted_labels import permuted
+from src.population.data.stage_inputs import read_split
+from src.population.models import prompts
+from src.population.models.growth_model import GrowthModel
+from src.population.models.inference import Reader
+from src.population.models.model_folder import load
 from tests.population.conftest import (
     contents,
     group_of,

@@ -6,9 +6,10 @@ import signal
 import pytest
 import torch
 
-from src.core.errors import Interrupted
-from src.core.feature_cache import FeatureCache
-from src.population import samples, sft
+from src.core.models.feature_cache import FeatureCache
+from src.core.stage.errors import Interrupted
+from src.population import sft
+from src.population.data import samples
 from tests.population.conftest import contents, moved_groups, run_sft, weights_of
 
 # Two frozen epochs, then one in which the encoder trains; 4 steps an epoch, a checkpoint every 3.

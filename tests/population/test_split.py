@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from src.core import normalize
-from src.core.errors import DataError, ParamsError
-from src.core.sensors import Quantisation
+from src.core.data import band_statistics
+from src.core.data.quantisation import Quantisation
+from src.core.stage.errors import DataError, ParamsError
 from src.population import split
 from tests import tiles
 
@@ -52,7 +52,7 @@ def test_what_is_written_is_that_of_the_training_tiles(make_params, store, tmp_p
     labels = store.samples.loc[store.samples["tile"].isin(train), "growth_rate"]
     assert summary["label_mean"] == pytest.approx(labels.mean())
     assert summary["label_sd"] == pytest.approx(labels.std(ddof=0))
-    mean, sd = normalize.band_statistics(store, train)
+    mean, sd = band_statistics.band_statistics(store, train)
     written = load_file(out / "statistics.safetensors")
     np.testing.assert_array_equal(written["mean"], mean.astype(np.float32))
     np.testing.assert_array_equal(written["sd"], sd.astype(np.float32))

@@ -18,9 +18,10 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from ruamel.yaml import YAML
 
-from src.core import checkpoints, processes, sharding
-from src.core.errors import Interrupted, ParamsError
-from src.population import pairs, samples, views
+from src.core.stage import distributed
+from src.core.stage.errors import Interrupted, ParamsError
+from src.core.training import checkpoints, sharding
+from src.population.data import masked_views, preference_pairs, samples
 from tests.population.conftest import (
     prepare,
     run_dpo,
@@ -65,15 +66,15 @@ def run_stage(ready, stage: str, folder: Path, changes: dict) -> None:
 def run_until_signal(ready, stage: str, folder: Path, changes: dict, count: int) -> None:
     """SIGTERM reaches the last of `count` processes alone, when it reads a batch of the second epoch."""
     owner, method = {
-        "pretrain": (views.TileViews, "__getitems__"),
+        "pretrain": (masked_views.TileViews, "__getitems__"),
         "sft": (samples.GrowthSamples, "__getitems__"),
-        "dpo": (pairs.PairCollator, "__call__"),
+        "dpo": (preference_pairs.PairCollator, "__call__"),
     }[stage]
     original, size, seen = getattr(owner, method), 18 // count, [0]
 
     def counted(self, asked):
         seen[0] += len(asked) == size
-        if seen[0] == 2 and processes.rank() == count - 1:
+        if seen[0] == 2 and distributed.rank() == count - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, asked)
 
@@ -86,7 +87,7 @@ def run_resumed(ready, stage: str, folder: Path, changes: dict) -> None:
     found, latest = [], checkpoints.latest
     checkpoints.latest = lambda path: found.append(latest(path)) or found[-1]
     run_stage(ready, stage, folder, changes)
-    assert found[0] is not None if processes.is_main() else not found
+    assert found[0] is not None if distributed.is_main() else not found
 
 
 def losses(folder: Path, stage: str) -> dict[str, list[float]]:

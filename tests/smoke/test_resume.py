@@ -18,8 +18,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from src.core.errors import Interrupted
-from src.population import pairs, samples, views
+from src.core.stage.errors import Interrupted
+from src.population.data import masked_views, preference_pairs, samples
 from tests.population.conftest import (
     contents,
     prepare,
@@ -84,9 +84,9 @@ def stop(ready, tmp_path, monkeypatch):
 
     def stop(stage, step, action, expected):
         owner, method = {
-            "pretrain": (views.TileViews, "__getitems__"),
+            "pretrain": (masked_views.TileViews, "__getitems__"),
             "sft": (samples.GrowthSamples, "__getitems__"),
-            "dpo": (pairs.PairCollator, "__call__"),
+            "dpo": (preference_pairs.PairCollator, "__call__"),
         }[stage]
         original, trained_on = getattr(owner, method), [0]
 

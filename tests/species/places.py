@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from src.core.embeddings import EmbeddingStore, EmbeddingWriter
-from src.core.params import validate
+from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
+from src.core.stage.params import validate
 from src.species.params import Params
 
 PARAMS = Path(__file__).parents[2] / "pipelines/species/params.yaml"

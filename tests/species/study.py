@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from src.core import files
-from src.core.embeddings import EmbeddingWriter
+from src.core.data.embedding_store import EmbeddingWriter
+from src.core.stage import files
 
 SHAPES = {"language": (7168,), "vision_pooled": (1408,)}
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.core.embeddings import EmbeddingWriter
-from src.species import baselines, controls, roles, split, task
-from src.species.fits import Fits
+from src.core.data.embedding_store import EmbeddingWriter
+from src.species import baselines, controls, split
+from src.species.data import roles, task
+from src.species.evaluation.classifiers import Fits
 from tests.species import places
 
 PARAMS = {

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from src.core.errors import DataError, Interrupted
-from src.species import crossmodal, features, networks, predictions, reconstruction
-from src.species import task as tasks
+from src.core.stage.errors import DataError, Interrupted
+from src.species import crossmodal
+from src.species.data import task as tasks
+from src.species.evaluation import predictions
+from src.species.models import features, networks, reconstruction
 from tests.species import test_train
 from tests.species.test_train import Crash, contents, crash, kill_once, small_params, terminate, write_study
 

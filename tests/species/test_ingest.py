@@ -16,18 +16,19 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
-from src.core import files
-from src.core.embeddings import EmbeddingStore, EmbeddingWriter
-from src.core.errors import DataError, StorageError
-from src.core.params import validate
-from src.species import ingest, sources
+from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
+from src.core.stage import files
+from src.core.stage.errors import DataError, StorageError
+from src.core.stage.params import validate
+from src.species import ingest
+from src.species.data import embedding_files
 from src.species.params import Params
 
 ROOT = Path(__file__).parents[2]
 ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
 COMMITTED = ROOT / "pipelines/species/params.yaml"
 RECORDS = 12
-LANGUAGE, POOLED, TOKENS = (sources.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
+LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
 
 
 def make_params(folder: Path, **data) -> Params:
@@ -96,7 +97,7 @@ def test_every_observation_has_its_own_embeddings(data, capsys):
     assert store.index["id"].tolist() == ids and list(store.modalities) == ["language", "vision_pooled"]
     rows = np.arange(len(store))
     for modality, made in data.made.items():
-        expected = [made.get(name, np.zeros(sources.SHAPES[modality])).astype(np.float16) for name in ids]
+        expected = [made.get(name, np.zeros(embedding_files.SHAPES[modality])).astype(np.float16) for name in ids]
         np.testing.assert_array_equal(store.read(modality, rows), np.stack(expected))
         assert store.present(modality).tolist() == [name in made for name in ids]
     assert store.index["taxon_key"].tolist() == [int(name.split("_")[0]) % 3 for name in ids]
@@ -121,7 +122,7 @@ def test_refused_records_take_their_embeddings_with_them(data, capsys):
     ids = [f"{n}_0" for n in range(1, RECORDS + 1) if n not in (5, 8)]
     assert store.index["id"].tolist() == ids
     for modality, made in data.made.items():
-        expected = [made.get(name, np.zeros(sources.SHAPES[modality])).astype(np.float16) for name in ids]
+        expected = [made.get(name, np.zeros(embedding_files.SHAPES[modality])).astype(np.float16) for name in ids]
         np.testing.assert_array_equal(store.read(modality, np.arange(len(ids))), np.stack(expected))
     assert pd.read_csv(store.folder / "refused.csv")["line"].tolist() == [6, 9]
     assert "3 observations with embeddings belong to records that were left out" in capsys.readouterr().out
@@ -162,7 +163,7 @@ def test_nan_stops_and_leaves_the_old_store(data):
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(data, monkeypatch):
-    monkeypatch.setattr(sources, "CHUNK_BYTES", 3 * 4 * LANGUAGE[0])
+    monkeypatch.setattr(embedding_files, "CHUNK_BYTES", 3 * 4 * LANGUAGE[0])
     whole = contents(run(data, out="whole").folder)
     flushed = []
     flush = EmbeddingWriter.flush
@@ -192,7 +193,7 @@ def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypat
     facts = params.checkpoint_root, params.data, data.root, data.root / "observations.csv"
 
     def folder():
-        return ingest.scratch_folder(*facts, sources.find(data.root, params.data.modalities)[0])
+        return ingest.scratch_folder(*facts, embedding_files.find(data.root, params.data.modalities)[0])
 
     first = folder()
     assert folder() == first
@@ -222,7 +223,7 @@ def write_tokens(root: Path, ids: list[str], pooled: bool) -> np.ndarray:
         np.save(root / "embeddings" / "vision" / f"{name}.npy", row)
     if pooled:
         (root / "embeddings" / "vision_pooled").mkdir()
-        for name, row in zip(ids, sources.mean_tokens(tokens), strict=True):
+        for name, row in zip(ids, embedding_files.mean_tokens(tokens), strict=True):
             np.save(root / "embeddings" / "vision_pooled" / f"{name}.npy", row)
     return tokens
 
@@ -244,7 +245,7 @@ def test_tokens_are_stored_once_and_pooled_where_nothing_pooled_is_given(data):
     )
 
     (data.root / "embeddings" / "vision_pooled").mkdir()
-    np.save(data.root / "embeddings" / "vision_pooled" / "9_0.npy", sources.mean_tokens(tokens)[0])
+    np.save(data.root / "embeddings" / "vision_pooled" / "9_0.npy", embedding_files.mean_tokens(tokens)[0])
     with pytest.raises(DataError, match="vision_pooled of 9_0: found a vector that differs"):
         run(data, modalities=["vision", "vision_pooled"])
 

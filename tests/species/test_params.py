@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.core.errors import ParamsError
+from src.core.stage.errors import ParamsError
 from tests.conftest import species_params
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.core.errors import ParamsError
-from src.species import fields, simulate
-from src.species.ids import parse_id
+from src.core.stage.errors import ParamsError
+from src.species import simulate
+from src.species.data import random_fields
+from src.species.data.observation_ids import parse_id
 from tests.conftest import species_params
 
 SMALL = {"observations": 800, "species": 30, "sites": 60, "missing": 0.1, "full_vision": 1}
@@ -65,7 +66,7 @@ def test_counts_are_exactly_those_asked_for(table):
 
 def test_fields_are_those_of_gbif_and_lie_on_land(table):
     lat, lon = table["decimalLatitude"].to_numpy(), table["decimalLongitude"].to_numpy()
-    assert fields.on_land(fields.to_km(lat, lon)).all()
+    assert random_fields.on_land(random_fields.to_km(lat, lon)).all()
     assert table["eventDate"].str.match(r"\d{4}-\d\d(-\d\d(T\d\d:\d\d:00)?)?$").all()
     assert (table["eventDate"].str[:4].astype(int) == table["year"]).all()
     lengths = table["eventDate"].str.len().value_counts()

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from src.core import point_audit, squares
-from src.core.embeddings import EmbeddingStore
-from src.core.errors import DataError, ParamsError
-from src.core.geo import WGS84, geodesic_km
-from src.species import ingest, roles, split, task
+from src.core.data.embedding_store import EmbeddingStore
+from src.core.geo.distances import WGS84, geodesic_km
+from src.core.splits import point_audit, squares
+from src.core.stage.errors import DataError, ParamsError
+from src.species import ingest, split
+from src.species.data import roles, task
 from tests.species.places import make_observations, make_params, write_store
 
 ACACIA = Path(__file__).parents[2] / "../shared/data/acacia/taxa_Acacia.csv"

@@ -19,11 +19,13 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file, save_file
 
-from src.core.embeddings import EmbeddingWriter
-from src.core.errors import DataError, Interrupted, ParamsError
-from src.core.params import validate
-from src.species import fitting, networks, predictions, train
-from src.species import task as tasks
+from src.core.data.embedding_store import EmbeddingWriter
+from src.core.stage.errors import DataError, Interrupted, ParamsError
+from src.core.stage.params import validate
+from src.species import train
+from src.species.data import task as tasks
+from src.species.evaluation import predictions
+from src.species.models import networks, training
 from src.species.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +135,7 @@ def task(study):
 
 
 def log_loss(task, answers, modalities):
-    rows = fitting.learnable(task, modalities)[1]
+    rows = training.learnable(task, modalities)[1]
     at = np.searchsorted(task.held_out, rows)
     return -answers[at, task.targets(rows)].mean()
 
@@ -171,7 +173,7 @@ def test_the_summary_is_that_of_the_kept_epoch(trained, task):
         assert facts[name]["best_epoch"] == losses.argmin() + 1
         assert facts[name]["validation"]["loss"] == losses.min()
         assert log_loss(task, found[name], modalities) == pytest.approx(losses.min(), abs=1e-5)
-        train_rows, _ = fitting.learnable(task, modalities)
+        train_rows, _ = training.learnable(task, modalities)
         assert facts[name]["rows"]["train"] == len(train_rows) < len(task.train)
     trunk = 12 * 16 + 16 + 16 * 16 + 16
     assert facts["language"]["parameters"] == {"language": trunk, "head": 17 * SPECIES}
@@ -290,7 +292,7 @@ def stop(monkeypatch):
     """`stop(step, action, run, expected)`: let `action` happen where the batch of that training step is read."""
 
     def stop(step, action, run, expected):
-        original, read = fitting.Rows.__getitems__, [0]
+        original, read = training.Rows.__getitems__, [0]
 
         def counted(self, indices):
             read[0] += len(indices) == SMALL["train.batch_size"]
@@ -299,7 +301,7 @@ def stop(monkeypatch):
             return original(self, indices)
 
         with monkeypatch.context() as patch:
-            patch.setattr(fitting.Rows, "__getitems__", counted)
+            patch.setattr(training.Rows, "__getitems__", counted)
             with pytest.raises(expected) as caught:
                 run()
         return caught.value

@@ -1,0 +1,230 @@
+"""What a score has to beat: statistics of tiles, models on them, and forecasts from a place's own past.
+
+Every choice is made by squared error on validation among as many settings as any other baseline has (`tune`).
+A fit sees the training rows alone; the network's `anchored` head stores the same `Ridge`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import qmc
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
+from tqdm import tqdm
+
+from src.core.data.quantisation import Quantisation, dequantise, lookup_table
+from src.core.data.tile_store import Store
+from src.core.stage.errors import DataError
+
+ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 6, 33))
+"""Penalties tried: from none worth the name to all weights zero, for 10² to 10⁵ standardised rows."""
+
+QUANTILES = (0.1, 0.5, 0.9)
+PER_BAND = 2 + len(QUANTILES)  # mean, standard deviation, quantiles
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A linear model in the features' own units: prediction = features @ weight + intercept."""
+
+    weight: np.ndarray  # (C,) float64
+    intercept: float
+    alpha: float  # penalty on standardised features
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """(N, C) -> (N,) float64."""
+        return np.asarray(features, dtype=np.float64) @ self.weight + self.intercept
+
+
+class RidgePath:
+    """Ridge regressions on the same standardised features, for any labels and penalty.
+
+    One singular value decomposition serves them all (Hastie et al. 2009, eq. 3.47).
+    """
+
+    def __init__(self, features: np.ndarray):
+        features = np.asarray(features, dtype=np.float64)
+        self.mean, sd = features.mean(axis=0), features.std(axis=0)
+        # A constant feature is zero once centred and gets weight zero; its sd may be rounding, not 0.
+        self.sd = np.where(sd > 1e-12 * np.abs(self.mean), sd, 1.0)
+        self.u, self.s, self.vt = np.linalg.svd((features - self.mean) / self.sd, full_matrices=False)
+
+    def solve(self, y: np.ndarray, alpha: float) -> Ridge:
+        """The regression of y (N,) with penalty `alpha`."""
+        shrunk = self.s / (self.s**2 + alpha) * (self.u.T @ (y - y.mean()))
+        weight = self.vt.T @ shrunk / self.sd
+        return Ridge(weight, float(y.mean() - self.mean @ weight), alpha)
+
+
+def fit_ridge(
+    features: np.ndarray, y: np.ndarray, alphas: tuple[float, ...], validation: tuple[np.ndarray, np.ndarray]
+) -> Ridge:
+    """Ridge regression on standardised features, the penalty with the least squared error on `validation`.
+
+    features (N, C) float, y (N,); validation (features, y). Of equal penalties the larger is kept.
+    """
+    path, best, least = RidgePath(features), None, np.inf
+    for alpha in sorted(alphas, reverse=True):
+        ridge = path.solve(y, alpha)
+        error = np.mean((ridge.predict(validation[0]) - validation[1]) ** 2)
+        if error < least:
+            best, least = ridge, error
+    return best
+
+
+def spread(budget: int, **ranges: tuple[float, float]) -> list[dict[str, float]]:
+    """`budget` settings, evenly over the first of `ranges` (low, high) in log and scattered over the others.
+
+    Together they are a Hammersley set (Niederreiter 1992), so each range is covered whatever the budget.
+    """
+    units = np.empty((budget, len(ranges)))
+    units[:, 0] = (np.arange(budget) + 0.5) / budget
+    if len(ranges) > 1:
+        units[:, 1:] = qmc.Halton(len(ranges) - 1, scramble=False).random(budget)
+    low, high = np.log(np.array(list(ranges.values()), dtype=np.float64)).T
+    return [dict(zip(ranges, map(float, row), strict=True)) for row in np.exp(low + units * (high - low))]
+
+
+def tune(settings: Sequence[dict], predict: Callable[[dict], np.ndarray], y: np.ndarray) -> tuple[np.ndarray, dict]:
+    """The prediction with the least squared error on validation.
+
+    Args:
+        settings: what is tried; of equal ones the first is kept.
+        predict: setting -> (M,) predictions of the held-out rows.
+        y: (M,) labels of validation rows, NaN at all others.
+
+    Returns:
+        (M,) predictions; the choice for JSON: setting, validation_r2 and every setting tried with its mse.
+    """
+    checked = np.isfinite(y)
+    best, chosen, least, tried = None, None, np.inf, []
+    for setting in settings:
+        prediction = np.asarray(predict(setting), dtype=np.float64)
+        error = float(np.mean((prediction[checked] - y[checked]) ** 2))
+        tried.append(setting | {"validation_mse": error if np.isfinite(error) else None})
+        if best is None or error < least:
+            best, chosen, least = prediction, setting, error
+    variance = np.var(y[checked])
+    r2 = float(1 - least / variance) if variance > 0 and np.isfinite(least) else None
+    return best, {"setting": chosen, "validation_r2": r2, "tried": tried}
+
+
+def tile_band_means(values: np.ndarray, valid: np.ndarray, quantisation: Quantisation) -> np.ndarray:
+    """Dequantised mean of every band over the valid pixels of one tile.
+
+    values (C, H, W) in the stored dtype, valid (H, W) bool -> (C,) float64.
+    """
+    # Band by band: a 64 x 1000 x 1000 tile as float32 would take 256 MB, and its temporaries as much again.
+    return np.array([dequantise(band[valid], quantisation).mean(dtype=np.float64) for band in values])
+
+
+def tile_summary(values: np.ndarray, valid: np.ndarray, quantisation: Quantisation) -> np.ndarray:
+    """Dequantised mean, standard deviation and QUANTILES of every band over the valid pixels of one tile.
+
+    values (C, H, W) in the stored dtype, valid (H, W) bool -> (PER_BAND, C) float64. A quantile is a value that
+    occurs (the inverse of the distribution function), so that dequantising before or after is the same.
+    """
+    table = lookup_table(quantisation).astype(np.float64)
+    columns = []
+    for band in values:
+        pixels = band[valid]
+        if pixels.dtype == np.int8:  # counting is 20 times as fast as sorting
+            count = np.roll(np.bincount(pixels.view(np.uint8), minlength=256), 128)  # -128 … 127
+            mean = count @ table / len(pixels)
+            sd = np.sqrt(count @ (table - mean) ** 2 / len(pixels))
+            below = np.cumsum(count)
+            quantiles = table[[np.searchsorted(below, q * len(pixels)) for q in QUANTILES]]
+        else:
+            pixels = dequantise(pixels, quantisation).astype(np.float64)
+            mean, sd = pixels.mean(), pixels.std()
+            quantiles = np.quantile(pixels, QUANTILES, method="inverted_cdf")
+        columns.append([mean, sd, *quantiles])
+    return np.array(columns).T
+
+
+def band_means(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
+    """`tile_band_means` over the centre crop of `side` px that the model sees -> (N, C) float64.
+
+    rows (N,) are tiles of the store; one that is named twice is read once.
+
+    Raises:
+        DataError: a tile has no valid pixel in the crop.
+    """
+    return _of_tiles(store, rows, side, tile_band_means)
+
+
+def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
+    """`tile_summary` as `band_means` has it -> (N, PER_BAND, C) float64; [:, 0] are the means."""
+    return _of_tiles(store, rows, side, tile_summary)
+
+
+def _of_tiles(store: Store, rows: np.ndarray, side: int, describe: Callable) -> np.ndarray:
+    tiles, index = np.unique(np.asarray(rows), return_inverse=True)
+    top, left = (store.height - side) // 2, (store.width - side) // 2
+    crop = np.s_[..., top : top + side, left : left + side]
+    found = []
+    for tile in tqdm(tiles, desc="band statistics", unit="tile", leave=False):
+        valid = store.valid([tile])[0][crop]
+        if not valid.any():
+            raise DataError(
+                f"{store.folder}: {store.tiles.tile_id[tile]}: valid pixels: found none in the centre {side} px, "
+                "expected some; remove the tile and its label"
+            )
+        found.append(describe(store.view(tile)[crop], valid, store.quantisation))
+    return np.array(found)[index]
+
+
+def year_means(y: np.ndarray, year: np.ndarray, years: np.ndarray) -> np.ndarray:
+    """For each of `years` (M,) the mean training label of that year, or of all years where it has none."""
+    by_year = {value: y[year == value].mean() for value in np.unique(year)}
+    return np.array([by_year.get(value, y.mean()) for value in years], dtype=np.float64)
+
+
+def past_forecasts(known: pd.DataFrame, rows: pd.DataFrame, before: np.ndarray) -> pd.DataFrame:
+    """What a place's own past says of `rows`.
+
+    Args:
+        known: labels that may be used, with place, year, growth_rate.
+        rows: place and year of what is predicted.
+        before: (len(rows),) of known labels only those dated before it are used.
+
+    Returns:
+        One row for each of `rows`: `labels`, how many were used; `previous_year`, the last of them; `place_mean`,
+        their mean; `place_trend`, the line through them at the row's year (least squares), or their mean where
+        they are of fewer than two years. NaN where there is none.
+    """
+    panel = {name: part.sort_values("year") for name, part in known.groupby("place")}
+    found = []
+    for row, limit in zip(rows.itertuples(), before, strict=True):
+        past = panel.get(row.place, known[:0])
+        past = past[past.year < limit]
+        y, year = past.growth_rate.to_numpy(np.float64), past.year.to_numpy(np.float64)
+        if not len(y):
+            found.append((0, np.nan, np.nan, np.nan))
+            continue
+        centred = year - year.mean()
+        slope = centred @ y / (centred @ centred) if np.ptp(year) else 0.0
+        found.append((len(y), y[-1], y.mean(), y.mean() + slope * (row.year - year.mean())))
+    return pd.DataFrame(found, columns=["labels", "previous_year", "place_mean", "place_trend"], index=rows.index)
+
+
+def unit_vectors(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """Degrees -> (N, 3) on the unit sphere, where distance knows no date line and no poles."""
+    lat, lon = np.radians(lat), np.radians(lon)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+
+
+def gaussian_process(where: np.ndarray, y: np.ndarray, held: np.ndarray, length: float, noise: float) -> np.ndarray:
+    """Gaussian process regression (kriging) with a Matérn 3/2 kernel on standardised labels.
+
+    where (N, 3) and held (M, 3) of `unit_vectors`; length in their unit, 1 is 57 degrees; noise is a variance, 1
+    is that of the labels. Returns (M,). Labels at one point enter as their mean with a noise smaller by their
+    number, which is the same regression on fewer rows (Rasmussen and Williams 2006, eq. 2.23).
+    """
+    points, at, count = np.unique(where, axis=0, return_inverse=True, return_counts=True)
+    z = (y - y.mean()) / y.std()
+    model = GaussianProcessRegressor(Matern(length, nu=1.5), alpha=noise / count, optimizer=None)
+    model.fit(points, np.bincount(at.ravel(), weights=z) / count)
+    return model.predict(held) * y.std() + y.mean()

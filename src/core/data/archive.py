@@ -1,0 +1,197 @@
+"""`data.root`: a folder, or a .zip checked and extracted; and what its files' names say.
+
+Layout: `<province>/<city>/<year>_<city>.tif|.tiff|.npy`, also `<city>_<year>` and `<city><year>`,
+at any depth; the province is the grandparent folder, the city the parent folder.
+"""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from src.core.stage.errors import DataError, StorageError
+
+TILE_SUFFIXES = (".tif", ".tiff", ".npy")
+MAX_MEMBERS = 100_000
+MAX_RATIO = 100  # tiles shrink at most a few times; DEFLATE reaches 1000 on a bomb's zeros
+SMALL_BYTES = 2**30  # below this no ratio is dangerous
+NAME_FORMS = (
+    r"(?P<year>\d{4})_(?P<city>.+)",
+    r"(?P<city>.+)_(?P<year>\d{4})",
+    r"(?P<city>.*[^_])(?P<year>\d{4})",
+)
+
+
+@dataclass(frozen=True)
+class TileName:
+    """One tile file: where it is, what errors call it, and the key its name spells."""
+
+    path: Path
+    name: str
+    relative: str
+    province: str
+    city: str
+    year: int
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[Path]:
+    """`root` itself if it is a folder; a temporary folder with a .zip's tiles and sidecars, removed on exit.
+
+    Raises:
+        StorageError: `root` does not exist, or there is no room to extract it.
+        DataError: not a folder or .zip; a member that is a link, encrypted, doubled or outside the
+            folder; more than MAX_MEMBERS members, or a total size that makes it a bomb.
+    """
+    root = Path(root)
+    if root.is_dir():
+        yield root
+        return
+    if not root.exists():
+        raise StorageError(f"data.root: {root} does not exist; expected a folder or .zip of tiles")
+    with tempfile.TemporaryDirectory(prefix="bandwise-") as name:
+        folder = Path(name)
+        try:
+            with zipfile.ZipFile(root) as archive:
+                _extract(archive, root, folder)
+        except zipfile.BadZipFile as error:
+            raise DataError(
+                f"{root}: found no readable .zip ({error}), expected a folder or .zip; zip it again"
+            ) from error
+        yield folder
+
+
+def find_tiles(folder: Path, root: Path) -> list[TileName]:
+    """Every tile below `folder`, sorted by province, city and year; errors call it `root`/....
+
+    Raises:
+        DataError: there is none; a name without a year or with a folder that contradicts it; two
+            tiles for one (province, city, year). All bad names are reported at once.
+    """
+    tiles, problems = [], []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(names):
+            path = Path(parent, file)
+            if path.suffix.lower() not in TILE_SUFFIXES or file.startswith("."):
+                continue
+            relative = path.relative_to(folder)
+            try:
+                tiles.append(TileName(path, f"{root}/{relative.as_posix()}", relative.as_posix(), *_key(relative)))
+            except DataError as error:
+                problems.append(f"{root}/{relative.as_posix()}: {error}")
+    if not tiles and not problems:
+        raise DataError(f"data.root: {root}: found no .tif, .tiff or .npy file, expected tiles; check the path")
+    tiles.sort(key=lambda tile: (tile.province, tile.city, tile.year, tile.relative))
+    first: dict[tuple[str, str, int], TileName] = {}
+    for tile in tiles:
+        key = (squeeze(tile.province), squeeze(tile.city), tile.year)
+        if other := first.get(key):
+            where = f"{tile.province}/{tile.city} {tile.year}"
+            problems.append(f"{tile.name}: a second tile for {where}, beside {other.name}; remove one of them")
+        first.setdefault(key, tile)
+    refuse(problems)
+    return tiles
+
+
+def squeeze(name: str) -> str:
+    """What two spellings of a name must share: NFKC, no outer and no inner spaces. Nothing more."""
+    return "".join(unicodedata.normalize("NFKC", name).split())
+
+
+def refuse(problems: list[str], shown: int = 20) -> None:
+    """Raise one DataError that shows the first problems and counts them all; return if there are none."""
+    if problems:
+        rest = len(problems) - shown
+        more = [f"... and {rest} more ({len(problems)} in all)"] if rest > 0 else []
+        raise DataError("\n".join(problems[:shown] + more))
+
+
+def _key(relative: Path) -> tuple[str, str, int]:
+    """Province, city, year of a path below the root."""
+    stem, folders = unicodedata.normalize("NFC", relative.stem), relative.parent.parts
+    readings = {}
+    for form in NAME_FORMS:
+        if match := re.fullmatch(form, stem, re.ASCII):
+            readings.setdefault(squeeze(match["city"]), (match["city"], int(match["year"])))
+    if not readings:
+        raise DataError("file name: expected <year>_<city>, <city>_<year> or <city><year>; rename it")
+    if len(folders) > 1:
+        province, parent = folders[-2:]
+        if squeeze(parent) not in readings:
+            raise DataError(
+                f"city: found {next(iter(readings))!r}, expected {parent!r} as its folder; rename one of them"
+            )
+        city, year = parent, readings[squeeze(parent)][1]
+    elif len(readings) > 1 and not (folders and squeeze(folders[-1]) in readings):
+        raise DataError(f"file name: reads as {' or '.join(map(repr, readings))}; put it into <province>/<city>/")
+    else:
+        province = ""
+        city, year = readings.get(squeeze(folders[-1]) if folders else "", next(iter(readings.values())))
+    return _checked(province), _checked(city), year
+
+
+def _checked(name: str) -> str:
+    """`name` after NFKC and trimming. It goes into paths and prompts, so nothing in it may act there."""
+    name = unicodedata.normalize("NFKC", name).strip()
+    if name in (".", "..") or re.search(r"[/\\]|<\||\|>", name) or any(not char.isprintable() for char in name):
+        raise DataError(f"found the name {name!r}, expected no path, control character or model token; rename it")
+    return name
+
+
+def _extract(archive: zipfile.ZipFile, root: Path, folder: Path) -> None:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    problems = [f"{root}: {member.filename!r}: {fault}" for member in members if (fault := _fault(member))]
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        doubled = Counter(names).most_common(1)[0][0]
+        problems.append(f"{root}: {doubled!r}: found twice; zip it again")
+    total, packed = (sum(getattr(member, size) for member in members) for size in ("file_size", "compress_size"))
+    if len(members) > MAX_MEMBERS or total > max(SMALL_BYTES, MAX_RATIO * packed):
+        problems.append(
+            f"{root}: found {len(members)} files of {total} bytes in {packed} packed ones, expected at most "
+            f"{MAX_MEMBERS} files and a ratio of {MAX_RATIO} (a bomb?); unzip it yourself and give the folder"
+        )
+    refuse(problems)
+    wanted = [member for member in members if _is_wanted(member.filename)]
+    free = shutil.disk_usage(folder).free
+    if sum(member.file_size for member in wanted) > free:
+        raise StorageError(
+            f"{root}: {total} bytes extracted, {free} free in {folder.parent}; set TMPDIR to a larger disk "
+            "or give the extracted folder as data.root"
+        )
+    for member in tqdm(wanted, desc="unzip", unit="file"):
+        try:
+            archive.extract(member, folder)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{root}: {member.filename!r}: damaged ({error}); zip it again") from error
+
+
+def _fault(member: zipfile.ZipInfo) -> str | None:
+    path = PurePosixPath(member.filename)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+        return "points outside the archive; zip it again with relative names"
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "is a link or device, not a file; zip the files themselves"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"found compression method {member.compress_type}, expected deflate; zip it again"
+    if member.flag_bits & 1:
+        return "is encrypted; zip it without a password"
+    return None
+
+
+def _is_wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return not hidden and path.suffix.lower() in (*TILE_SUFFIXES, ".json")

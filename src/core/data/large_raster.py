@@ -1,0 +1,102 @@
+"""A raster of any size, read window by window, and a map written as GeoTIFF, row by row."""
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Interleaving
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from src.core.data import raster
+from src.core.data.quantisation import NODATA
+from src.core.data.raster import Header
+from src.core.stage import files
+from src.core.stage.errors import DataError, StorageError
+
+MAX_RASTER_BYTES = 2**42  # decoded; 20000 x 20000 px of 64 int8 bands are 2**35
+MAX_BLOCK_BYTES = 2**28  # decoded; GDAL decodes whole blocks, whatever the window
+BLOCK = 256
+THREADS = os.cpu_count() or 1
+
+
+def read_header(path: Path, bands: int) -> Header:
+    """The checked header of a large GeoTIFF; no pixel is decoded.
+
+    Raises:
+        DataError: as `raster.read_header`; not a GeoTIFF; blocks too large to be read window by window.
+    """
+    if path.suffix.lower() == ".npy":
+        raise DataError(f"{path}: format: found .npy, expected a GeoTIFF, whose CRS the map takes; export it as one")
+    header = raster.read_header(path, bands, max_bytes=MAX_RASTER_BYTES)
+    with opened(header) as dataset:
+        height, width = dataset.block_shapes[0]
+        together = bands if dataset.interleaving == Interleaving.pixel else 1
+    if height * width * together * np.dtype(header.dtype).itemsize > MAX_BLOCK_BYTES:
+        raise DataError(
+            f"{path}: blocks: found {height} x {width} px of {together} bands, expected at most "
+            f"{MAX_BLOCK_BYTES} bytes, so that memory is bounded; rewrite it with gdal_translate -co TILED=YES"
+        )
+    return header
+
+
+def opened(header: Header) -> rasterio.DatasetReader:
+    """The header's file for `read_window`; keep it open, so that blocks shared by windows are decoded once."""
+    return raster.opened(header, THREADS)
+
+
+def read_window(
+    header: Header, dataset: rasterio.DatasetReader, top: int, left: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (C, height, width), int8 or float16, and valid (height, width) bool, as tiles are stored.
+
+    (top, left) is counted from the north-west, also where the file's rows run from south to north.
+
+    Raises:
+        DataError: as `raster.read_crop`, but a window without a valid pixel is no error.
+    """
+    values = np.empty((header.bands, height, width), header.dtype)
+    raster.decode_window(header, dataset, top, left, values)
+    if header.dtype == "int8":
+        return values, values.min(axis=0) > NODATA
+    pixels, valid = np.empty(values.shape, np.float16), np.empty((height, width), bool)
+    raster.store_floats(header, values, False, THREADS, pixels, valid)
+    return pixels, valid
+
+
+def write_map(
+    path: Path,
+    rows: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    crs: CRS,
+    transform: Affine,
+    description: str,
+    tags: dict[str, object],
+) -> None:
+    """`shape[0]` rows (shape[1],) of a map, north first, into the GeoTIFF `path`; complete or absent.
+
+    One float32 band, 256 px blocks, DEFLATE. No data is NaN, which no reader can take for a value,
+    and the file says so.
+
+    Raises:
+        StorageError: the file cannot be written. Errors of `rows` pass through.
+    """
+    height, width = shape
+    rows = iter(rows)
+    options = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "predictor": 3}
+    profile = {"count": 1, "height": height, "width": width, "dtype": "float32", "nodata": np.nan, **options}
+    with files.complete_file(path) as aside:
+        try:
+            with rasterio.open(aside, "w", driver="GTiff", crs=crs, transform=transform, **profile) as dataset:
+                dataset.set_band_description(1, description)
+                dataset.update_tags(**tags)
+                for top in range(0, height, BLOCK):
+                    block = np.stack(list(islice(rows, BLOCK)))
+                    dataset.write(block, 1, window=Window(0, top, width, len(block)))
+        except RasterioError as error:
+            raise StorageError(f"{path}: cannot write ({error}); free some space or choose another folder") from error

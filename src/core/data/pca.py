@@ -1,0 +1,104 @@
+"""Principal components of a stream of rows, in memory that does not grow with their number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.core.stage.errors import DataError
+
+BLOCK_ROWS = 4096  # multiplied at once in float32; larger blocks leave the processor's cache
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components of C columns.
+
+    Attributes:
+        mean: (C,) float64.
+        components: (K, C) float64, orthonormal rows by falling variance, the largest loading of each positive.
+        variance: (K,) float64, population variance (divided by n) along each.
+        ratio: (K,) float64, share of the total variance.
+        count: rows seen.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    variance: np.ndarray
+    ratio: np.ndarray
+    count: int
+
+    def z_scoring(self) -> tuple[np.ndarray, np.ndarray]:
+        """The affine map to components of mean 0 and sd 1 over the rows seen: z = weight @ x + bias.
+
+        Returns:
+            weight (K, C) and bias (K,), float32.
+        """
+        weight = self.components / np.sqrt(self.variance)[:, None]
+        # in C order, because safetensors writes memory as it lies: a Fortran array comes back scrambled
+        return weight.astype(np.float32, order="C"), (-weight @ self.mean).astype(np.float32)
+
+
+def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
+    """Fit in one pass over the rows, through their covariance.
+
+    Each block of rows is shifted by its own mean before it is multiplied in float32; sums are added in
+    float64 (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
+    variances"). Without the shift, as in scikit-learn's `covariance_eigh`, float32 loses the components
+    where means are large against standard deviations.
+
+    Args:
+        chunks: (n, C) float32 arrays.
+
+    Raises:
+        DataError: no row came, or rows vary in fewer directions than there are components.
+    """
+    count = 0
+    for chunk in chunks:
+        if count == 0:
+            bands = chunk.shape[1]
+            mean, products = np.zeros(bands), np.zeros((bands, bands))
+            ones, scratch = np.ones(BLOCK_ROWS, np.float32), np.empty((BLOCK_ROWS, bands), np.float32)
+        for start in range(0, len(chunk), BLOCK_ROWS):
+            block = chunk[start : start + BLOCK_ROWS]
+            n = len(block)
+            shift = ones[:n] @ block / np.float32(n)
+            centred = np.subtract(block, shift, out=scratch[:n])
+            # what float32 left over of the block's mean
+            rest = (ones[:n] @ centred).astype(np.float64) / n
+            step = shift + rest - mean
+            products += centred.T @ centred
+            products += np.outer(step, step) * (count * n / (count + n)) - np.outer(rest, rest) * n
+            mean += step * n / (count + n)
+            count += n
+    if count == 0:
+        raise DataError("pca: found no pixel, expected at least one; look for training tiles of no data")
+
+    values, vectors = np.linalg.eigh(products / count)
+    # float32 products leave noise of this size where the true variance is 0
+    rank = int((values > values[-1] * bands * np.finfo(np.float32).eps).sum())
+    if rank < n_components:
+        raise DataError(
+            f"pca: {count} training pixels of {bands} bands vary in {rank} directions, expected at least "
+            f"{n_components}; bring tiles with more bands or more variety"
+        )
+    variance = values[::-1][:n_components]
+    components = vectors.T[::-1][:n_components]
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(n_components), largest])[:, None]
+    return PCA(mean, components, variance, variance / values.sum(), count)
+
+
+def project(standardised: np.ndarray, valid: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Components of a tile, unclipped; masked pixels are 0, as they are in the bands.
+
+    Args:
+        standardised: (C, H, W) float32.
+        valid: (H, W) bool.
+        weight, bias: (K, C) and (K,) float32.
+
+    Returns:
+        (K, H, W) float32.
+    """
+    values = np.tensordot(weight, standardised, axes=1) + bias[:, None, None]
+    return np.where(valid, values, np.float32(0))

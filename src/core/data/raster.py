@@ -1,0 +1,306 @@
+"""Tiles from disk: a header checked before any pixel is decoded, then one windowed read into place.
+
+Two formats: GeoTIFF, opened with the GTiff driver alone (a VRT named .tif may point anywhere), and
+`.npy` with an optional sidecar `<file>.npy.json` holding quantisation, scale, nodata and either
+crs and transform (a, b, c, d, e, f) or lat and lon of the centre. Arrays are (C, H, W), row 0 north.
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.windows import Window
+
+from src.core.data import npy
+from src.core.data.quantisation import NODATA, Quantisation, declared
+from src.core.stage.errors import DataError
+
+MAX_TILE_BYTES = 2**30  # decoded; a header may claim anything, and one tile must fit into one shard
+MIN_SIDE = 2
+DTYPES = ("int8", "float16", "float32")
+WGS84 = Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a tile says of itself. `name` is what errors call it.
+
+    `transform` is north-up; `flipped` says that the file's own rows run from south to north.
+    `crs` and `transform` are None, and `lat`, `lon` may be NaN, for `.npy` alone.
+    """
+
+    path: Path
+    name: str
+    bands: int
+    height: int
+    width: int
+    dtype: str
+    crs: str | None
+    transform: Affine | None
+    flipped: bool
+    nodata: float | None
+    quantisation: Quantisation | None
+    band_names: tuple[str, ...] | None
+    lat: float = math.nan
+    lon: float = math.nan
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Width and height of a pixel in CRS units, NaN without coordinates."""
+        return (self.transform.a, -self.transform.e) if self.transform else (math.nan, math.nan)
+
+
+def read_header(path: Path, bands: int, name: str | None = None, max_bytes: int = MAX_TILE_BYTES) -> Header:
+    """The checked header of one `.tif`, `.tiff` or `.npy` tile; no pixel is decoded.
+
+    `max_bytes` limits what the header may claim, decoded.
+
+    Raises:
+        DataError: not such a file, or truncated; another number of bands than `bands`; a dtype other
+            than int8, float16 or float32; sides or bytes out of range; no usable georeference in a
+            GeoTIFF; an int8 no-data value other than -128; malformed quantisation tags.
+    """
+    name = name or str(path)
+    form = _npy_header if path.suffix.lower() == ".npy" else _geotiff_header
+    header = form(path, name, max_bytes)
+    if header.bands != bands:
+        raise _unexpected(name, "bands", header.bands, bands, "export all bands or set model.bands")
+    if header.dtype not in DTYPES:
+        raise _unexpected(name, "dtype", header.dtype, " or ".join(DTYPES), "export it as one of these")
+    if min(header.height, header.width) < MIN_SIDE:
+        found = f"{header.height} x {header.width} px"
+        raise _unexpected(name, "size", found, f"at least {MIN_SIDE} px a side", "export a larger tile")
+    if header.dtype == "int8" and header.nodata not in (None, NODATA):
+        raise _unexpected(name, "nodata", header.nodata, f"{NODATA} for int8", f"rewrite it with {NODATA}")
+    return header
+
+
+def footprint(header: Header, size: int) -> tuple[float, float, float]:
+    """Latitude and longitude (WGS 84 degrees) of the centre of the `size` px centre crop, and half its
+    diagonal (km, the largest geodesic distance from centre to corner). NaN where unknown.
+
+    Raises:
+        DataError: the coordinates do not lie on Earth.
+    """
+    if header.transform is None:
+        return header.lat, header.lon, math.nan
+    top, left = _crop_origin(header, size)
+    columns = left + size * np.array([0.5, 0.0, 1.0, 0.0, 1.0])
+    rows = top + size * np.array([0.5, 0.0, 0.0, 1.0, 1.0])
+    x = header.transform.c + header.transform.a * columns
+    y = header.transform.f + header.transform.e * rows
+    try:
+        lon, lat = _to_wgs84(header.crs).transform(x, y, errcheck=True)
+        on_earth = bool((np.abs(lat) <= 90).all() and (np.abs(lon) <= 540).all())
+    except ProjError:
+        on_earth = False
+    if not on_earth:
+        found = f"a centre at x {x[0]:g}, y {y[0]:g} in {header.crs}"
+        raise _unexpected(header.name, "transform", found, "a place on Earth", "export it with its true CRS")
+    _, _, metres = WGS84.inv(np.full(4, lon[0]), np.full(4, lat[0]), lon[1:], lat[1:])
+    return float(lat[0]), float((lon[0] + 180) % 360 - 180), float(np.max(metres)) / 1000
+
+
+def read_crop(
+    header: Header, size: int, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
+) -> None:
+    """Decode the centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
+
+    `pixels` is int8 for an int8 tile, where a pixel is invalid when any band is -128, and float16 for
+    a float tile, where it is invalid when any band is no data (or NaN, with `nan_is_nodata` or a no-data
+    value of NaN) and is stored as 0. int8 is decoded straight into `pixels`, by `threads` GDAL threads.
+
+    Raises:
+        DataError: the pixels cannot be decoded, none is valid, a float is NaN (without
+            `nan_is_nodata`) or outside the range of float16.
+    """
+    values = pixels if header.dtype == "int8" else np.empty(pixels.shape, header.dtype)
+    decode_crop(header, size, threads, values)
+    if header.dtype == "int8":
+        np.greater(values.min(axis=0), NODATA, out=valid)
+    else:
+        store_floats(header, values, nan_is_nodata, threads, pixels, valid)
+    if not valid.any():
+        raise _unexpected(header.name, "pixels", "nothing but no data", "a valid pixel", "remove the tile")
+
+
+def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
+    """The centre crop as the file holds it, but north-up, into `out` (C, size, size) of the header's dtype."""
+    top, left = _crop_origin(header, size)
+    if header.path.suffix.lower() == ".npy":
+        decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
+    else:
+        with opened(header, threads) as dataset:
+            decode_window(header, dataset, top, left, out)
+
+
+def opened(header: Header, threads: int) -> rasterio.DatasetReader:
+    """The header's GeoTIFF; while it is open, GDAL caches what `threads` threads have decoded."""
+    try:
+        return _open(header.path, num_threads=threads)
+    except RasterioError as error:
+        raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
+
+
+def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
+    """The window of `out` (C, h, w) whose first pixel is (top, left) of the north-up raster `source`."""
+    height, width = out.shape[1:]
+    if header.flipped:
+        top = header.height - height - top
+    if isinstance(source, np.ndarray):
+        np.copyto(out, source[:, top : top + height, left : left + width])
+    else:
+        try:
+            source.read(out=out, window=Window(left, top, width, height))
+        except RasterioError as error:
+            raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
+    if header.flipped:
+        out[:] = out[:, ::-1].copy()
+
+
+def store_floats(
+    header: Header, values: np.ndarray, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
+) -> None:
+    """Decoded `values` (C, h, w) into `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
+    # A sum is NaN where a term is, and also where infinities cancel: look again there.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspect = np.isnan(values.sum(axis=0))
+    missing = np.zeros_like(suspect)
+    missing[suspect] = np.isnan(values[:, suspect]).any(axis=0)
+    nan_declared = header.nodata is not None and math.isnan(header.nodata)
+    if missing.any() and not (nan_is_nodata or nan_declared):
+        found = f"NaN in {int(missing.sum())} of {valid.size}"
+        fix = "if they mean no data, say so (gdal_edit -a_nodata nan or data.nan_is_nodata: true), or fill them"
+        raise _unexpected(header.name, "pixels", found, "numbers", fix)
+    if header.nodata is not None:
+        missing |= (values == header.nodata).any(axis=0)
+    np.logical_not(missing, out=valid)
+    if missing.any():
+        values[:, missing] = 0
+    largest = max(float(values.max()), -float(values.min()))
+    if largest > float(np.finfo(np.float16).max):
+        found = f"a value of magnitude {largest:g}"
+        raise _unexpected(header.name, "pixels", found, "at most 65504 (float16)", "rescale the tile")
+    # numpy converts to float16 one value at a time and without the GIL; it takes as long as decoding.
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(np.copyto, pixels, values))
+
+
+def _geotiff_header(path: Path, name: str, max_bytes: int) -> Header:
+    try:
+        with _open(path) as dataset:
+            if len(set(dataset.dtypes)) > 1:
+                found = ", ".join(sorted(set(dataset.dtypes)))
+                raise _unexpected(name, "dtype", found, "one for all bands", "export it again")
+            shape = (dataset.count, dataset.height, dataset.width)
+            _check_bytes(name, shape, dataset.dtypes[0], max_bytes)
+            _check_blocks(dataset, path, name)
+            names = dataset.descriptions
+            return Header(
+                path,
+                name,
+                *shape,
+                dataset.dtypes[0],
+                *_georeference(dataset.crs, dataset.transform, dataset.height, name),
+                dataset.nodata,
+                declared(dataset.tags(), name),
+                names if all(names) else None,
+            )
+    except RasterioError as error:
+        raise _unexpected(name, "format", _reason(error), "a GeoTIFF", "export it again as GeoTIFF") from error
+
+
+def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
+    shape, dtype = npy.read_header(path, name)
+    _check_bytes(name, shape, dtype.name, max_bytes)
+    where = f"{name}.json"
+    sidecar = npy.read_sidecar(path, where)
+    position = (None, None, False)
+    if "crs" in sidecar:
+        position = _georeference(sidecar["crs"], Affine(*sidecar["transform"]), shape[1], where)
+    return Header(
+        path,
+        name,
+        *shape,
+        dtype.name,
+        *position,
+        sidecar.get("nodata"),
+        declared(sidecar, where),
+        None,
+        sidecar.get("lat", math.nan),
+        sidecar.get("lon", math.nan),
+    )
+
+
+def _georeference(crs: CRS | str | None, transform: Affine, height: int, where: str) -> tuple[str, Affine, bool]:
+    """CRS as text, the north-up transform, and whether the file's rows run from south to north."""
+    try:
+        text = CRS.from_user_input(crs).to_string() if crs else ""
+        _to_wgs84(text)
+    except (CRSError, ProjError) as error:
+        found = f"{crs!s:.80}"
+        raise _unexpected(where, "crs", found, "one such as EPSG:32650", "use gdal_edit -a_srs") from error
+    a, b, c, d, e, f = transform[:6]
+    if transform == Affine.identity() or b or d or a <= 0 or e == 0:
+        expected = "north-up pixels (a > 0, b = d = 0, e < 0)"
+        raise _unexpected(where, "transform", tuple(transform[:6]), expected, "warp the tile")
+    return (text, Affine(a, b, c, d, -e, f + e * height), True) if e > 0 else (text, transform, False)
+
+
+@cache
+def _to_wgs84(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def _crop_origin(header: Header, size: int) -> tuple[int, int]:
+    return (header.height - size) // 2, (header.width - size) // 2
+
+
+def _check_bytes(name: str, shape: tuple[int, int, int], dtype: str, max_bytes: int) -> None:
+    if math.prod(shape) * np.dtype(dtype).itemsize > max_bytes:
+        claimed = f"{' x '.join(map(str, shape))} {dtype}"
+        raise _unexpected(name, "size", claimed, f"at most {max_bytes} bytes", "cut it into smaller tiles")
+
+
+def _check_blocks(dataset: rasterio.DatasetReader, path: Path, name: str) -> None:
+    """A truncated GeoTIFF often has a whole header: compare where its blocks end with the file's size."""
+    block_height, block_width = dataset.block_shapes[0]
+    across, down = -(-dataset.width // block_width), -(-dataset.height // block_height)
+    bands = [1] if dataset.interleaving == rasterio.enums.Interleaving.pixel else dataset.indexes
+    end = 0
+    for band in bands:
+        for row in range(down):
+            for column in range(across):
+                block = f"{column}_{row}"
+                offset = dataset.get_tag_item(f"BLOCK_OFFSET_{block}", dm="TIFF", bidx=band)
+                length = dataset.get_tag_item(f"BLOCK_SIZE_{block}", dm="TIFF", bidx=band)
+                if offset and length:  # absent for a block of nothing but no data
+                    end = max(end, int(offset) + int(length))
+    found = path.stat().st_size
+    if end > found:
+        raise _unexpected(name, "bytes", found, f"{end} as its header says (truncated)", "copy it again")
+
+
+def _open(path: Path, **options: Any) -> rasterio.DatasetReader:
+    # EMPTY_DIR: no .aux.xml, .ovr or .msk beside the tile is opened.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return rasterio.open(path.absolute(), driver="GTiff", **options)
+
+
+def _unexpected(where: str, field: str, found: object, expected: object, fix: str) -> DataError:
+    return DataError(f"{where}: {field}: found {found}, expected {expected}; {fix}")
+
+
+def _reason(error: Exception) -> str:
+    """GDAL's last word; rasterio's own often says "see previous exception"."""
+    return str(error.__cause__ or error)

@@ -1,0 +1,193 @@
+"""Tiles as a sharded, memory-mapped array with an index and a manifest.
+
+A store is a folder:
+
+    tiles-00000.npy ...   (n, C, H, W) int8 or float16, as stored in the tiles; at most 1 GiB each
+    valid-00000.npy ...   (n, H, W) bool, True where no band is no data; same rows as the tiles shard
+    index.parquet         one row per tile, in row order
+    samples.parquet       one row per matched label
+    manifest.json         shapes, dtype, quantisation, sha256 of every file; written last
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.core.data.quantisation import Quantisation
+from src.core.stage import files
+from src.core.stage.errors import DataError
+
+FORMAT = 2
+SHARD_BYTES = 2**30
+NPY_HEADER_BYTES = 128
+
+
+class Store:
+    """A complete store, read-only. Open it with `Store.open`.
+
+    Attributes:
+        tiles: DataFrame, one row per tile in row order: tile (int, the row), tile_id
+            ("province/city/year"), province, city, year, lat, lon (centre, WGS 84 degrees, NaN where
+            unknown), crs, pixel_size (width in CRS units), half_diagonal_km, valid_fraction,
+            sha256 (of the pixels as stored), path (below the tiles' root).
+        samples: DataFrame, one row per matched label: sample (int), tile, tile_id, province, city,
+            year (of the label), lat, lon, growth_rate, then the other label columns.
+        quantisation: how stored values become physical ones.
+        band_names: (C,) as the tiles name them, or None.
+        bands, height, width: C, H, W.
+        dtype: of the pixels, int8 or float16.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder = folder
+        self.manifest = manifest
+        self.tiles = files.read_table(folder / "index.parquet")
+        self.samples = files.read_table(folder / "samples.parquet")
+        self.quantisation = Quantisation.from_dict(manifest["quantisation"])
+        self.bands, self.height, self.width = manifest["shape"][1:]
+        self.dtype = np.dtype(manifest["dtype"])
+        self.band_names: list[str] | None = manifest["band_names"]
+        self._per_shard = manifest["tiles_per_shard"]
+        shards = range(-(-manifest["shape"][0] // self._per_shard))
+        self._pixels = [np.load(folder / _name("tiles", shard), mmap_mode="r") for shard in shards]
+        self._valid = [np.load(folder / _name("valid", shard), mmap_mode="r") for shard in shards]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """Open a complete store; only the index is read into memory.
+
+        Raises:
+            StorageError: there is no such folder, or it has no manifest.
+            DataError: the manifest is of another format, or names a file that is not there.
+        """
+        folder = Path(folder)
+        manifest = files.read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise DataError(f"{folder}/manifest.json: expected a store of format {FORMAT}; run preprocess again")
+        missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+        if missing:
+            raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; run preprocess again")
+        return cls(folder, manifest)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def view(self, row: int) -> np.ndarray:
+        """(C, H, W) memory-mapped pixels of one tile; a crop of it reads that crop alone."""
+        return self._pixels[row // self._per_shard][row % self._per_shard]
+
+    def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """(N, C, H, W) pixels in the stored dtype; into `out` where given, which saves the allocation."""
+        if out is None:
+            out = np.empty((len(rows), self.bands, self.height, self.width), self.dtype)
+        for target, row in zip(out, rows, strict=True):
+            np.copyto(target, self.view(row))
+        return out
+
+    def valid(self, rows: Sequence[int]) -> np.ndarray:
+        """(N, H, W) bool: True where no band is no data."""
+        out = np.empty((len(rows), self.height, self.width), bool)
+        for target, row in zip(out, rows, strict=True):
+            np.copyto(target, self._valid[row // self._per_shard][row % self._per_shard])
+        return out
+
+    def verify(self) -> None:
+        """Hash every file again.
+
+        Raises:
+            DataError: a file's bytes are not those the manifest was written for.
+        """
+        files.verify(self.folder, self.manifest["files"], "delete the folder and run preprocess again")
+
+
+class Writer:
+    """Writes a store row by row into an empty folder, which `files.complete_folder` then puts in place.
+
+    Tiles are decoded straight into the shard, so memory stays at one tile whatever the number of
+    tiles; a shard is flushed and hashed as soon as it is full, while its pages are still cached.
+    """
+
+    def __init__(self, folder: Path, count: int, shape: tuple[int, int, int], dtype: np.dtype | str):
+        self.folder, self.count, self.shape, self.dtype = Path(folder), count, shape, np.dtype(dtype)
+        self._per_shard = tiles_per_shard(shape, dtype)
+        self._hashes: dict[str, str] = {}
+        self._shard = -1
+
+    def tile(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where to put tile `row`: (C, H, W) pixels and (H, W) bool valid. Ask for ascending rows."""
+        shard, local = divmod(row, self._per_shard)
+        if shard != self._shard:
+            self._close_shard()
+            self._shard = shard
+            rows = min(self._per_shard, self.count - shard * self._per_shard)
+            self._pixels = self._create("tiles", (rows, *self.shape), self.dtype)
+            self._valid = self._create("valid", (rows, *self.shape[1:]), np.dtype(bool))
+        return self._pixels[local], self._valid[local]
+
+    def finish(
+        self,
+        tiles: pd.DataFrame,
+        samples: pd.DataFrame,
+        quantisation: Quantisation,
+        band_names: Sequence[str] | None = None,
+    ) -> None:
+        """Write index and samples, and the manifest last."""
+        self._close_shard()
+        for name, frame in (("index.parquet", tiles), ("samples.parquet", samples)):
+            frame = frame.copy()
+            frame.attrs = {}  # pandas would write them, paths of this machine among them, into the file
+            frame.to_parquet(self.folder / name, index=False)
+            self._hashes[name] = files.sha256(self.folder / name)
+        manifest = {
+            "format": FORMAT,
+            "shape": [self.count, *self.shape],
+            "dtype": self.dtype.name,
+            "quantisation": quantisation.as_dict(),
+            "band_names": list(band_names) if band_names else None,
+            "tiles_per_shard": self._per_shard,
+            "files": dict(sorted(self._hashes.items())),
+        }
+        files.write_json(self.folder / "manifest.json", manifest)
+
+    def _create(self, kind: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+        path = self.folder / _name(kind, self._shard)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        # A mapped hole that finds the disk full kills the process with SIGBUS; reserving raises here instead.
+        if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
+
+    def _close_shard(self) -> None:
+        if self._shard < 0:
+            return
+        for kind, array in (("tiles", self._pixels), ("valid", self._valid)):
+            array.flush()
+            name = _name(kind, self._shard)
+            self._hashes[name] = files.sha256(self.folder / name)
+        del self._pixels, self._valid
+        self._shard = -1
+
+
+def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
+    """How many (C, H, W) tiles fit into a shard of 1 GiB.
+
+    Raises:
+        DataError: not even one does.
+    """
+    tile_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    count = (SHARD_BYTES - NPY_HEADER_BYTES) // tile_bytes
+    if count == 0:
+        raise DataError(
+            f"data.size: a tile of {shape[0]} x {shape[1]} x {shape[2]} {np.dtype(dtype).name} is "
+            f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller data.size"
+        )
+    return count
+
+
+def _name(kind: str, shard: int) -> str:
+    return f"{kind}-{shard:05d}.npy"

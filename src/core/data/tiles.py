@@ -1,0 +1,168 @@
+"""Many tiles at once: headers that must agree, and pixels into a store.
+
+Every function looks at all tiles before it raises, so that one run names every bad file.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from src.core.data import archive, raster, tile_store
+from src.core.data.archive import TileName
+from src.core.data.quantisation import Quantisation
+from src.core.data.raster import Header
+from src.core.stage.errors import DataError
+
+MAX_PIXEL_RATIO = 1.01
+
+
+def read_headers(names: list[TileName], bands: int) -> list[Header]:
+    """The checked header of every tile; raises one DataError that lists all bad ones."""
+    headers, problems = [], []
+    for name in tqdm(names, desc="headers", unit="tile"):
+        try:
+            headers.append(raster.read_header(name.path, bands, name.name))
+        except DataError as error:
+            problems.append(str(error))
+    archive.refuse(problems)
+    return headers
+
+
+def agreed_quantisation(headers: list[Header], param: str, scale: float | None) -> Quantisation:
+    """The quantisation that all tiles declare, or that the params declare for tiles which do not.
+
+    Raises:
+        DataError: neither says it, the two contradict each other, or tiles differ.
+    """
+    assumed = None if param == "tags" else Quantisation(param, scale)
+    problems, kinds = [], Counter()
+    for header in headers:
+        quantisation = header.quantisation or assumed
+        if quantisation is None:
+            problems.append(
+                f"{header.name}: quantisation: found no tag, expected one; tag the file with quantisation "
+                "and scale (a sidecar to .npy) or set data.quantisation to alphaearth, linear or none"
+            )
+        elif assumed not in (None, quantisation):
+            problems.append(
+                f"{header.name}: quantisation: found the tag {quantisation}, data.quantisation says "
+                f"{assumed}; set data.quantisation: tags, or correct the tag"
+            )
+        elif header.dtype != "int8" and quantisation.kind != "none":
+            problems.append(
+                f"{header.name}: quantisation: found {quantisation} for {header.dtype}, expected none; "
+                "floats hold values already: set quantisation none"
+            )
+        kinds[quantisation] += 1
+    archive.refuse(problems)
+    if len(kinds) > 1:
+        counts = ", ".join(f"{kind} in {count} tiles" for kind, count in kinds.most_common())
+        raise DataError(f"data.root: quantisation: found {counts}; expected one for all; run them apart")
+    return next(iter(kinds))
+
+
+def stored_dtype(headers: list[Header]) -> str:
+    """int8 or float16, the same for every tile."""
+    integers = [header.name for header in headers if header.dtype == "int8"]
+    floats = [header.name for header in headers if header.dtype != "int8"]
+    if integers and floats:
+        raise DataError(
+            f"data.root: dtype: found int8 ({integers[0]}) and float ({floats[0]}) tiles, "
+            "expected one dtype; run them apart"
+        )
+    return "int8" if integers else "float16"
+
+
+def check_pixel_sizes(headers: list[Header]) -> None:
+    """Raise DataError when pixel widths or heights, in CRS units, differ by more than 1 %."""
+    placed = [header for header in headers if header.transform]
+    for axis in (0, 1):
+        ordered = sorted(placed, key=lambda header: header.pixel_size[axis])
+        if ordered and ordered[-1].pixel_size[axis] > MAX_PIXEL_RATIO * ordered[0].pixel_size[axis]:
+            low, high = ordered[0], ordered[-1]
+            raise DataError(
+                f"data.root: pixel size: found {low.pixel_size[axis]:g} in {low.name} ({low.crs}) and "
+                f"{high.pixel_size[axis]:g} in {high.name} ({high.crs}), expected a difference of at most "
+                "1 %; resample the tiles to one pixel size"
+            )
+
+
+def check_band_names(headers: list[Header]) -> None:
+    """Raise DataError when tiles that name their bands name them differently: another order is other data."""
+    named = [header for header in headers if header.band_names]
+    for header in named:
+        if header.band_names != named[0].band_names:
+            pairs = enumerate(zip(header.band_names, named[0].band_names, strict=True), start=1)
+            band, (found, expected) = next((band, pair) for band, pair in pairs if pair[0] != pair[1])
+            raise DataError(
+                f"{header.name}: band {band}: found {found!r}, expected {expected!r} as in {named[0].name}; "
+                "export the bands in one order"
+            )
+
+
+def common_size(headers: list[Header], size: int | None) -> int:
+    """Side of the centre crop in px: `size`, or the smallest side of any tile."""
+    if size is None:
+        return min(min(header.height, header.width) for header in headers)
+    if size < raster.MIN_SIDE:
+        raise DataError(f"data.size: found {size}, expected at least {raster.MIN_SIDE} px; give a larger one")
+    archive.refuse(
+        [
+            f"{header.name}: size: found {header.height} x {header.width} px, expected at least data.size "
+            f"{size}; lower data.size or export a larger tile"
+            for header in headers
+            if min(header.height, header.width) < size
+        ]
+    )
+    return size
+
+
+def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFrame:
+    """The store's `tiles` without what only pixels tell; raises DataError for coordinates off Earth."""
+    rows, problems = [], []
+    for tile, (name, header) in enumerate(zip(names, headers, strict=True)):
+        try:
+            lat, lon, half_diagonal_km = raster.footprint(header, size)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        rows.append(
+            {
+                "tile": tile,
+                "tile_id": f"{name.province}/{name.city}/{name.year}",
+                "province": name.province,
+                "city": name.city,
+                "year": name.year,
+                "lat": lat,
+                "lon": lon,
+                "crs": header.crs or "",
+                "pixel_size": header.pixel_size[0],
+                "half_diagonal_km": half_diagonal_km,
+            }
+        )
+    archive.refuse(problems)
+    return pd.DataFrame(rows)
+
+
+def read_pixels(
+    headers: list[Header], writer: tile_store.Writer, size: int, nan_is_nodata: bool
+) -> dict[str, list[Any]]:
+    """Decode every tile into the store; its valid fraction and sha256. One DataError lists all bad tiles."""
+    valid_fractions, hashes, problems = [], [], []
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for row, header in enumerate(tqdm(headers, desc="tiles", unit="tile")):
+        pixels, valid = writer.tile(row)
+        try:
+            raster.read_crop(header, size, nan_is_nodata, threads, pixels, valid)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        valid_fractions.append(float(np.mean(valid)))
+        hashes.append(hashlib.sha256(pixels).hexdigest())
+    archive.refuse(problems)
+    return {"valid_fraction": valid_fractions, "sha256": hashes}

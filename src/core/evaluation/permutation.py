@@ -1,0 +1,76 @@
+"""The null of every score: labels moved between places as whole trajectories, years kept.
+
+Labels of one place resemble each other over the years and all places share the years' ups and downs. Moving labels
+one by one would destroy both and make the null easier to beat than it is.
+"""
+
+import numpy as np
+import pandas as pd
+
+PERMUTE = 4  # stream of random numbers, beside those of src.core.data.augment
+
+
+def permute_trajectories(
+    y: np.ndarray, place: np.ndarray, year: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Every place gets the labels that another, drawn place has in the same years.
+
+    Where the donor lacks a year, it gives its mean deviation from the year means plus that year's mean. No place is
+    its own donor unless it is the only one, so a balanced panel is permuted within each year.
+
+    Args:
+        y: (N,) labels, one for each place and year.
+        place: (N,) names; their order and that of the rows change nothing but rounding.
+        year: (N,).
+
+    Returns:
+        (N,) float64.
+    """
+    y = np.asarray(y, dtype=np.float64)
+    names, at = np.unique(np.asarray(place, dtype=str), return_inverse=True)
+    years, when = np.unique(year, return_inverse=True)
+    panel = np.full((len(names), len(years)), np.nan)
+    panel[at, when] = y
+    year_mean = np.bincount(when, weights=y) / np.bincount(when)
+    deviation = np.nanmean(panel - year_mean, axis=1)
+    filled = np.where(np.isnan(panel), deviation[:, None] + year_mean, panel)
+    return filled[_derangement(len(names), generator)[at], when]
+
+
+def permute_roles(rows: pd.DataFrame, seed: int, draw: int) -> np.ndarray:
+    """The labels of `rows` with those of training and validation permuted, a function of (seed, draw).
+
+    Places of training and validation are permuted apart, or together where both share them (forecasts).
+
+    Args:
+        rows: role, place, year, growth_rate.
+
+    Returns:
+        (len(rows),) float64; labels of other roles are as they were.
+    """
+    generator = np.random.default_rng([seed, draw, PERMUTE])
+    y, place, year = (rows[name].to_numpy() for name in ("growth_rate", "place", "year"))
+    train, validation = ((rows.role == role).to_numpy() for role in ("train", "validation"))
+    shared = set(place[train]) & set(place[validation])
+    permuted = y.astype(np.float64)
+    for part in [train | validation] if shared else [train, validation]:
+        if part.any():
+            permuted[part] = permute_trajectories(y[part], place[part], year[part], generator)
+    return permuted
+
+
+def permutation_p_value(observed: float, null: np.ndarray) -> float:
+    """Share of draws that reach `observed`, itself among them, so never 0 (Phipson and Smyth 2010).
+
+    null (D,): the statistic on permuted labels; larger is better.
+    """
+    null = np.asarray(null)
+    return float((1 + np.count_nonzero(null >= observed)) / (1 + len(null)))
+
+
+def _derangement(count: int, generator: np.random.Generator) -> np.ndarray:
+    """A permutation of `count` that leaves none in place; drawn again until it does, e = 2.7 times on average."""
+    while True:
+        drawn = generator.permutation(count)
+        if count < 2 or not np.any(drawn == np.arange(count)):
+            return drawn

@@ -1,0 +1,81 @@
+"""A patch embedding for RGB made to read N bands, so that pretrained vision weights can start from it.
+
+`normal`, `zero` and `copy` are the usual three; `pca` starts the encoder at exactly what it would see of
+the first three principal components (Route B), with a weight for every band to learn from there.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from src.core.models.qwen_vl import vision_encoder
+from src.core.stage.errors import ParamsError
+
+Init = Literal["normal", "zero", "copy", "pca"]
+RGB = 3
+SPREAD = 0.02  # standard deviation of weights that come from nowhere, as in Qwen's own initialisation
+
+
+def widen(
+    model: PreTrainedModel, bands: int, init: Init, seed: int, projection: torch.Tensor | None = None
+) -> PreTrainedModel:
+    """`model` in place, its patch embedding reading `bands` bands of one frame instead of RGB.
+
+    Args:
+        init: `normal` and `zero` keep RGB's weights on the first three bands and draw or leave empty the rest;
+            `copy` tiles them over all bands and divides by bands / 3, so that activations keep their scale;
+            `pca` multiplies them with `projection`.
+        seed: of `normal` alone.
+        projection: (3, bands), from standardised bands to z-scored components. Its offset belongs into the
+            input (`shifted_mean`), because masked pixels must stay 0.
+
+    Raises:
+        ParamsError: the model does not read RGB, or there are fewer than three bands.
+    """
+    visual = vision_encoder(model)
+    embed = visual.patch_embed
+    old = fold_frames(embed.proj.weight.data)  # (D, 3, p, p)
+    if old.shape[1] != RGB or bands < RGB:
+        raise ParamsError(
+            f"model.init: {init} widens a patch embedding of 3 channels to at least 3 bands, found {old.shape[1]} "
+            f"channels and {bands} bands; use a pretrained RGB model"
+        )
+    if init == "pca":
+        weight = torch.einsum("dkhw,kc->dchw", old, projection.float().to(old.device))
+    elif init == "copy":
+        weight = old[:, torch.arange(bands) % RGB] * (RGB / bands)
+    else:
+        weight = torch.zeros(old.shape[0], bands, *old.shape[2:], device="cpu")  # where the draw is the same for all
+        if init == "normal":
+            weight.normal_(0, SPREAD, generator=torch.Generator().manual_seed(seed))
+        weight = weight.to(old.device)
+        weight[:, :RGB] = old
+    patch = visual.config.patch_size
+    kernel = (1, patch, patch)
+    bias, dtype = embed.proj.bias is not None, embed.proj.weight.dtype
+    proj = nn.Conv3d(bands, len(old), kernel, kernel, bias=bias, device=old.device, dtype=dtype)
+    proj.weight.data.copy_(weight[:, :, None])
+    if proj.bias is not None:
+        proj.bias.data.copy_(embed.proj.bias.data)
+    embed.proj, embed.in_channels, embed.temporal_patch_size = proj, bands, 1
+    for config in {id(config): config for config in (visual.config, model.config.vision_config)}.values():
+        config.in_channels, config.temporal_patch_size = bands, 1
+        if hasattr(config, "in_chans"):  # published, read by nobody here, and wrong from now on
+            config.in_chans = bands
+    return model
+
+
+def fold_frames(weight: torch.Tensor) -> torch.Tensor:
+    """(D, C, T, p, p) -> (D, C, p, p) for still images: a frame repeated T times meets the sum of the kernels."""
+    return weight.float().sum(2)
+
+
+def shifted_mean(mean: torch.Tensor, sd: torch.Tensor, projection: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """(C,) band means with which standardised bands times `projection` (3, C) already hold `offset` (3,).
+
+    A bias could not hold it: it would reach masked pixels too, which are 0 in both routes.
+    """
+    shift = torch.linalg.pinv(projection.double()) @ offset.double()
+    return (mean.double() - sd.double() * shift).float()

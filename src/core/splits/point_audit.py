@@ -1,0 +1,189 @@
+"""What a split of points by squares and years must not have: records, ground, days or embeddings that roles share.
+
+`audit` measures and `require_clean` stops the stage. Nothing here asks `squares.assign_squares` which points are near
+a square: outlines are drawn anew by PROJ and distances are geodesics. What lies in a buffer, and what is too uncertain
+to lie anywhere, is used by nobody; of it only the kind is audited.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyproj import Proj
+
+from src.core.data.embedding_store import EmbeddingStore
+from src.core.geo.distances import geodesic_km, nearest_km, pairs_within
+from src.core.splits import embedding_audit
+from src.core.splits.embedding_audit import USED
+from src.core.stage.errors import DataError
+
+KINDS = ("temporal", "spatial", "both")
+PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
+# Between points of an outline. A point 5 km off is 0.1 m nearer to the edge than to the nearest of them.
+SPACING_KM = 0.05
+EDGE_KM = 1e-5  # what two projections may differ by
+
+
+def audit(
+    points: pd.DataFrame,
+    squares: pd.DataFrame,
+    *,
+    side_km: float,
+    buffer_km: float,
+    max_uncertainty_m: float,
+    label: str,
+    store: EmbeddingStore | None = None,
+    statistics: dict[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Measure what train, validation and test share.
+
+    Args:
+        points: record, role, kind ("" | temporal | spatial | both), square (row of `squares`, -1 outside), lat, lon
+            (degrees), uncertainty_m (NaN unknown), first_day, last_day and the column `label`; one row for each of the
+            store's, in its order.
+        squares: lat, lon of the centres.
+        label: what is to be predicted, "species" for example.
+        store, statistics: see `embedding_audit.audit`; without them embeddings are not audited.
+
+    Returns:
+        shared_records: records that have images in two roles.
+        uncertain_in_use: points of a role that are less certain than `max_uncertainty_m`.
+        misplaced_points: points whose `square` is not the one they lie in.
+        training_in_squares: training points that lie in a square, or are said to.
+        amiss_kinds: validation and test points without a kind, of which no distance and no day below is measured, and
+            points of other roles, buffers too, with one.
+        points_near_squares: points outside of all squares and within `buffer_km` of one.
+        square_gap_km: the least distance between the edges of two squares; None for one square.
+        nearest_A_B_K_km for the pairs train-test, train-validation and validation-test, and the kinds spatial and
+            both of the latter: the least geodesic distance; None where there are no such points.
+        temporal_A_B_km: least and median distance of the kind temporal, which may be 0.
+        gap_days_A_B: days that lie between the last day of A and the first of B (temporal or both).
+        embeddings: `embedding_audit.audit`.
+    """
+    used = points[points["role"].isin(USED)]
+    said, (inside, outside) = used["square"].to_numpy() >= 0, _misplaced(used, squares, side_km)
+    held_out = points["role"].isin(USED[1:])
+    findings: dict[str, Any] = {
+        "shared_records": int((used.groupby("record")["role"].nunique() > 1).sum()),
+        "uncertain_in_use": int((used["uncertainty_m"] > max_uncertainty_m).sum()),
+        "misplaced_points": int((inside | outside).sum()),
+        "training_in_squares": int(((used["role"] == "train") & (inside | said)).sum()),
+        "amiss_kinds": int(np.where(held_out, ~points["kind"].isin(KINDS), points["kind"] != "").sum()),
+        **_compare_outlines(used, squares, side_km, buffer_km),
+    }
+    for one, other in PAIRS:
+        a, b = (used[used["role"] == role] for role in (one, other))
+        for kind in ("spatial", "both"):
+            km = _nearest(b[b["kind"] == kind], a)
+            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km.min()) if len(km) else None
+        km = _nearest(b[b["kind"] == "temporal"], a)
+        findings[f"temporal_{one}_{other}_km"] = (
+            {"least": float(km.min()), "median": float(np.median(km))} if len(km) else None
+        )
+        later = b[b["kind"].isin(["temporal", "both"])]
+        gap = int(later["first_day"].min() - a["last_day"].max() - 1) if len(a) and len(later) else None
+        findings[f"gap_days_{one}_{other}"] = gap
+    embeddings = {} if store is None else embedding_audit.audit(store, points, statistics or {}, label=label)
+    return findings | {"embeddings": embeddings}
+
+
+def require_clean(
+    findings: dict[str, Any],
+    *,
+    buffer_km: float,
+    apart_km: float,
+    gap_days: int,
+    shared_embeddings: list[str],
+    where: str,
+) -> None:
+    """Raise DataError, naming every violation, unless the audit found none.
+
+    Args:
+        findings: what `audit` returned.
+        buffer_km, apart_km, gap_days: what the split was asked to keep.
+        shared_embeddings: modalities of which roles may share embeddings.
+        where: the folder the split would have been written to.
+    """
+    explanations = {
+        "shared_records": "records with images in two roles, expected 0; give all images of a record one place and "
+        "date",
+        "uncertain_in_use": "points less certain than split.max_uncertainty_m, expected 0; give them no role",
+        "misplaced_points": "points that do not lie in the square they are said to lie in, expected 0; draw the "
+        "squares again",
+        "training_in_squares": "training points in a held-out square, expected 0; draw the roles again",
+        "amiss_kinds": f"points of validation or test without a kind ({', '.join(KINDS)}), or of another role with "
+        "one, expected 0; draw the roles again",
+        "points_near_squares": f"points within split.buffer_km = {buffer_km:g} of a square, expected 0; put them into "
+        "the buffer",
+    }
+    lines = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
+    if (gap := findings["square_gap_km"]) is not None and gap < apart_km:
+        lines.append(f"square_gap_km: found {gap:.3f} km, expected split.apart_km = {apart_km:g}; choose others")
+    for key, found in findings.items():
+        if key.startswith("nearest_") and found is not None and found < buffer_km:
+            lines.append(
+                f"{key}: found {found:.3f} km, expected more than split.buffer_km = {buffer_km:g}; put what is nearer "
+                "into the buffer"
+            )
+        if key.startswith("gap_days_") and found is not None and found < gap_days:
+            lines.append(
+                f"{key}: found {found} days, expected at least split.gap_days = {gap_days}; put what is between into "
+                "the buffer"
+            )
+    lines += embedding_audit.violations(findings["embeddings"], shared_embeddings)
+    if lines:
+        raise DataError("\n".join(f"{where}: leakage audit: {line}" for line in lines))
+
+
+def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: float, buffer_km: float) -> dict[str, Any]:
+    """points_near_squares and square_gap_km of `audit`."""
+    outlines = [_outline(lat, lon, side_km) for lat, lon in zip(squares["lat"], squares["lon"], strict=True)]
+    outside = points[points["square"] < 0]
+    near = nearest_km(outside["lat"], outside["lon"], *np.concatenate(outlines, axis=1)) <= buffer_km
+    i, j = np.triu_indices(len(squares), 1)
+    centre = squares[["lat", "lon"]].to_numpy(float)
+    apart = geodesic_km(*centre[i].T, *centre[j].T)
+    # edges are nearer than centres by one side at least and by 1.42 at most
+    nearest = np.flatnonzero(apart <= apart.min(initial=np.inf) + 0.5 * side_km)
+    gaps = [nearest_km(*outlines[i[pair]], *outlines[j[pair]]).min() for pair in nearest]
+    return {"points_near_squares": int(near.sum()), "square_gap_km": float(min(gaps)) if gaps else None}
+
+
+def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which points lie in a square and are said to be outside, and which are not in the one they are said to be in.
+
+    (N,) bool each; points within EDGE_KM of an edge may be told either way.
+    """
+    lat, lon = points[["lat", "lon"]].to_numpy(float).T
+    which, point, _ = pairs_within(squares["lat"], squares["lon"], lat, lon, 0.8 * side_km)
+    beyond = np.full(len(which), np.inf)  # km outside of the nearest edge's line, negative inside
+    for k, (centre_lat, centre_lon) in enumerate(squares[["lat", "lon"]].to_numpy(float)):
+        here = which == k
+        x, y = _projection(centre_lat, centre_lon)(lon[point[here]], lat[point[here]])
+        beyond[here] = np.maximum(np.abs(x), np.abs(y)) - side_km / 2
+    said = points["square"].to_numpy()
+    inside, outside = np.zeros(len(points), bool), said >= 0
+    inside[point[(beyond < -EDGE_KM) & (said[point] < 0)]] = True
+    outside[point[(beyond <= EDGE_KM) & (said[point] == which)]] = False
+    return inside, outside
+
+
+def _outline(lat: float, lon: float, side_km: float) -> np.ndarray:
+    """(2, P) lat, lon of points at most SPACING_KM apart on the edges of a square."""
+    each = 1 + int(np.ceil(side_km / SPACING_KM))
+    half, along = side_km / 2, np.linspace(-side_km / 2, side_km / 2, each)
+    x = np.concatenate([along, along, np.full(each, half), np.full(each, -half)])
+    y = np.concatenate([np.full(each, half), np.full(each, -half), along, along])
+    return np.stack(_projection(lat, lon)(x, y, inverse=True)[::-1])
+
+
+def _projection(lat: float, lon: float) -> Proj:
+    """Azimuthal equidistant around a point, in km."""
+    return Proj(proj="aeqd", lat_0=lat, lon_0=lon, ellps="WGS84", units="km")
+
+
+def _nearest(points: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Geodesic km from each point to the nearest of the others, empty where there are none."""
+    if others.empty:
+        return np.empty(0)
+    return nearest_km(points["lat"], points["lon"], others["lat"], others["lon"])

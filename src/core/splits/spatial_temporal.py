@@ -1,0 +1,282 @@
+"""Which tiles train, validate and test: by place, by spatial block or region with a buffer, and by time.
+
+A place (province/city) is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
+grid, `split_regions` whole provinces, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
+"Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure");
+`split_places` moves places and knows no distance. `split_years` parts the past from the future, and `combine` keeps
+what is unseen in both. Validation is always made like the test.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.core.geo.distances import any_within_km, assign_blocks
+from src.core.splits.folds import draw_roles, require_roles
+from src.core.stage import files
+from src.core.stage.errors import DataError, ParamsError
+
+ROLES = ("train", "validation", "test", "buffer", "locked")
+
+
+def split_blocks(
+    tiles: pd.DataFrame,
+    *,
+    degrees: float,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Roles by whole blocks of `degrees` x `degrees`, the held-out ones surrounded by a buffer.
+
+    Test keeps all its tiles. A place with a tile within `buffer_km` of a test tile leaves validation, and one
+    within that of a test or validation tile leaves training: their role is `buffer`.
+
+    Args:
+        tiles: one row per tile with tile_id, place, lat, lon (degrees), half_diagonal_km.
+        degrees: side of a block.
+        buffer_km: geodesic distance between tile centres.
+        keep_from: lat, lon of locked tiles; training and validation keep `buffer_km` from them as well.
+
+    Returns:
+        DataFrame with the index of `tiles` and the columns block (str) and role (str).
+
+    Raises:
+        ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
+        DataError: a tile has no coordinates, there are too few blocks, or a role is left without a tile.
+    """
+    require_coordinates(tiles)
+    _require_buffer(tiles, buffer_km)
+    block, what = blocks_of_places(tiles, degrees), f"blocks of {degrees:g} degrees"
+    role = draw_roles(block, what, folds, fold, seed, "lower split.block_degrees or split.folds")
+    role = _buffered(tiles, role, what, buffer_km, keep_from)
+    return pd.DataFrame({"block": block, "role": role}, index=tiles.index)
+
+
+def split_regions(
+    tiles: pd.DataFrame,
+    *,
+    region: pd.Series,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Roles by whole regions (provinces, states), the held-out ones surrounded by a buffer.
+
+    All is as in `split_blocks`, with `block` the name of the region.
+
+    Args:
+        region: each tile's, with the index of `tiles`.
+
+    Raises:
+        DataError: also if a region is missing, holds all places, or shares a place with another one.
+    """
+    require_coordinates(tiles)
+    _require_buffer(tiles, buffer_km)
+    region = region.reindex(tiles.index)
+    require_regions(tiles["place"], region)
+    names = sorted(region.unique())
+    what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+    role = draw_roles(region, what, folds, fold, seed, "lower split.folds or set split.method: blocks")
+    role = _buffered(tiles, role, what, buffer_km, keep_from)
+    return pd.DataFrame({"block": region, "role": role}, index=tiles.index)
+
+
+def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, seed: int) -> pd.DataFrame:
+    """Roles by place, without a buffer; `block` is there for the reader ("" without coordinates).
+
+    Args and returns are those of `split_blocks`; lat and lon may be NaN.
+
+    Raises:
+        DataError: there are too few places for the folds and a validation set.
+    """
+    role = draw_roles(tiles["place"], "places", folds, fold, seed, "lower split.folds or bring more places")
+    return pd.DataFrame({"block": blocks_of_places(tiles, degrees), "role": role}, index=tiles.index)
+
+
+def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> np.ndarray:
+    """Roles for the forecast made at `origin`, which knows the years before it.
+
+    Test is the year `horizon` steps after the last known one. Validation is made like it, as late as can be known at
+    the origin: its year is the last known one, forecast `horizon` steps ahead. Training ends where that forecast's
+    knowledge does; all other years are `buffer` (Tashman 2000, "Out-of-sample tests of forecasting accuracy",
+    International Journal of Forecasting 16, on rolling origins).
+
+    Args:
+        years: (N,) int.
+        origin: the first unknown year.
+        horizon: steps from the last known year to the predicted one, at least 1.
+        step: years between two dates of the panel, see `panel_step`.
+
+    Returns:
+        (N,) str.
+
+    Raises:
+        DataError: training, validation or test has no year.
+    """
+    years = np.asarray(years)
+    role = np.full(len(years), "buffer", dtype=object)
+    role[years < origin - horizon * step] = "train"
+    role[years == origin - step] = "validation"
+    role[years == origin + (horizon - 1) * step] = "test"
+    what = f"samples.parquet: year: {np.unique(years).tolist()}, split.origin {origin}, split.horizon {horizon}"
+    require_roles(role, what, "leave split.origin blank, lower split.horizon or bring more years")
+    return role
+
+
+def feasible_origins(years: np.ndarray, horizon: int, step: int) -> list[int]:
+    """Origins, ascending, for which `split_years` finds a year for training, validation and test.
+
+    Raises:
+        DataError: there is none, because the horizon reaches beyond the panel.
+    """
+    found = np.unique(years).tolist()
+    origins = [year - (horizon - 1) * step for year in found]
+    origins = [origin for origin in origins if origin - step in found and found[0] < origin - horizon * step]
+    if not origins:
+        raise DataError(
+            f"samples.parquet: year: split.horizon {horizon} is beyond the panel: found the years {found}, expected a "
+            f"panel over at least {2 * horizon} steps of {step} years, with a year {horizon} steps after an earlier "
+            f"one and years to train on {horizon} steps before that; lower split.horizon or bring more years"
+        )
+    return origins
+
+
+def panel_step(years: np.ndarray) -> int:
+    """The smallest difference between two years of the panel.
+
+    Raises:
+        DataError: there are no two years to tell apart, so that no task of time is possible.
+    """
+    distinct = np.unique(years)
+    if len(distinct) < 2:
+        raise DataError(
+            f"samples.parquet: year: task without years: found {distinct.tolist()}, expected at least two distinct "
+            "ones; set split.task: new_place or bring more years"
+        )
+    return int(np.diff(distinct).min())
+
+
+def combine(place_roles: pd.Series, year_roles: pd.Series) -> pd.Series:
+    """Roles where neither place nor year is known: those on which both agree, else `buffer`.
+
+    The test years of a locked place are locked.
+
+    Args:
+        place_roles, year_roles: (N,) str with one index, from a split of places and from `split_years`.
+
+    Raises:
+        DataError: training, validation or test is left empty.
+    """
+    role = place_roles.where(place_roles == year_roles, "buffer")
+    role = role.mask((place_roles == "locked") & (year_roles == "test"), "locked")
+    what = f"samples.parquet: {len(role)} rows whose place and year have the same role"
+    require_roles(role, what, "choose another split.fold or split.origin, or bring more places with those years")
+    return role
+
+
+def read_split(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
+    """The table the split stage wrote, one row per tile of the store whose `tiles["tile_id"]` are given.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: it is not a table, or was drawn for other tiles.
+    """
+    path = Path(folder) / "split.parquet"
+    split = files.read_table(path)
+    if list(split["tile_id"]) != list(tile_ids):
+        raise DataError(
+            f"{path}: tile_id: found {len(split)} tiles, expected the {len(tile_ids)} of the store, in its order; "
+            f"run the split stage again"
+        )
+    return split
+
+
+def blocks_of_places(tiles: pd.DataFrame, degrees: float) -> pd.Series:
+    """Block of each tile's place: that of the first of its tiles in order of tile_id; "" without coordinates.
+
+    Args:
+        tiles: tile_id, place, lat, lon (degrees, may be NaN).
+    """
+    first = tiles.dropna(subset=["lat", "lon"]).sort_values("tile_id").drop_duplicates("place")
+    blocks = assign_blocks(first["lat"].to_numpy(), first["lon"].to_numpy(), degrees)
+    return tiles["place"].map(pd.Series(blocks, index=first["place"], dtype=object)).fillna("")
+
+
+def require_regions(place: pd.Series, region: pd.Series) -> None:
+    """Raise DataError unless there are two regions and every place lies in one.
+
+    Args:
+        place, region: (N,) str with one index.
+    """
+    missing = sorted(set(place[region.isna() | (region == "")]))
+    if missing:
+        raise DataError(
+            f"index.parquet: province: {len(missing)} places without a region ({', '.join(missing[:5])}), expected "
+            f"one for each; complete the labels or set split.method: blocks"
+        )
+    regions_of = pd.DataFrame({"place": place, "region": region}).drop_duplicates().sort_values(["place", "region"])
+    divided = regions_of[regions_of["place"].duplicated(keep=False)]
+    if len(divided):
+        name, regions = divided["place"].iloc[0], ", ".join(divided["region"].iloc[:2])
+        raise DataError(
+            f"index.parquet: province: {divided['place'].nunique()} places in two regions ({name}: {regions}), "
+            f"expected one for each place; correct the region"
+        )
+    if regions_of["region"].nunique() < 2:
+        raise DataError(
+            f"index.parquet: province: the region {regions_of['region'].iloc[0]} holds all {len(regions_of)} places, "
+            f"expected at least two regions; bring places of other regions, or leave split.lock blank and "
+            f"set split.method: blocks"
+        )
+
+
+def _buffered(
+    tiles: pd.DataFrame, role: pd.Series, what: str, buffer_km: float, keep_from: pd.DataFrame | None
+) -> pd.Series:
+    """`role` where places of validation, then of training, too near to held-out tiles became `buffer`."""
+    role, test = role.copy(), role == "test"
+    points = tiles[["lat", "lon"]].to_numpy(float)
+    locked = np.empty((0, 2)) if keep_from is None else keep_from[["lat", "lon"]].to_numpy(float)
+    for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
+        mine = (role == inner).to_numpy()
+        others = np.concatenate([points[role.isin(held_out)], locked])
+        # years of a place may be centred differently: one too near takes the others along
+        near = tiles["place"][mine][any_within_km(*points[mine].T, *others.T, buffer_km)]
+        role[tiles["place"].isin(near)] = "buffer"
+    held_out = "the test fold" if keep_from is None else "the test fold or locked tiles"
+    if not role.isin(["train", "validation"]).any():
+        raise DataError(
+            f"index.parquet: lat, lon: all {tiles['place'][~test].nunique()} places outside the test fold lie within "
+            f"split.buffer_km = {buffer_km:g} km of {held_out}, expected some to learn from; "
+            f"lower split.buffer_km or bring places farther away"
+        )
+    what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
+    require_roles(role, what, "lower split.buffer_km, choose another split.fold or bring more tiles")
+    return role
+
+
+def _require_buffer(tiles: pd.DataFrame, buffer_km: float) -> None:
+    diagonal_km = 2 * tiles["half_diagonal_km"].max()
+    if buffer_km < diagonal_km:
+        raise ParamsError(
+            f"params.yaml: split.buffer_km: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
+            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
+            f"raise split.buffer_km"
+        )
+
+
+def require_coordinates(tiles: pd.DataFrame) -> None:
+    missing = tiles.loc[tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=1), "tile_id"].sort_values()
+    if len(missing):
+        raise DataError(
+            f"index.parquet: lat, lon, half_diagonal_km: {len(missing)} tiles without coordinates "
+            f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}), expected a number for each: "
+            f".npy tiles without coordinates refuse spatial splits; give crs and transform in each "
+            f"tile's sidecar JSON, or set split.method: place"
+        )

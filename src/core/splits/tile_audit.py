@@ -1,0 +1,258 @@
+"""What a split must not have: places, ground, pixels or years that two roles share.
+
+`audit` measures, `require_clean` stops the stage where the task forbids what was found, `audit_pca` refits a stored
+projection. Nobody uses the tiles in the buffer, so they are not audited; locked places may lie near to test places,
+because nothing is learned from either.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from src.core.data.band_statistics import band_statistics, standardised_pixels
+from src.core.data.pca import fit_pca
+from src.core.data.tile_store import Store
+from src.core.geo import distances
+from src.core.splits import near_duplicates
+from src.core.stage.errors import DataError
+
+AUDITED = ("train", "validation", "test", "locked")
+PAIRS = (
+    ("train", "validation"),
+    ("train", "test"),
+    ("validation", "test"),
+    ("train", "locked"),
+    ("validation", "locked"),
+)
+FORECASTS = ("next_year", "new_place_and_year")  # tasks in which time separates
+PCA_ROUNDING = 1e-3  # what another order of float32 sums may do, see `audit_pca`
+
+
+def audit(
+    store: Store,
+    tiles: pd.DataFrame,
+    samples: pd.DataFrame,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    *,
+    origin: int | None = None,
+) -> dict[str, Any]:
+    """Measure what train, validation, test and locked share.
+
+    Args:
+        tiles: one row per tile of the store, in row order, with tile, place, role, lat and lon (degrees or NaN).
+        samples: one row per label, with place, year, tile_year and role. A place, even a tile, may serve labels of
+            several roles, so places and years are judged here, ground and pixels on `tiles`.
+        mean, sd: (C,) float32 band statistics as the split stage wrote them.
+        origin: in a task of time the first year of which nothing is known, else None.
+
+    Returns:
+        shared_places: places with labels of more than one role.
+        overlapping_footprints: pairs of tiles of two roles that are nearer than the sum of their half
+            diagonals, the least distance at which squares cannot share ground; None without coordinates.
+        nearest_A_B_km for the pairs train-test, validation-test, train-validation, train-locked and
+            validation-locked: geodesic, between centres; None without coordinates, or without such tiles.
+        duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
+        near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
+        nearest_tile_difference: the least of `near_identical.registered_differences` between a training tile and
+            one that is held out, 0 for a copy and about 1 for unrelated ones; None where none has a pattern.
+        statistics_difference: largest difference between `mean`, `sd` and a fit on the training tiles alone.
+        gap_years: from the last year of a training label to the first of a test label. This and the next two
+            are None without `origin`.
+        future_labels: training and validation labels dated at or after the origin, and training labels dated at
+            or after the first validation label.
+        future_tiles: labels whose tile is dated at or after the origin.
+    """
+    located = store.tiles[["tile", "half_diagonal_km"]].reset_index(drop=True)
+    used = located.assign(**{key: tiles[key].to_numpy() for key in ("place", "role", "lat", "lon")})
+    used = used[used["role"].isin(AUDITED)]
+    labelled = samples[samples["role"].isin(AUDITED)]
+    train = used.loc[used["role"] == "train", "tile"].to_numpy()
+    refit = [array.astype(np.float32) for array in band_statistics(store, train)]
+    return {
+        "shared_places": int((labelled.groupby("place")["role"].nunique() > 1).sum()),
+        "overlapping_footprints": count_overlaps(used),
+        "nearest_train_test_km": _nearest(used, "train", "test"),
+        "nearest_validation_test_km": _nearest(used, "validation", "test"),
+        "nearest_train_validation_km": _nearest(used, "train", "validation"),
+        "nearest_train_locked_km": _nearest(used, "train", "locked"),
+        "nearest_validation_locked_km": _nearest(used, "validation", "locked"),
+        "duplicate_tiles": count_duplicates(store, used),
+        **find_near_identical(store, used, mean, sd),
+        "statistics_difference": float(max(np.abs(refit[0] - mean).max(), np.abs(refit[1] - sd).max())),
+        **compare_years(labelled, origin),
+    }
+
+
+def require_clean(
+    findings: dict[str, Any], *, task: str, buffer_km: float, retrospective_tiles: bool, where: str
+) -> None:
+    """Raise DataError, naming every violation, unless the audit found none that the task forbids.
+
+    Places separate in new_place and change, time in next_year (whose places are shared by design), both in
+    new_place_and_year. Statistics of other tiles than the training ones are forbidden in all.
+
+    Args:
+        findings: what `audit` returned.
+        buffer_km: the least distance allowed between tiles of two roles; 0 where the split has no buffer.
+        retrospective_tiles: tiles from the origin or later are wanted, and no score is called a forecast.
+        where: the folder the split would have been written to.
+    """
+    explanations = {
+        "statistics_difference": "between the statistics written and those of the training tiles, expected 0; "
+        "fit them on the training tiles alone"
+    }
+    if task != "next_year":
+        explanations |= {
+            "shared_places": "places in two roles, expected 0; give all labels of a place the same role",
+            "overlapping_footprints": "pairs of tiles of two roles that share ground, expected 0; "
+            "set split.method: blocks with split.buffer_km of at least a tile's diagonal",
+            "duplicate_tiles": "pairs of tiles of two roles with the same pixels (flips and rotations included), "
+            "expected 0; remove the copies from data.root",
+            "near_identical_tiles": "pairs of tiles of two roles with the same pixels, shifted, turned or with noise, "
+            "expected 0; remove the copies from data.root or raise split.buffer_km",
+        }
+    if task in FORECASTS:
+        explanations["future_labels"] = (
+            "training or validation labels from the origin or later, or training labels as late as validation's, "
+            "expected 0; lower split.origin or remove them"
+        )
+        if not retrospective_tiles:
+            explanations["future_tiles"] = (
+                "labels with a tile from the origin or later, expected 0; raise data.tile_lag (with data.match_year: "
+                "exact), or set split.retrospective_tiles: true and call no score a forecast"
+            )
+    violations = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
+    if task != "next_year":
+        violations += [
+            f"{key}: found {value:.3f} km, expected at least split.buffer_km = {buffer_km:g}; "
+            "lower it or leave the nearer places out"
+            for key, value in findings.items()
+            if key.startswith("nearest_") and key.endswith("_km") and value is not None and value < buffer_km
+        ]
+    if violations:
+        raise DataError("\n".join(f"{where}: leakage audit of {task}: {line}" for line in violations))
+
+
+def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndarray]) -> float:
+    """How far a stored projection is from one fitted on the training tiles alone; 0.0 where it is the same.
+
+    Band statistics and components are fitted again on `train_rows`. With M = [weight, bias] of z = weight @ x + bias,
+    compared are the matrices MᵀM, which say how far any two pixels lie apart in z: neither the sign of a component
+    nor the choice of axes among equal variances changes them. The result is the Frobenius norm of their difference,
+    relative to the refit's; below PCA_ROUNDING (threads or another processor add in another order) it is 0.
+
+    Args:
+        train_rows: rows of the store that train.
+        stored: weight (K, C) and bias (K,), as in pca.safetensors; for bands standardised on the training tiles.
+    """
+    mean, sd = (array.astype(np.float32) for array in band_statistics(store, train_rows))
+    fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"])).z_scoring()
+    maps = [
+        np.column_stack([weight, bias]).astype(float) for weight, bias in (fitted, (stored["weight"], stored["bias"]))
+    ]
+    expected, found = (matrix.T @ matrix for matrix in maps)
+    difference = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return 0.0 if difference <= PCA_ROUNDING else difference
+
+
+def find_near_identical(store: Store, tiles: pd.DataFrame, mean: np.ndarray, sd: np.ndarray) -> dict[str, Any]:
+    """near_identical_tiles and nearest_tile_difference of `audit`.
+
+    Args:
+        tiles: tile (the store's row), place and role.
+    """
+    pairs = {tuple(pair) for pair in near_duplicates.shared_pixels(store, tiles, PAIRS).tolist()}
+    compared = near_duplicates.registered_differences(store, tiles, PAIRS, mean, sd)
+    same = compared[compared["difference"] < near_duplicates.SAME_DIFFERENCE]
+    pairs |= set(zip(same["tile"], same["other"], strict=True))
+    nearest = compared.loc[compared["role"] == "train", "difference"].min()
+    return {
+        "near_identical_tiles": len(pairs),
+        "nearest_tile_difference": None if np.isnan(nearest) else float(nearest),
+    }
+
+
+def compare_years(samples: pd.DataFrame, origin: int | None) -> dict[str, int | None]:
+    """gap_years, future_labels and future_tiles of `audit`.
+
+    Args:
+        samples: year, tile_year and role of each label that is audited.
+    """
+    if origin is None:
+        return dict.fromkeys(("gap_years", "future_labels", "future_tiles"))
+    role, year = samples["role"], samples["year"]
+    first_unknown = role.map({"train": min(origin, year[role == "validation"].min()), "validation": origin})
+    gap = year[role == "test"].min() - year[role == "train"].max()
+    return {
+        "gap_years": None if np.isnan(gap) else int(gap),
+        "future_labels": int((year >= first_unknown).sum()),
+        "future_tiles": int((samples["tile_year"] >= origin).sum()),
+    }
+
+
+def count_overlaps(tiles: pd.DataFrame) -> int | None:
+    """Pairs of tiles of different roles nearer than the sum of their half diagonals.
+
+    Args:
+        tiles: role, lat, lon (degrees), half_diagonal_km; None is returned if any of them is unknown.
+    """
+    if tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=None):
+        return None
+    largest = tiles["half_diagonal_km"].max()
+    pairs = 0
+    for one, other in PAIRS:
+        a, b = tiles[tiles["role"] == one], tiles[tiles["role"] == other]
+        half_a, half_b = a["half_diagonal_km"].to_numpy(), b["half_diagonal_km"].to_numpy()
+        i, j, km = distances.pairs_within(*_latlon(a), *_latlon(b), half_a + largest)
+        pairs += int((km < half_a[i] + half_b[j]).sum())
+    return pairs
+
+
+def count_duplicates(store: Store, tiles: pd.DataFrame) -> int:
+    """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations.
+
+    One pass over the store finds candidates by sums that no flip or rotation changes; only these are
+    read again and compared exactly.
+
+    Args:
+        tiles: tile (the store's row) and role.
+    """
+    sums = [_invariant(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
+    candidates = tiles[pd.Series(sums, index=tiles.index).duplicated(keep=False)]
+    pixels = [canonical_sha256(store.view(row)) for row in candidates["tile"]]
+    per_role = candidates.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED)
+    return int(sum((per_role[a] * per_role[b]).sum() for a, b in PAIRS))
+
+
+def canonical_sha256(tile: np.ndarray) -> str:
+    """The same digest for a (C, H, W) tile and its 8 flips and rotations: the least of their 8 digests."""
+    return min(
+        hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+        for image in near_duplicates.orientations(tile)
+    )
+
+
+def _invariant(tile: np.ndarray) -> str:
+    """Digest of each band's sum and sum of squares over the stored integers (float16 by its bits)."""
+    whole = tile.view(np.int8 if tile.dtype == np.int8 else np.int16)
+    digest = hashlib.sha256()
+    for band in whole:
+        values = band.astype(np.int64).ravel()
+        digest.update(np.array([values.sum(), values @ values]).tobytes())
+    return digest.hexdigest()
+
+
+def _nearest(tiles: pd.DataFrame, one: str, other: str) -> float | None:
+    a, b = tiles[tiles["role"] == one], tiles[tiles["role"] == other]
+    if a.empty or b.empty or a[["lat", "lon"]].isna().any(axis=None) or b[["lat", "lon"]].isna().any(axis=None):
+        return None
+    return float(distances.nearest_km(*_latlon(a), *_latlon(b)).min())
+
+
+def _latlon(tiles: pd.DataFrame) -> np.ndarray:
+    return tiles[["lat", "lon"]].to_numpy().T

@@ -1,0 +1,155 @@
+"""Files that are either complete or absent: write aside, sync, rename."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+from src.core.stage import distributed
+from src.core.stage.errors import DataError, StorageError
+
+
+@contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it is synced and renamed to `path`.
+
+    On any exception the folder is removed and `path` is left as it was. Of several processes the main one does
+    that, when all have come to the end, and the others get the name of a folder that is not there.
+    """
+    if path.exists() and not path.is_dir():  # said before hours of work, not after
+        raise StorageError(f"{path}: found a file, expected a folder or nothing; remove it or choose another folder")
+    aside = _aside(path)
+    if not distributed.is_main():
+        yield aside
+        distributed.wait()  # for all, before the main process renames
+        distributed.wait()  # for the main process, which has renamed
+        return
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        distributed.wait()
+        for file in sorted(aside.rglob("*")):
+            if file.is_file():
+                _sync(file)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+        distributed.wait()
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Yield a file name beside `path` with the same suffix; on success what was written there becomes `path`."""
+    aside = _aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        _sync(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        with suppress(OSError):  # a parent that is a file: the error above says so
+            aside.unlink()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented UTF-8 JSON with the key order given; NaN and infinity are refused."""
+    with complete_file(Path(path)) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Parse `path`; raises StorageError if it cannot be read and DataError if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: found something that is not JSON ({error})") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file; raises StorageError or DataError as `read_json` does."""
+    try:
+        return safetensors.numpy.load_file(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise DataError(f"{path}: found something that is not safetensors ({error})") from error
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a .parquet file; raises StorageError or DataError as `read_json` does."""
+    try:
+        with Path(path).open("rb") as file:
+            return pd.read_parquet(file)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    except ValueError as error:  # ArrowInvalid is one
+        raise DataError(f"{path}: found something that is not Parquet ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of the file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_sha256(paths: Iterable[Path]) -> str:
+    """One digest over files and folders: names below each path and contents, in sorted order."""
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        for file in files:
+            name = file.name if file == path else file.relative_to(path).as_posix()
+            digest.update(f"{name}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def verify(folder: Path, hashes: dict[str, str], advice: str) -> None:
+    """Hash every file of `folder` again, name -> sha256 as a manifest has them.
+
+    Raises:
+        DataError: a file's bytes are others; `advice` says what to do.
+    """
+    for name, expected in tqdm(hashes.items(), desc="verify", unit="file"):
+        found = sha256(folder / name)
+        if found != expected:
+            raise DataError(
+                f"{folder / name}: sha256: found {found}, the manifest says {expected}; the file changed after it was "
+                f"written: {advice}"
+            )
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    name = error.filename or path
+    return StorageError(
+        f"{path}: cannot write ({name}: {error.strerror or error}); free some space or choose another folder"
+    )

@@ -1,0 +1,149 @@
+"""What every stage does first and last: command line, params, seed, threads, status, exit code."""
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+from threadpoolctl import threadpool_limits
+
+from src.core.stage import distributed
+from src.core.stage import params as params_file
+from src.core.stage.errors import BandwiseError, Interrupted, StorageError
+
+PR_SET_PDEATHSIG = 1
+GRACE = 2  # seconds
+ROOT_PIPELINE = "population"  # its dvc.yaml and params.yaml lie at the root, those of the others in pipelines/
+
+
+def stage(
+    main: Callable[..., None],
+    params: type[BaseModel],
+    *,
+    name: str,
+    doc: str,
+    inputs: dict[str, str],
+    outputs: dict[str, str],
+    flags: dict[str, str] | None = None,
+    argv: list[str] | None = None,
+) -> None:
+    """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
+
+    `inputs` and `outputs` map option names to help texts; `main` receives them as two
+    namespaces of `Path`; the first holds `flags` too, as bool. `logs/<name>/run_status.json` gets
+    the exit code, because DVC turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing
+    half-written.
+    """
+    flags = flags or {}
+    parser = command_line(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
+    arguments = vars(parser.parse_args(argv))
+    _die_with_parent()
+    logging.basicConfig(
+        level=logging.INFO if distributed.is_main() else logging.ERROR, format="%(message)s", stream=sys.stderr
+    )
+    if not distributed.is_main():
+        distributed.quiet()
+
+    def body() -> None:
+        main(
+            params_file.read(arguments["params"], params),
+            argparse.Namespace(**{option: arguments[option] for option in (*inputs, *flags)}),
+            argparse.Namespace(**{option: arguments[option] for option in outputs}),
+            arguments["dry_run"],
+        )
+
+    started = time.time()
+    code, message = 1, "stopped by an unexpected error; the traceback is in the log"
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code, message = outcome(body, name)
+        if code == 0:  # else another process may be gone, and saying goodbye to it would hang
+            distributed.leave()
+    except SystemExit as stop:
+        code, message = stop.code, "stopped by a signal; the same command starts again"
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if not arguments["dry_run"] and distributed.is_main():
+            _write_status(name, code, message, started)
+    sys.exit(code)
+
+
+def command_line(
+    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str] | None = None
+) -> argparse.ArgumentParser:
+    """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
+    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    pipeline = name.partition(".")[0]
+    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
+    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in (flags or {}).items():
+        parser.add_argument(f"--{option}", action="store_true", help=help_text)
+    for option, help_text in (inputs | outputs).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
+    return parser
+
+
+def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
+    """Run `body`; its exit code, and the message that a known error printed to stderr."""
+    try:
+        body()
+        return 0, ""
+    except BandwiseError as error:
+        code, message = error.exit_code, str(error)
+    except OSError as error:
+        code, message = StorageError.exit_code, f"{error.filename or name}: {error.strerror or error}"
+    if not distributed.is_main():
+        # What stops all, the main process says; the launcher then ends the others while they wait here.
+        time.sleep(GRACE)
+        name = f"{name}, process {distributed.rank()}"
+    print(f"{name}: {message}", file=sys.stderr)
+    return code, message
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads in BLAS, OpenMP and torch.
+
+    The order of a sum depends on it, so it is a param and not the machine's core count.
+    """
+    threadpool_limits(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def _write_status(name: str, code: int, message: str, started: float) -> None:
+    status = {
+        "exit_code": code,
+        "message": message,
+        "seconds": round(time.time() - started, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "argv": sys.argv,
+    }
+    folder = Path("logs", name.removeprefix(f"{ROOT_PIPELINE}."))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        print(f"{folder}: cannot write run_status.json: {error.strerror}", file=sys.stderr)
+
+
+def _interrupt(signum, frame) -> None:
+    # Not an Exception: libraries catch those. Training has its own handler, which saves first.
+    sys.exit(Interrupted.exit_code)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM when DVC dies, or its stages would go on as orphans."""
+    if sys.platform == "linux" and os.getppid() != 1:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,264 @@
+"""Labels as users bring them: one row per city and year, or one column per year, in .xlsx or .csv.
+
+Nothing is guessed: a blank, `n/a`, a percentage or a duplicate is an error that names the row the
+spreadsheet shows. Growth rates are in per mille per year.
+"""
+
+import math
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.core.data.archive import refuse, squeeze
+from src.core.stage.errors import DataError
+from src.population.data import spreadsheet
+
+NAMES = {  # field -> column names it goes by
+    "province": ("province", "省份"),
+    "city": ("city", "城市"),
+    "year": ("year", "年份"),
+    "growth_rate": ("growth_rate", "人口自然增长率", "label"),
+    "lat": ("lat",),
+    "lon": ("lon",),
+}
+FIELDS = {spelling: field for field, spellings in NAMES.items() for spelling in spellings}
+RESERVED = {"sample", "tile", "tile_id", "tile_year", "place", "row"}  # columns set beside the labels
+YEAR = re.compile(r"([12][0-9]{3})年?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.{1,2}$|<\|.*\|>")  # path parts, control characters and tokens
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Labels in long form, whatever form the file has.
+
+    Columns: province ("" in every row where the file has no such column), city, year (int64),
+    growth_rate (float64, per mille per year), lat, lon (float64, degrees) where the file has them, then
+    its other columns under their own names: code as text, the rest as int64, float64 or text. The index
+    `row` is the row number in the spreadsheet; `attrs["path"]` is the file.
+
+    In the wide form a blank year cell means that the year was not observed; anywhere else a blank in a
+    known column is an error.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
+    """
+    table = spreadsheet.read(Path(path))
+    columns, years = _columns(table)
+    problems: list[str] = []
+    records = []
+    for row, cells in table.rows:
+        fields = {name: cells[position] for name, position in columns.items()}
+        values = {name: read_cell(name, cell, row, problems) for name, cell in fields.items() if name in NAMES}
+        others = {name: cell for name, cell in fields.items() if name not in NAMES}
+        base = {"row": row, "province": "", **values, **others}
+        if not years:
+            records.append(base)
+        for year, position in years.items():
+            if cells[position] is not None:
+                rate = read_cell("growth_rate", cells[position], row, problems, column=table.header[position])
+                records.append({**base, "year": year, "growth_rate": rate})
+    if not problems:
+        problems = _duplicates(records)
+    refuse([f"{table.path}: {problem}" for problem in problems])
+    if not records:
+        raise DataError(f"{table.path}: found no label under the column names, expected one row for each city")
+    return _frame(table.path, records)
+
+
+def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
+    """The columns `names` of an .xlsx or .csv file beside its keys province, city and year, typed as by `read`.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column is missing, a key is no key, or two rows have the same one.
+    """
+    table = spreadsheet.read(Path(path))
+    header = [FIELDS.get(heading.casefold(), heading) for heading in table.header]
+    keys = ["province", "city", "year"]
+    missing = [name for name in [*keys, *names] if name not in header]
+    if missing:
+        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it")
+    problems: list[str] = []
+    records = []
+    for row, cells in table.rows:
+        fields = dict(zip(header, cells, strict=True))
+        records.append({"row": row} | {name: read_cell(name, fields[name], row, problems) for name in keys})
+        records[-1] |= {name: fields[name] for name in names}
+    problems = problems or _duplicates(records)
+    refuse([f"{path}: {problem}" for problem in problems])
+    frame = pd.DataFrame({key: [record[key] for record in records] for key in keys})
+    return frame.assign(**{name: _covariate([record[name] for record in records], frame.index) for name in names})
+
+
+def read_points(path: Path) -> pd.DataFrame:
+    """The columns lat and lon (float64, degrees) of an .xlsx or .csv file; others are not read.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column is missing, a cell is no coordinate, or there is no row.
+    """
+    table = spreadsheet.read(Path(path))
+    header = [heading.casefold() for heading in table.header]
+    if missing := [name for name in ("lat", "lon") if name not in header]:
+        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it, in degrees")
+    problems: list[str] = []
+    at = {name: header.index(name) for name in ("lat", "lon")}
+    points = [{name: read_cell(name, cells[at[name]], row, problems) for name in at} for row, cells in table.rows]
+    refuse([f"{path}: {problem}" for problem in problems])
+    if not points:
+        raise DataError(f"{path}: found no row, expected one for each place")
+    return pd.DataFrame(points, dtype="float64")
+
+
+def read_aliases(path: Path) -> pd.DataFrame:
+    """Spellings in labels that mean another name in tiles: columns kind (province | city), found, use.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: a column or cell is missing, a kind is unknown, or one spelling has two meanings.
+    """
+    table = spreadsheet.read(Path(path))
+    if sorted(table.header) != ["found", "kind", "use"]:
+        raise DataError(f"{path}: found the columns {', '.join(table.header)}; expected kind, found, use")
+    problems, meanings, records = [], {}, []
+    for row, cells in table.rows:
+        alias = dict(zip(table.header, cells, strict=True))
+        if alias["kind"] not in ("province", "city"):
+            problems.append(f"row {row}, kind: found {alias['kind']!r}, expected province or city")
+        problems += [f"row {row}, {key}: blank, expected a name" for key in ("found", "use") if alias[key] is None]
+        if problems:
+            continue
+        key = (alias["kind"], squeeze(str(alias["found"])))
+        if key in meanings:
+            problems.append(f"row {row}, found: {alias['found']!r} already has a meaning in row {meanings[key]}")
+        meanings[key] = row
+        records.append({name: str(alias[name]) for name in ("kind", "found", "use")})
+    refuse([f"{path}: {problem}" for problem in problems])
+    return pd.DataFrame(records, columns=["kind", "found", "use"], dtype="str")
+
+
+def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
+    """Field -> column position, and for the wide form year -> column position."""
+    columns: dict[str, int] = {}
+    years: dict[int, int] = {}
+    for position, heading in enumerate(table.header):
+        if not heading:
+            continue  # a column without a name belongs to nobody
+        if year := YEAR.fullmatch(heading):
+            target, key = years, int(year[1])
+        else:
+            target, key = columns, FIELDS.get(heading.casefold(), heading)
+        if key in target:
+            raise DataError(f"{table.path}: found two columns for {key}; remove or rename one of them")
+        if key in RESERVED:
+            raise DataError(f"{table.path}: found a column named {key}, which the store uses itself; rename it")
+        target[key] = position
+
+    form = ["city"] if years else ["city", "year", "growth_rate"]
+    found = ", ".join(heading for heading in table.header if heading)
+    missing = [" | ".join(NAMES[field]) for field in form if field not in columns]
+    if missing:
+        raise DataError(
+            f"{table.path}: found the columns {found}; expected also {' and '.join(missing)} "
+            "(one row per city and year: city, year, growth_rate; or one column per year); rename or add them"
+        )
+    if years and {"year", "growth_rate"} & columns.keys():
+        raise DataError(
+            f"{table.path}: found the columns {found}; expected either year and growth_rate or one column per "
+            "year, not both; remove one of the two"
+        )
+    if ("lat" in columns) != ("lon" in columns):
+        raise DataError(f"{table.path}: found only one of the columns lat and lon; add the other or remove it")
+    return columns, years
+
+
+def read_cell(field: str, cell: Any, row: int, problems: list[str], column: str | None = None) -> Any:
+    """The cell as its field needs it; what is wrong goes into `problems`."""
+    reader, expected = {
+        "province": (_name, "a name without /, \\, control characters or control tokens"),
+        "city": (_name, "a name without /, \\, control characters or control tokens"),
+        "year": (_year, "a year such as 2018"),
+        "growth_rate": (_number, "a plain number in per mille per year"),
+        "lat": (lambda cell: _number(cell, 90), "degrees from -90 to 90"),
+        "lon": (lambda cell: _number(cell, 180), "degrees from -180 to 180"),
+        "place": (_text, "a name"),
+        "number": (_number, "a plain number"),
+    }[field]
+    value = reader(cell)
+    if value is None:
+        found = "a blank" if cell is None else repr(cell)
+        problems.append(
+            f"row {row}, {column or field}: found {found}, expected {expected}; correct the cell or delete the row"
+        )
+    return value
+
+
+def _name(cell: Any) -> str | None:
+    text = _text(cell)
+    # NFKC first: ＜｜im_start｜＞ and ／ become what the matching and the tokenizer would see.
+    return None if text is None or UNSAFE_NAME.search(unicodedata.normalize("NFKC", text)) else text
+
+
+def _year(cell: Any) -> int | None:
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    year = YEAR.fullmatch(unicodedata.normalize("NFKC", str(cell)))
+    return int(year[1]) if year else None
+
+
+def _number(cell: Any, bound: float = math.inf) -> float | None:
+    if isinstance(cell, bool) or not NUMBER.fullmatch(str(cell)):
+        return None
+    number = float(str(cell))  # through text, because float() of a 400-digit integer raises
+    return number if math.isfinite(number) and abs(number) <= bound else None
+
+
+def _text(cell: Any) -> str | None:
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return None if cell is None else str(cell)
+
+
+def _duplicates(records: list[dict[str, Any]]) -> list[str]:
+    first: dict[tuple[str, str, int], int] = {}
+    problems = []
+    for record in records:
+        key = (squeeze(record["province"]), squeeze(record["city"]), record["year"])
+        if key in first:
+            name = "/".join(part for part in (record["province"], record["city"], str(record["year"])) if part)
+            problems.append(f"row {record['row']}: {name} is already in row {first[key]}; delete one of them")
+        first.setdefault(key, record["row"])
+    return problems
+
+
+def _frame(path: Path, records: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(records).set_index("row")
+    known = [field for field in NAMES if field in frame.columns]
+    others = [column for column in frame.columns if column not in NAMES]
+    frame = frame[known + others].astype({"year": "int64", "growth_rate": "float64"})
+    for column in others:
+        cells = [record[column] for record in records]
+        frame[column] = _as_text(cells, frame.index) if column == "code" else _covariate(cells, frame.index)
+    frame.attrs["path"] = str(path)
+    return frame
+
+
+def _covariate(cells: list[Any], index: pd.Index) -> pd.Series:
+    """int64 or float64 where every filled cell is a number, else text; blanks stay missing.
+
+    Text with a leading zero (a county's 06037) is a code, not a number.
+    """
+    numbers = [math.nan if cell is None else _number(cell) for cell in cells]
+    codes = any(isinstance(cell, str) and re.match(r"0[0-9]", cell) for cell in cells)
+    if codes or None in numbers or all(cell is None for cell in cells):
+        return _as_text(cells, index)
+    whole = all(re.fullmatch(r"[+-]?[0-9]{1,15}", str(cell)) for cell in cells)
+    return pd.Series(numbers, index, "int64" if whole else "float64")
+
+
+def _as_text(cells: list[Any], index: pd.Index) -> pd.Series:
+    return pd.Series([_text(cell) for cell in cells], index, "str")

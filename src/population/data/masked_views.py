@@ -1,0 +1,79 @@
+"""Masked views of tiles for pretraining, as ready batches and as the module that turns them into a loss."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from src.core.data.augment import MASK, VIEW, draw_box, generator, orient, resized_crop
+from src.core.data.tile_store import Store
+from src.core.models.mae import MaskedAutoencoder
+from src.core.models.patches import BandFrontEnd
+
+
+class TileViews(Dataset):
+    """`samples_per_file` views of each tile of `rows`; every draw is a function of (seed, epoch, index).
+
+    With `scales` None the views are the tiles themselves, unturned, and the masks the same in every
+    epoch: for validation.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: list[int],
+        *,
+        side: int,
+        units: int,
+        seed: int,
+        samples_per_file: int = 1,
+        scales: list[float] | None = None,
+    ):
+        self.store, self.rows, self.side, self.units, self.seed = store, rows, side, units, seed
+        self.samples_per_file, self.scales = samples_per_file, scales
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of every epoch."""
+        self.epoch = epoch if self.scales else 0
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.samples_per_file
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        rows = [self.rows[index // self.samples_per_file] for index in indices]
+        noise = [generator(self.seed, self.epoch, index, MASK).random(self.units) for index in indices]
+        batch = {
+            "tiles": torch.from_numpy(self.store.read(rows)),
+            "valid": torch.from_numpy(self.store.valid(rows)),
+            "noise": torch.from_numpy(np.stack(noise)).float(),
+        }
+        if self.scales:
+            draws = [generator(self.seed, self.epoch, index, VIEW) for index in indices]
+            batch["boxes"] = torch.tensor([draw_box(draw, self.side, self.scales) for draw in draws])
+            batch["orientation"] = torch.tensor([int(draw.integers(8)) for draw in draws])
+        return batch
+
+
+class Pretraining(nn.Module):
+    """Front end and masked autoencoder: stored tiles in, loss out."""
+
+    def __init__(self, front: BandFrontEnd, mae: MaskedAutoencoder, mask_ratio: float):
+        super().__init__()
+        self.front, self.mae, self.mask_ratio = front, mae, mask_ratio
+
+    def images(self, tiles, valid, boxes=None, orientation=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardised images and their valid pixels; crops are resized as dequantised vectors."""
+        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        if boxes is not None:
+            unit_norm = self.front.quantisation.kind == "alphaearth"
+            values, valid = resized_crop(values, valid, boxes, unit_norm=unit_norm)
+            values, valid = orient(values, orientation), orient(valid, orientation)
+        return self.front.images(values, valid), valid
+
+    def forward(self, tiles, valid, noise, boxes=None, orientation=None) -> dict[str, torch.Tensor]:
+        images, valid = self.images(tiles, valid, boxes, orientation)
+        return {"loss": self.mae(images, valid, noise, self.mask_ratio)["loss"]}

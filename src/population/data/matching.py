@@ -1,0 +1,243 @@
+"""Which label belongs to which tile: by place and year, never by a likeness of names.
+
+Likeness only makes the candidate that the report shows beside an unmatched label.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pyproj import Geod
+
+from src.core.data.archive import refuse, squeeze
+from src.core.stage.errors import DataError
+from src.population.data import covariates
+
+MAX_DISTANCE_KM = 20
+KEY = ["province", "city", "year"]
+Place = tuple[str, str]  # (province, city), squeezed
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Four tables, each sorted by province, city, year, and what lags left out.
+
+    samples: sample, tile, province, city (as the tile spells them), year (the label's), lat, lon,
+        growth_rate, then the other label columns.
+    unmatched_tiles: province, city, year.
+    unmatched_labels: province, city, year (as the label has them), candidate (the most similar tile as
+        "province/city/year", or ""), row (in the spreadsheet).
+    nearest: province, city, label_year, tile_year of the labels that took another year's tile than asked.
+    outside: how many tiles, labels and (matched) labels without earlier covariates lie at the panel's ends, where a
+        lag finds nothing; they are in no table.
+    """
+
+    samples: pd.DataFrame
+    unmatched_tiles: pd.DataFrame
+    unmatched_labels: pd.DataFrame
+    nearest: pd.DataFrame
+    outside: dict[str, int]
+
+
+def match(
+    tiles: pd.DataFrame,
+    labels: pd.DataFrame,
+    aliases: pd.DataFrame,
+    match_year: Literal["exact", "nearest"],
+    *,
+    tile_lag: int = 0,
+    lagged_columns: dict[str, str] | None = None,
+    covariate_lag: int = 0,
+) -> Matching:
+    """Give every label its tile, and its place's covariates of earlier.
+
+    Args:
+        tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown).
+        labels: as `labels.read` returns them; without provinces (all "") the city alone is the place.
+        aliases: as `labels.read_aliases` returns them; applied to the labels' names.
+        match_year: with `nearest` a label may take another year's tile of its place (of two as near the
+            earlier), so one tile may serve several labels.
+        tile_lag: years by which the tile is older than the label.
+        lagged_columns: column of the label file -> its name in `samples`, `covariate_lag` years older than the label.
+
+    Raises:
+        DataError: a place has two spellings, a city without province lies in two, two tiles or two labels
+            share a key, a label's coordinates lie over 20 km from its tile's centre, or nothing matches.
+    """
+    file = labels.attrs.get("path", "labels")
+    years_of = _years_of(tiles)
+    places = _places(labels, aliases, list(years_of), file)
+    tile_of = np.array(
+        [
+            years_of.get(place, {}).get(_tile_year(years_of.get(place, {}), year - tile_lag, match_year), -1)
+            for place, year in zip(places, labels.year, strict=True)
+        ]
+    )  # (labels,) position of its tile, -1: none
+    found = tile_of >= 0
+    if not found.any():
+        raise _nothing_matches(tiles, labels, file)
+    if taken := [name for name in (lagged_columns or {}).values() if name in labels and name not in lagged_columns]:
+        raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
+    if lagged_columns:
+        earlier = covariates.lagged(labels, places, list(lagged_columns), covariate_lag)
+        labels = labels.drop(columns=list(lagged_columns.values()), errors="ignore").join(
+            earlier.rename(columns=lagged_columns)
+        )
+        known = earlier.notna().all(axis=1).to_numpy()
+    else:
+        known = np.ones(len(labels), dtype=bool)
+    matched = found & known
+    if not matched.any():
+        raise DataError(f"{file}: no label has both a tile and covariates of {covariate_lag} years earlier; add rows")
+
+    served = tiles.iloc[tile_of[matched]].reset_index(drop=True)
+    samples = labels[matched].reset_index(names="row")
+    if "lat" in samples:
+        _check_distances(samples, served, file)
+    else:
+        samples = samples.assign(lat=served.lat, lon=served.lon)
+    samples = samples.assign(tile=served.tile, province=served.province, city=served.city)
+    samples = samples.assign(tile_year=served.year).sort_values(KEY, ignore_index=True)
+    samples.insert(0, "sample", range(len(samples)))
+    samples.attrs = {}  # or the file's path would travel into the store's parquet
+
+    nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
+    # At its ends a lagged panel has labels without tile and tiles without label by design.
+    ends = {place: (min(years), max(years)) for place, years in years_of.items()}
+    wanted = zip(places, labels.year - tile_lag, strict=True)
+    early = np.array([place in ends and year < ends[place][0] for place, year in wanted]) & (tile_lag > 0)
+    unmatched = labels[~found & ~early].reset_index(names="row")
+    unmatched["candidate"] = [
+        _candidate(places[position], labels.year.iloc[position] - tile_lag, tiles, years_of)
+        for position in np.flatnonzero(~found & ~early)
+    ]
+    last = pd.Series(labels.year.to_numpy()).groupby(pd.Series(places, dtype=object)).max()
+    keys = [(squeeze(province), squeeze(city)) for province, city in zip(tiles.province, tiles.city, strict=True)]
+    dated = zip(keys, tiles.year + tile_lag, strict=True)
+    late = np.array([key in last.index and year > last[key] for key, year in dated]) & (tile_lag > 0)
+    unserved = ~np.isin(np.arange(len(tiles)), tile_of)
+    unused = tiles[unserved & ~late]
+    first = ["sample", "tile", *KEY, "lat", "lon", "growth_rate"]
+    return Matching(
+        samples=samples[first + [name for name in samples if name not in {*first, "row", "tile_year"}]],
+        unmatched_tiles=_sorted(unused, KEY),
+        unmatched_labels=_sorted(unmatched, [*KEY, "candidate", "row"]),
+        nearest=nearest[["province", "city", "label_year", "tile_year"]].reset_index(drop=True),
+        outside={
+            "tiles": int((unserved & late).sum()),
+            "labels": int((~found & early).sum()),
+            "without_covariates": int((found & ~known).sum()),
+        },
+    )
+
+
+def _years_of(tiles: pd.DataFrame) -> dict[Place, dict[int, int]]:
+    """Place -> year -> position in `tiles`."""
+    years_of: dict[Place, dict[int, int]] = defaultdict(dict)
+    spelling: dict[Place, str] = {}
+    problems = []
+    rows = zip(tiles.province, tiles.city, tiles.year, strict=True)
+    for position, (province, city, year) in enumerate(rows):
+        place, name = (squeeze(province), squeeze(city)), f"{province}/{city}"
+        if spelling.setdefault(place, name) != name:
+            # Two places to the split, one in truth: its tiles could end in train and in test.
+            problems.append(f"data.root: {name!r} and {spelling[place]!r} are one place; spell it in one way")
+        elif year in years_of[place]:
+            problems.append(f"data.root: {name} {year}: found two tiles, expected one; remove the other")
+        years_of[place][year] = position
+    refuse(problems)
+    return dict(years_of)
+
+
+def _places(labels: pd.DataFrame, aliases: pd.DataFrame, known: list[Place], file: str) -> list[Place]:
+    """The place each label means, after aliases; a city without province takes its tiles' province."""
+    meaning = {
+        (kind, squeeze(found)): squeeze(use)
+        for kind, found, use in zip(aliases.kind, aliases.found, aliases.use, strict=True)
+    }
+    homes = defaultdict(list)
+    for place in known:
+        homes[place[1]].append(place)
+
+    places, problems = [], []
+    first: dict[tuple[Place, int], int] = {}
+    for row, province, city, year in labels[KEY].itertuples():
+        place = tuple(
+            meaning.get((kind, squeeze(name)), squeeze(name)) for kind, name in (("province", province), ("city", city))
+        )
+        if not province and place[1] in homes:
+            place = homes[place[1]][0]
+            if len(homes[place[1]]) > 1:
+                provinces = " and ".join(home[0] for home in homes[place[1]])
+                problems.append(f"{file}: row {row}, city: {city} has tiles in {provinces}; add a column province")
+        if (place, year) in first:
+            problems.append(
+                f"{file}: row {row}: {city} {year} is the place and year of row {first[place, year]} "
+                "once aliases are applied; delete one of them or its alias"
+            )
+        first.setdefault((place, year), row)
+        places.append(place)
+    refuse(problems)
+    return places
+
+
+def _tile_year(years: dict[int, int], year: int, match_year: str) -> int:
+    if match_year == "exact" or not years:
+        return year
+    return min(years, key=lambda tile_year: (abs(tile_year - year), tile_year))
+
+
+def _check_distances(samples: pd.DataFrame, served: pd.DataFrame, file: str) -> None:
+    """Raise DataError for labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre."""
+    placed = served.lat.notna().to_numpy()
+    samples, served = samples[placed], served[placed]
+    kilometres = (
+        Geod(ellps="WGS84").inv(*(frame[axis] for frame in (samples, served) for axis in ("lon", "lat")))[2] / 1000
+    )
+    refuse(
+        [
+            f"{file}: row {label.row}, lat and lon: found ({label.lat:g}, {label.lon:g}) for {label.city}, "
+            f"{distance:.0f} km from the centre of its tile ({tile.lat:g}, {tile.lon:g}); expected at most "
+            f"{MAX_DISTANCE_KM} km; correct the row, or remove both columns to use the tiles' centres"
+            for label, tile, distance in zip(samples.itertuples(), served.itertuples(), kilometres, strict=True)
+            if distance > MAX_DISTANCE_KM
+        ]
+    )
+
+
+def _candidate(place: Place, year: int, tiles: pd.DataFrame, years_of: dict[Place, dict[int, int]]) -> str:
+    """The tile that an unmatched label may mean: its place, a name that starts as it does, a similar one."""
+    near = [place] if place in years_of else []
+    near = near or [known for known in years_of if all(map(_one_starts_other, known, place))]
+    if not near:  # last, because difflib is slow
+        texts = {"/".join(known if place[0] else known[1:]): known for known in years_of}
+        near = [texts[text] for text in get_close_matches("/".join(filter(None, place)), texts, n=1)]
+    if not near:
+        return ""
+    years = years_of[near[0]]
+    tile = tiles.iloc[years[_tile_year(years, year, "nearest")]]
+    return f"{tile.province}/{tile.city}/{tile.year}"
+
+
+def _one_starts_other(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _nothing_matches(tiles: pd.DataFrame, labels: pd.DataFrame, file: str) -> DataError:
+    sides = [
+        ", ".join("/".join(filter(None, map(str, key))) for key in side[KEY].head(3).itertuples(index=False))
+        for side in (labels, tiles)
+    ]
+    return DataError(
+        f"{file}: no label has a tile. Labels begin with {sides[0]}; tiles with {sides[1]}. Expected the same "
+        "province, city and year; correct the names, map them in data.aliases or set data.match_year: nearest"
+    )
+
+
+def _sorted(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    frame = frame[columns].sort_values(KEY, ignore_index=True)
+    frame.attrs = {}
+    return frame

@@ -1,0 +1,171 @@
+"""What is known when a prediction is made (`split.task`), and which role each tile and label has for it.
+
+    new_place            no label of a test place is known; the calendar is shared
+    next_year            places are shared; nothing dated at or after the origin is known
+    new_place_and_year   neither the place nor the year is known
+    change               new_place, of each label's deviation from its place's own mean
+
+A role of a label is train, validation, test, buffer (known to nobody, unless as the past of its own place) or
+locked (a place of the locked provinces). Tiles get roles for what is fitted on pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.core.data.tile_store import Store
+from src.core.splits import locked_test, spatial_temporal
+from src.core.stage import files
+from src.core.stage.errors import DataError
+from src.population.params import Split
+
+FORECASTS = ("next_year", "new_place_and_year")
+SAMPLES = "samples.parquet"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """`tiles` and `samples` with block and role; `facts` of how they were drawn, for split.json."""
+
+    tiles: pd.DataFrame
+    samples: pd.DataFrame
+    facts: dict
+
+
+def read_samples(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
+    """One row per label as the split stage left it, with role and the task's target as `growth_rate`.
+
+    Raises:
+        StorageError: a file cannot be read.
+        DataError: it is no table, or was drawn for another store.
+    """
+    spatial_temporal.read_split(folder, tile_ids)  # refuses a split of other tiles
+    return files.read_table(Path(folder) / SAMPLES).sort_values("sample", ignore_index=True)
+
+
+def label_rows(store: Store, task: str) -> pd.DataFrame:
+    """`store.samples` with place, tile_year and the target of `task` as growth_rate.
+
+    Raises:
+        DataError: a task of change or time, and no place or panel with two years.
+    """
+    samples = store.samples.sort_values("sample", ignore_index=True)
+    year_of = store.tiles.set_index("tile").year
+    samples = samples.assign(place=samples.province + "/" + samples.city, tile_year=samples.tile.map(year_of))
+    if task == "change":
+        several = samples.groupby("place").year.transform("nunique") > 1
+        if not several.any():
+            raise DataError(
+                f"{store.folder}/samples.parquet: year: found one label for each place, expected two or more for "
+                "some, because split.task: change predicts deviations from a place's mean; bring more years"
+            )
+        if left_out := int((~several).sum()):
+            print(f"split: change leaves out {left_out} labels of places with a single year")
+        samples = samples[several].reset_index(drop=True)
+        mean = samples.groupby("place").growth_rate.transform("mean")
+        samples["growth_rate"] = samples.growth_rate - mean
+    return samples
+
+
+def draw(store: Store, split: Split) -> Roles:
+    """Roles of all tiles and labels.
+
+    Raises:
+        DataError: see `splits` and `lock`; what the task needs is not in the data.
+    """
+    tiles = store.tiles.assign(place=store.tiles.province + "/" + store.tiles.city)
+    samples = label_rows(store, split.task)
+    facts: dict = {"task": split.task, "method": split.method, "seed": split.seed}
+    locked = _locked(tiles, split)
+    place_roles = _place_roles(tiles, locked, split)
+    facts |= {"fold": split.fold, "folds": split.folds, "origin": None, "horizon": None}
+    years = np.unique(samples.year)
+    facts["step_years"] = spatial_temporal.panel_step(years) if len(years) > 1 else None
+    by_tile = place_roles.set_index(tiles.tile)
+    samples["block"] = samples.tile.map(by_tile.block)
+    of_place = samples.tile.map(by_tile.role)
+    if split.task not in FORECASTS:
+        tiles = tiles.assign(block=place_roles.block, role=place_roles.role)
+        return Roles(tiles, samples.assign(role=of_place), facts | _lock_facts(tiles, locked))
+
+    step = spatial_temporal.panel_step(years)
+    origins = spatial_temporal.feasible_origins(years, split.horizon, step)
+    if split.task == "next_year" and split.origin is None and split.fold >= len(origins):
+        raise DataError(
+            f"{store.folder}/samples.parquet: split.fold: found {split.fold}, expected less than {len(origins)}: in "
+            f"next_year it counts the origins back from the latest, and only {origins} leave years for all roles"
+        )
+    back = split.fold if split.task == "next_year" else 0
+    origin = origins[-1 - back] if split.origin is None else split.origin
+    if origin not in origins:
+        raise DataError(
+            f"{store.folder}/samples.parquet: split.origin: found {origin}, expected one of {origins}, which leave "
+            f"a year for test, validation and training at split.horizon {split.horizon}; set one or leave it blank"
+        )
+    facts |= {"origin": int(origin), "origins": [int(year) for year in origins], "horizon": split.horizon}
+    of_year = pd.Series(
+        spatial_temporal.split_years(samples.year.to_numpy(), origin=origin, horizon=split.horizon, step=step),
+        samples.index,
+    )
+    if split.task == "next_year":
+        facts |= {"fold": len(origins) - 1 - origins.index(origin), "folds": len(origins)}
+        role = of_year
+    else:
+        role = spatial_temporal.combine(of_place, of_year)
+    # The past of a locked place is history, as that of any other; the years to predict are locked.
+    in_locked = of_place == "locked"
+    role = role.where(~in_locked, np.where(of_year == "test", "locked", "buffer"))
+    samples["role"] = role
+    facts["years"] = {name: _years(samples, name) for name in spatial_temporal.ROLES}
+    tiles = tiles.assign(block=place_roles.block, role=_tile_roles(tiles, samples, locked))
+    return Roles(tiles, samples, facts | _lock_facts(tiles, locked))
+
+
+def _locked(tiles: pd.DataFrame, split: Split) -> pd.Series:
+    """Which tiles lie in locked provinces, (len(tiles),) bool."""
+    if split.lock is None:
+        return pd.Series(False, index=tiles.index)
+    places = tiles.drop_duplicates("place")
+    locked = locked_test.check_lock(places.rename(columns={"province": "region"})[["place", "region"]], split.lock)
+    return tiles.place.isin(places.place[locked.to_numpy()])
+
+
+def _lock_facts(tiles: pd.DataFrame, locked: pd.Series) -> dict:
+    places = tiles[locked].drop_duplicates("place")
+    return {"locked": {"provinces": sorted(places.province.unique()), "places": len(places)}}
+
+
+def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.DataFrame:
+    """block and role of every tile by its place alone; where time separates, all unlocked places train."""
+    rest = tiles[~locked]
+    folds = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
+    blocks = (
+        tiles.province if split.method == "provinces" else spatial_temporal.blocks_of_places(tiles, split.block_degrees)
+    )
+    if split.task == "next_year":
+        return pd.DataFrame({"block": blocks, "role": np.where(locked, "locked", "train")}, index=tiles.index)
+    if split.method != "place":
+        spatial_temporal.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
+    if split.method == "place":
+        drawn = spatial_temporal.split_places(rest, degrees=split.block_degrees, **folds)
+    else:
+        keep = {"buffer_km": split.buffer_km, "keep_from": tiles.loc[locked, ["lat", "lon"]] if locked.any() else None}
+        if split.method == "provinces":
+            drawn = spatial_temporal.split_regions(rest, region=rest.province, **keep, **folds)
+        else:
+            drawn = spatial_temporal.split_blocks(rest, degrees=split.block_degrees, **keep, **folds)
+    return pd.DataFrame({"block": blocks, "role": drawn.role.reindex(tiles.index, fill_value="locked")})
+
+
+def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame, locked: pd.Series) -> pd.Series:
+    """Where time separates, a tile has the role of the earliest use of it: what is fitted on training tiles may."""
+    first = {}
+    for name in ("test", "validation", "train"):
+        first |= dict.fromkeys(samples.tile[samples.role == name], name)
+    return tiles.tile.map(first).fillna("buffer").mask(locked, "locked")
+
+
+def _years(samples: pd.DataFrame, role: str) -> list[int]:
+    return sorted(int(year) for year in samples.year[samples.role == role].unique())

@@ -1,0 +1,92 @@
+"""What training stages read beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+
+from src.core.data import band_statistics
+from src.core.data.tile_store import Store
+from src.core.models.patches import BandFrontEnd, usable_side
+from src.core.splits import spatial_temporal
+from src.core.stage import files
+from src.core.stage.errors import DataError
+from src.population.data import prediction_tasks
+from src.population.params import Model
+
+MEAN = "band_mean.safetensors"
+
+
+@dataclass(frozen=True)
+class Split:
+    """`tiles`: one row per tile with its role; `samples`: labels with role, block, target; `facts`: split.json."""
+
+    tiles: pd.DataFrame
+    samples: pd.DataFrame
+    facts: dict
+    mean: torch.Tensor
+    sd: torch.Tensor
+
+    def rows(self, role: str) -> pd.DataFrame:
+        """Label rows of one role, in the store's order."""
+        return self.samples[self.samples.role == role].reset_index(drop=True)
+
+    def tile_rows(self, role: str) -> list[int]:
+        """Store rows of the tiles of one role."""
+        return sorted(self.tiles.tile[self.tiles.role == role])
+
+    def all_tile_rows(self) -> list[int]:
+        """Store rows of all tiles but the locked ones."""
+        return sorted(self.tiles.tile[self.tiles.role != "locked"])
+
+    def held_out_tile_rows(self) -> list[int]:
+        """Store rows of validation tiles; where labels share tiles over time, those of the validation labels."""
+        return self.tile_rows("validation") or sorted(set(self.rows("validation").tile))
+
+
+def read_split(folder: Path, store: Store) -> Split:
+    """The split stage's output beside the label rows of `store`.
+
+    Raises:
+        DataError: the split was drawn for another store.
+    """
+    tiles = spatial_temporal.read_split(folder, store.tiles.tile_id)
+    samples = prediction_tasks.read_samples(folder, store.tiles.tile_id)
+    mean, sd = map(torch.from_numpy, band_statistics.read_statistics(folder / "statistics.safetensors"))
+    return Split(tiles, samples, files.read_json(folder / "split.json"), mean, sd)
+
+
+def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (3, C) and bias (3,) of the projection of standardised bands."""
+    arrays = files.read_arrays(folder / "pca.safetensors")
+    return torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["bias"])
+
+
+def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model, vision_config) -> BandFrontEnd:
+    """Standardisation with `mean` (C,) and projection for `store` as `model.input` asks; cropped to merge units."""
+    side = usable_side(min(store.height, store.width), vision_config.patch_size, vision_config.spatial_merge_size)
+    check_side(side, vision_config, store)
+    return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
+
+
+def check_side(side: int, vision_config, store: Store) -> None:
+    """Raise DataError where fewer than 2 x 2 merge units fit into a tile."""
+    unit = vision_config.patch_size * vision_config.spatial_merge_size
+    if side < 2 * unit:
+        raise DataError(
+            f"{store.folder}: tiles are {store.height} x {store.width} px, expected at least {2 * unit} "
+            f"(2 x 2 units of {unit} px); use larger tiles or a smaller patch (model.tiny.patch_size)"
+        )
+
+
+def write_mean(folder: Path, front: BandFrontEnd) -> None:
+    """Leave beside a pretrained encoder the band means it was trained with."""
+    with files.complete_file(folder / MEAN) as aside:
+        safetensors.torch.save_file({"mean": front.mean.cpu()}, aside)
+
+
+def read_mean(folder: Path) -> torch.Tensor:
+    """(C,) band means that `write_mean` left; raises StorageError or DataError as `files.read_arrays` does."""
+    return torch.from_numpy(files.read_arrays(folder / MEAN)["mean"])

@@ -1,0 +1,64 @@
+"""What a model still knows when it sees the wrong tile, a blank one, or none: where a score comes from.
+
+A model that reads its tile loses with each of them. Whatever is left comes from the prompt, the covariates or the
+training labels' mean.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.core.data.tile_store import Store
+from src.population.models.inference import Reader, parsed
+from src.population.models.model_folder import load_for_use
+from src.population.params import Evaluate
+
+
+def control_predictions(folder: Path, store: Store, rows: pd.DataFrame, evaluate: Evaluate, seed: int) -> pd.DataFrame:
+    """Predictions of the model in `folder` for `rows` of label tables with the wrong image, in their order.
+
+    Returns:
+        Columns head_ and text_ (‰ per year, text NaN where unparsable) of
+        swapped: tiles exchanged between places within each year, NaN where a year has one place alone;
+        blank: every pixel masked, so that the model sees the training mean of all bands;
+        prompt_only: no image in the prompt. An anchored head's ridge says the training mean in the last two.
+    """
+    model, tokenizer, settings = load_for_use(folder)
+    readers = {
+        what: Reader(model, tokenizer, settings, store, evaluate.batch_size, image)
+        for what, image in (("swapped", "tile"), ("blank", "blank"), ("prompt_only", "none"))
+    }
+
+    def read(part: pd.DataFrame, what: str) -> pd.DataFrame:
+        reader = readers[what]
+        return pd.DataFrame({"head": reader.head(part), "text": parsed(reader.greedy(part), settings.language)})
+
+    # Without a tile, rows differ by what else the model reads, which often is nothing.
+    columns = readers["swapped"].prompter.read(rows)
+    kinds = rows.groupby(columns, sort=False).ngroup().to_numpy() if columns else np.zeros(len(rows), int)
+    first = rows.iloc[np.unique(kinds, return_index=True)[1]]
+    found = {what: read(first, what).iloc[kinds] for what in ("blank", "prompt_only")}
+
+    donors = swapped_tiles(rows, seed)
+    paired = donors >= 0
+    found["swapped"] = pd.DataFrame(np.nan, index=range(len(rows)), columns=["head", "text"])
+    if paired.any():
+        found["swapped"].loc[paired] = read(rows[paired].assign(tile=donors[paired]), "swapped").to_numpy()
+    names = [(part, what) for what in readers for part in ("head", "text")]
+    return pd.DataFrame({f"{part}_{what}": found[what][part].to_numpy() for part, what in names})
+
+
+def swapped_tiles(rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """For each of `rows` (province, city, year, tile) the tile of another place in its year, -1 where there is none.
+
+    Every place of a year gives its tile to one other (a single cycle), whatever the order of rows.
+    """
+    keys = pd.DataFrame({"place": rows.province + "/" + rows.city, "year": rows.year, "tile": rows.tile})
+    donors = pd.Series(-1, index=range(len(rows)))
+    for year, part in keys.reset_index(drop=True).groupby("year"):
+        part = part.sort_values("place")
+        if part.place.nunique() > 1:
+            order = part.iloc[np.random.default_rng([seed, int(year)]).permutation(len(part))]
+            donors[order.index] = np.roll(order.tile.to_numpy(), 1)
+    return donors.to_numpy()

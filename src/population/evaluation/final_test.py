@@ -1,0 +1,83 @@
+"""The locked test is opened once: when, at which commit, and after how many looks at the other folds."""
+
+import subprocess
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from src.core.stage import files
+from src.core.stage.errors import DataError, ParamsError
+
+METRICS = "metrics/population.json"
+FINAL = "metrics/final.json"
+
+
+def opening(out: Namespace, facts: dict) -> dict:
+    """What the final metrics say of their making: date, commit, attempts, lock. Called before a label is read.
+
+    `attempts` counts the versions of metrics/population.json in the repository's history and its experiments;
+    experiments that were removed are not known any more, so it is at least so many.
+
+    Args:
+        out: metrics, the file that the final metrics go to: FINAL, whose history says whether the lock was opened
+            before; out and plots, folders that must not exist yet.
+        facts: split.json.
+
+    Raises:
+        ParamsError: nothing is locked, another file is given, or the workspace differs from the last commit.
+        DataError: the locked test was opened before.
+    """
+    if not facts["locked"]["places"]:
+        raise ParamsError("params.yaml: split.lock: blank, so nothing is locked; set it and run the pipeline again")
+    metrics = out.metrics
+    if metrics.resolve() != Path(FINAL).resolve():
+        raise ParamsError(f"--metrics: found {metrics}, expected {FINAL} with --final, so that it opens only once")
+    if metrics.exists():
+        old = files.read_json(metrics).get("final")
+        if old is None:
+            raise ParamsError(f"{FINAL}: found metrics that are not final; move them elsewhere")
+        raise DataError(
+            f"{metrics}: the locked test was opened on {old['date']} at commit {old['commit'][:10]}; a second look "
+            "would be a choice on it: report that one, or lock other provinces of new data"
+        )
+    for option in ("out", "plots"):
+        if (folder := getattr(out, option)).exists():
+            raise ParamsError(
+                f"--{option}: found {folder}, expected a new folder with --final; reports/final, plots/final"
+            )
+    if earlier := _git("log", "--all", "--format=%h", "--", FINAL):
+        raise DataError(
+            f"{FINAL}: commit {earlier.splitlines()[-1]} holds it, so the locked test was opened before; "
+            f"git log --all -- {FINAL} shows what it said"
+        )
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    if changed:
+        raise ParamsError(
+            f"git status: found {len(changed.splitlines())} changed files (first: {changed.splitlines()[0].strip()}), "
+            "expected none, so that the commit says what was scored; commit them"
+        )
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": _git("rev-parse", "HEAD"),
+        "attempts": count_attempts(),
+        "provinces": facts["locked"]["provinces"],
+    }
+
+
+def count_attempts() -> int:
+    """Distinct versions of METRICS in all commits that git knows, experiments included."""
+    commits = _git("log", "--all", "--format=%H", "--", METRICS).split()
+    return len({_git("rev-parse", f"{commit}:{METRICS}") for commit in commits if _holds(commit)})
+
+
+def _holds(commit: str) -> bool:
+    return bool(_git("ls-tree", "--name-only", commit, METRICS))
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise ParamsError(f"git {arguments[0]}: {said}; --final needs the git repository of the experiment") from error
+    return done.stdout.strip()

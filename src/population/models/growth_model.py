@@ -1,0 +1,183 @@
+"""A Qwen-VL model with a regression head: pixels and prompt in, words and a growth rate out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.core.data.augment import orient
+from src.core.models import lora
+from src.core.models.patches import BandFrontEnd, band_means, pixel_values
+
+
+@dataclass(frozen=True)
+class RidgeWeights:
+    """Ridge prediction of the label from dequantised band means: `means @ weight + intercept` (‰ per year)."""
+
+    weight: tuple[float, ...]
+    intercept: float
+
+
+class RegressionHead(nn.Module):
+    """Mean of the hidden states over prompt tokens -> label in standard deviations from the training mean.
+
+    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's
+    band means: training starts at the baseline and is asked to beat it.
+
+    `covariates` standardised numbers join the hidden state after its LayerNorm: before it, they would be divided by
+    the spread of hundreds of hidden dimensions, of which a few are very large in pretrained models.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dropout: float,
+        ridge: RidgeWeights | None,
+        label_sd: float,
+        covariates: int = 0,
+    ):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width + covariates, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+        self.label_sd, self.covariates = label_sd, covariates
+        self.anchored = ridge is not None
+        if ridge is not None:
+            nn.init.zeros_(self.net[-1].weight)
+            nn.init.zeros_(self.net[-1].bias)
+            self.register_buffer("ridge_weight", torch.tensor(ridge.weight, dtype=torch.float64), persistent=False)
+            self.ridge_intercept = ridge.intercept
+
+    def forward(
+        self, hidden, prompt_mask, means, label_mean: float, covariates=None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prediction and the network's own part, each (B,), in standard deviations from the training mean.
+
+        Args:
+            hidden, prompt_mask: (B, L, width) and (B, L). Prompt tokens alone are pooled: the answer's hold the label.
+            means: (B, C) dequantised band means; where they are unknown (None, or NaN) ridge says the training mean,
+                which is what it predicts of the mean of its training rows.
+            covariates: (B, K) standardised.
+        """
+        weight = prompt_mask[..., None].to(hidden.dtype)
+        pooled = (hidden * weight).sum(1) / weight.sum(1)
+        dtype = self.net[1].weight.dtype
+        seen = self.net[0](pooled.to(dtype))
+        if self.covariates:
+            seen = torch.cat([seen, covariates.to(seen.dtype)], dim=1)
+        network = self.net[1:](seen).squeeze(-1)
+        if not self.anchored or means is None:
+            return network, network
+        ridge = (means.double() @ self.ridge_weight + self.ridge_intercept - label_mean) / self.label_sd
+        return network + ridge.masked_fill(ridge.isnan(), 0.0).to(network.dtype), network
+
+
+class GrowthModel(nn.Module):
+    """`front` -> `vlm` -> words, and `head` on its last hidden states."""
+
+    def __init__(
+        self,
+        vlm: nn.Module,
+        front: BandFrontEnd,
+        head: RegressionHead,
+        label_mean: float,
+        weights: tuple = (1.0, 1.0),
+    ):
+        super().__init__()
+        self.vlm = vlm
+        self.front = front
+        self.head = head
+        self.label_mean = label_mean
+        self.ce_weight, self.mse_weight = weights
+        self.features = None  # a core.feature_cache.FeatureCache while sft trains with one
+
+    def vision_inputs(self, tiles, valid, orientation=None) -> tuple[dict, torch.Tensor]:
+        """Stored tiles (B, C, H, W), valid (B, H, W) -> vision arguments of the model, and band means (B, C)."""
+        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        images = self.front.images(values, valid)
+        if orientation is not None:
+            images = orient(images, orientation)
+        pixels, grid = pixel_values(images, self.vlm.config.vision_config)
+        dtype = next(self.vlm.parameters()).dtype
+        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, known_means(values, valid)
+
+    def kept_inputs(self, tiles, valid, orientation, tile) -> tuple[dict, torch.Tensor | None]:
+        """`vision_inputs` from the feature cache; pixels are touched where it misses, and for an anchored head."""
+
+        def pixels_of(row: int) -> torch.Tensor:
+            one = slice(row, row + 1)
+            turn = None if orientation is None else orientation[one]
+            return self.vision_inputs(tiles[one], valid[one], turn)[0]["pixel_values"]
+
+        views = [0] * len(tile) if orientation is None else orientation.tolist()
+        vision = self.features.vision_arguments(lora.core(self.vlm).model, pixels_of, tile.tolist(), views)
+        means = known_means(self.front.dequantise(tiles), self.front.crop(valid)) if self.head.anchored else None
+        return vision, means
+
+    def forward(
+        self,
+        tiles,
+        valid,
+        input_ids,
+        attention_mask,
+        mm_token_type_ids,
+        prompt_mask,
+        labels=None,
+        target=None,
+        orientation=None,
+        tile=None,
+        answer_share=1.0,
+        covariates=None,
+    ) -> dict[str, torch.Tensor]:
+        """Losses and predictions of a batch.
+
+        Args:
+            tiles, valid: as stored, (B, C, H, W) and (B, H, W); None where the prompt holds no image.
+            labels: (B, L) answer ids, -100 elsewhere.
+            target: (B,) standardised labels.
+            orientation: (B,) 0-7, see `core.augment.orient`.
+            tile: (B,) rows of the store, by which a feature cache knows them.
+            answer_share: weight of the mean over answer tokens where this is a part of a batch.
+            covariates: (B, K) standardised, for a head that reads K of them.
+
+        Returns:
+            `prediction` and `network` (B,) standardised; with labels `cross_entropy` (B,) per answer
+            token and `loss`.
+        """
+        if tiles is None:
+            vision, means = {}, None
+        elif tile is not None and self.features is not None and self.features.applies():
+            vision, means = self.kept_inputs(tiles, valid, orientation, tile)
+        else:
+            vision, means = self.vision_inputs(tiles, valid, orientation)
+        core = lora.core(self.vlm)
+        hidden = core.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_token_type_ids=mm_token_type_ids,
+            use_cache=False,
+            **vision,
+        ).last_hidden_state  # (B, L, width)
+        prediction, network = self.head(hidden, prompt_mask, means, self.label_mean, covariates)
+        out = {"prediction": prediction, "network": network}
+        if labels is not None:
+            answered = labels[:, 1:] != -100
+            logits = core.lm_head(hidden[:, :-1][answered])  # position t predicts token t + 1
+            losses = functional.cross_entropy(logits.float(), labels[:, 1:][answered], reduction="none")
+            row = answered.nonzero()[:, 0]
+            per_row = torch.zeros(len(labels), device=losses.device).index_add(0, row, losses)
+            out["cross_entropy"] = per_row / answered.sum(1)
+            out["loss"] = self.ce_weight * losses.mean() * answer_share
+            out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
+        return out
+
+
+def known_means(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """`band_means`, (B, C), but NaN where a tile has no valid pixel."""
+    return band_means(values, valid).masked_fill(~valid.flatten(1).any(1)[:, None], torch.nan)

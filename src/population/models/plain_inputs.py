@@ -1,0 +1,72 @@
+"""Inputs for plain transformers: how a tile is read stands in bandwise.json, not in a processor.
+
+    from transformers import AutoModelForImageTextToText
+    from src.population.plain import plain_inputs
+
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    ids = model.generate(**plain_inputs(folder, tiles, [{"year": 2020}]), max_new_tokens=16)
+
+The regression head is not part of such a model; `predict` and `inference.Reader` use both.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from src.core.data.quantisation import NODATA
+from src.core.models import chat
+from src.core.models.patches import pixel_values
+from src.core.stage.errors import DataError
+from src.population.data.samples import Prompter
+from src.population.models import prompts
+from src.population.models.model_folder import Settings, read_settings
+
+
+def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = None) -> dict[str, torch.Tensor]:
+    """What `model.generate` and `model.forward` of the model in `folder` take for `tiles`, prompts included.
+
+    Args:
+        folder: that sft or dpo wrote.
+        tiles: (B, C, H, W), int8 with -128 as no data, or float with NaN; quantised as in training.
+        fields: for each tile what the prompt names (city, province, year, columns of covariates); None where it
+            names nothing.
+
+    Returns:
+        `input_ids`, `attention_mask`, `mm_token_type_ids` (B, L), padded on the left, `pixel_values` and
+        `image_grid_thw`, on the CPU.
+
+    Raises:
+        DataError: tiles of another number of bands or too small, or a field is missing.
+    """
+    settings = read_settings(folder)
+    config = AutoConfig.from_pretrained(folder).vision_config
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tiles.ndim != 4 or tiles.shape[1] != settings.bands or min(tiles.shape[2:]) < settings.side:
+        raise DataError(
+            f"tiles: shape: found {tiles.shape}, expected (tiles, {settings.bands}, H, W) with sides of at least "
+            f"{settings.side} px, as {folder} was trained on"
+        )
+    whole = tiles != NODATA if tiles.dtype == np.int8 else np.isfinite(tiles)
+    valid = torch.from_numpy(whole.all(axis=1))
+    images = settings.front_end()(torch.from_numpy(np.where(valid.numpy()[:, None], tiles, 0)), valid)
+    pixels, grid = pixel_values(images, config)
+    prompter = Prompter(tokenizer, settings, config)
+    batch = chat.pad_batch(prompter.prompts(_rows(fields, len(tiles), settings)), None, tokenizer)
+    del batch["prompt_mask"]
+    return batch | {"pixel_values": pixels, "image_grid_thw": grid}
+
+
+def _rows(fields: list[dict] | None, count: int, settings: Settings) -> pd.DataFrame:
+    """A label table of `fields`."""
+    rows = pd.DataFrame(fields or [{}] * count)
+    needed = prompts.named(settings.prompt)
+    missing = [name for name in needed if name not in rows or rows[name].isna().any()]
+    if len(rows) != count or missing:
+        raise DataError(
+            f"fields: found {len(rows)} with {list(rows.columns)}, expected {count} (a tile each) with {needed}: "
+            "the prompt names them"
+        )
+    return rows

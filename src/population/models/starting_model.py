@@ -1,0 +1,94 @@
+"""The model that the first training stage starts from: built small, or read from a folder or the hub and widened."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from src.core.data.tile_store import Store
+from src.core.models import chat, hub, qwen_vl
+from src.core.models.more_bands import RGB, shifted_mean, widen
+from src.core.stage.errors import DataError, ParamsError
+from src.population.data.stage_inputs import Split
+from src.population.models import prompts
+from src.population.models.model_folder import SETTINGS, read_settings
+from src.population.params import TINY, Model
+
+
+def starting_model(
+    params: Model,
+    store: Store,
+    split: Split,
+    pca: tuple[torch.Tensor, torch.Tensor],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    meta: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.Tensor]:
+    """The backbone with a patch embedding for the tiles' bands (Route A) or for three components (Route B).
+
+    Args:
+        pca: weight (3, C) and bias (3,) of the pca stage, for `model.init: pca`.
+        dtype: of the weights of a pretrained backbone.
+        meta: shapes alone, without reading any weights.
+
+    Returns:
+        Model, tokenizer, and the band means (C,) to standardise with: the training tiles', or such as hide the
+        PCA's offset in them.
+    """
+    channels = store.bands if params.input == "bands" else RGB
+    allowed = (RGB, channels)
+    if params.backbone == TINY:
+        return *tiny_model(params, store, seed, channels), split.mean
+    if meta:
+        vlm = qwen_vl.outline(params.backbone, channels=allowed, dtype=dtype)
+    else:
+        vlm = qwen_vl.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
+    folder = hub.fetch(params.backbone, weights=False)
+    if not any(folder.glob("tokenizer*.json")):
+        raise DataError(f"{folder}: found no tokenizer.json, expected the model's tokenizer; copy the whole repository")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    marker, expected = tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD), vlm.config.image_token_id
+    if marker != expected:
+        raise DataError(
+            f"{params.backbone}: tokenizer: found id {marker} of {chat.IMAGE_PAD}, expected {expected}, as config.json "
+            "says; copy tokenizer and config from the same model"
+        )
+    if vlm.config.vision_config.in_channels == channels:
+        check_band_names(Path(params.backbone), store)
+        return vlm, tokenizer, split.mean
+    weight, offset = pca
+    widen(vlm, channels, params.init, seed, weight.to(vlm.device) if params.init == "pca" else None)
+    mean = shifted_mean(split.mean, split.sd, weight, offset) if params.init == "pca" else split.mean
+    return vlm, tokenizer, mean
+
+
+def check_band_names(folder: Path, store: Store) -> None:
+    """Raise ParamsError where the backbone is a model of this project that read its bands in another order."""
+    if not (folder / SETTINGS).is_file():
+        return
+    trained, found = read_settings(folder).band_names, store.band_names
+    if trained and found and trained != found:
+        band = next((n for n, pair in enumerate(zip(found, trained, strict=False)) if len(set(pair)) > 1), 0)
+        raise ParamsError(
+            f"{folder}: band {band + 1}: found {found[band]!r} in the tiles, expected {trained[band]!r}, "
+            "as the model was trained; export the bands in that order, or set another model.backbone"
+        )
+
+
+def tiny_model(params: Model, store: Store, seed: int, channels: int):
+    """A model of a few million weights drawn from `seed`, and a tokenizer trained on all prompts and answers."""
+    values = [sign * (number + number / 100) for number in range(100) for sign in (1, -1)]  # all pairs of decimals
+    numbers = [prompts.answer(value, language) for value in values for language in prompts.PROMPTS]
+    tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
+    tiny = params.tiny
+    config = qwen_vl.tiny_config(
+        params.family,
+        channels=channels,
+        patch_size=tiny.patch_size,
+        side=min(store.height, store.width),
+        vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
+        text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
+        tokenizer=tokenizer,
+    )
+    return qwen_vl.build(config, seed), tokenizer

@@ -1,0 +1,69 @@
+"""What trains in pretrain and sft: named groups of parameters, each with its learning rate from params.yaml."""
+
+from torch import nn
+
+from src.core.models import lora, qwen_vl
+from src.core.models.mae import MaskedAutoencoder
+from src.core.training.parameter_groups import ParameterGroups
+from src.population.models.growth_model import GrowthModel
+from src.population.params import PretrainRates, SftRates
+
+
+def pretrain_groups(mae: MaskedAutoencoder, rates: PretrainRates) -> ParameterGroups:
+    """What the loss reaches: the merger lies behind the last visible token and is left alone."""
+    parts = _vision_parts(mae.visual)
+    decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
+    return _groups(
+        mae,
+        {
+            "patch_embed": (parts["patch_embed"], rates.patch_embed, 0),
+            "blocks": (parts["blocks"] if mae.encoder == "full" else [], rates.blocks, 0),
+            "decoder": (decoder, rates.decoder, 0),
+        },
+    )
+
+
+def sft_groups(model: GrowthModel, rates: SftRates, freeze_encoder_epochs: int, head: bool = True) -> ParameterGroups:
+    """Language model, merger and head from the start; patch embedding and blocks from `freeze_encoder_epochs` on.
+
+    Where peft has put LoRA into a group's modules, its matrices train in their place. `head`: whether any loss
+    reaches the regression head.
+    """
+    core = lora.core(model.vlm)
+    visual = qwen_vl.vision_encoder(core)
+    parts = _vision_parts(visual)
+    seen = {id(p) for p in visual.parameters()}
+    language = [(name, p) for name, p in core.named_parameters() if id(p) not in seen]
+    adapted = [p for name, p in language if "lora_" in name]
+    encoder = [p for name, p in visual.named_parameters() if "lora_" in name]
+    return _groups(
+        model,
+        {
+            # First, because Trainer logs the rate of the first group.
+            "lora" if adapted else "language": (adapted or [p for _, p in language], rates.language, 0),
+            "merger": (parts["merger"], rates.merger, 0),
+            "head": (list(model.head.parameters()) if head else [], rates.head, 0),
+            "blocks_lora" if encoder else "blocks": (encoder or parts["blocks"], rates.blocks, freeze_encoder_epochs),
+            "patch_embed": (parts["patch_embed"], rates.patch_embed, freeze_encoder_epochs),
+        },
+    )
+
+
+def _vision_parts(visual: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Parameters of a vision encoder by part; qwen3_vl's position table counts as patch embedding."""
+    parts: dict[str, list[nn.Parameter]] = {"patch_embed": [], "blocks": [], "merger": []}
+    for name, p in visual.named_parameters():
+        part = "merger" if "merger" in name else "blocks" if name.startswith("blocks.") else "patch_embed"
+        parts[part].append(p)
+    return parts
+
+
+def _groups(model: nn.Module, groups: dict[str, tuple[list[nn.Parameter], float, int]]) -> ParameterGroups:
+    """The groups with a rate; every other parameter of `model` is frozen."""
+    kept = {name: group for name, group in groups.items() if group[1] > 0}
+    trained = {id(p) for parameters, _, _ in kept.values() for p in parameters}
+    for p in model.parameters():
+        # Weights in 4 bits are no floats and could not require a gradient.
+        if p.is_floating_point():
+            p.requires_grad_(id(p) in trained)
+    return ParameterGroups(kept)

@@ -1,0 +1,261 @@
+"""reports/population/index.html: what evaluate found, in the order in which a reviewer asks."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.core.evaluation import interval_coverage
+from src.core.report import figures, html_page
+from src.core.report.html_page import Figure, Section, Table, cell
+from src.population.evaluation.group_scores import NETWORK, WORDS
+from src.population.report.result_tables import MEANING, UNIT
+
+STAGES = ("pretrain", "sft", "dpo")
+KNOWN = {
+    "new_place": "on places it never saw",
+    "next_year": "of years to come, on places it knows",
+    "new_place_and_year": "of years to come, on places it never saw",
+    "change": "of each year's deviation from its place's mean, on places it never saw",
+}
+MOST_ROWS, MOST_PLACES = 20, 200
+
+
+def read_curves(folder: Path) -> dict[str, list[figures.Curve]]:
+    """The dvclive series below <folder>/<stage>/plots/metrics as panels; a stage without any is left out.
+
+    Files are <train or validation>/<name>.tsv, their last column is the value; both kinds share a panel.
+    """
+    stages = {}
+    for stage in STAGES:
+        root = folder / stage / "plots" / "metrics"
+        panels: dict[str, dict] = {}
+        for file in sorted(root.rglob("*.tsv")):
+            series = pd.read_csv(file, sep="\t")
+            line = series["step"].to_numpy(), series.iloc[:, -1].to_numpy(np.float64)
+            # train/rewards/chosen.tsv and train/logps/chosen.tsv are two panels.
+            group, _, name = file.relative_to(root).with_suffix("").as_posix().partition("/")
+            panels.setdefault(name, {})[group] = line
+        if panels:
+            stages[stage] = [
+                figures.Curve(name.replace("_", " "), _curve_unit(name), lines) for name, lines in panels.items()
+            ]
+    return stages
+
+
+def draw(
+    folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, curves: dict, facts: dict, tables: dict
+) -> None:
+    """The PNGs of plots/population/evaluate from predictions (`table`), label rows, metrics and split.json.
+
+    `tables` holds the coverage of prediction intervals at many levels, by group.
+    """
+    test = table[table.split != "validation"]
+    y = test.y.to_numpy()
+    panels = {
+        group: (test[group].fillna(facts["label_mean"]).to_numpy(), scores[group])
+        for group in ("head", "text_expectation", "ridge")
+    }
+    figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, UNIT)
+    groups = {name: scores[name] for name in MEANING if name in scores}
+    units = scores["units"]
+    figures.score_intervals(
+        folder / "score_intervals.png",
+        groups,
+        (*NETWORK, *WORDS),
+        f"R² over {units['n_units']} test {units['unit']}s"
+        + (" with 95 % interval" if scores["head"]["r2_low"] is not None else ", too few for intervals")
+        + " (model in colour)",
+    )
+    if np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
+        others = rows[rows.role.isin(["train", "validation"])]
+        figures.residual_map(
+            folder / "residual_map.png",
+            test.lat.to_numpy(),
+            test.lon.to_numpy(),
+            (test["head"] - test.y).to_numpy(),
+            (others.lat.to_numpy(), others.lon.to_numpy()),
+            "Where the regression head is wrong (one dot per test label)",
+            UNIT,
+        )
+    if tables:
+        interval_coverage.draw_reliability(folder / "reliability.png", tables, "calibrated for each level anew")
+    if curves:
+        figures.curves(folder / "curves.png", curves)
+
+
+def write(path: Path, facts: dict, scores: dict, sections: list[Section]) -> None:
+    """The page of `sections`; `facts` is split.json."""
+    part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
+    if opened := scores["final"]:
+        part = f"The locked provinces, opened on {opened['date']} after {opened['attempts']} attempts"
+    lead = f"{part}: what a Qwen-VL model predicts {KNOWN[facts['task']]}, beside baselines, nulls and controls."
+    html_page.write(path, "Population growth from embedding tiles", lead, sections)
+
+
+def split_section(facts: dict, audit: dict, folder: Path) -> Section:
+    """Roles, audit, and the map and distances that the split stage drew."""
+    counts = facts["samples"].items()
+    rows = [[name.replace("_", " "), _plain(value)] for name, value in audit.items()]
+    return Section(
+        "Split and audit",
+        [
+            f"Method {facts['method']}, split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}: "
+            + ", ".join(f"{count} {role}" for role, count in counts)
+            + " labels."
+            + _when(facts)
+            + _locked(facts)
+        ],
+        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], rows)],
+        [Figure(folder / name, caption) for name, caption in PICTURES.items() if (folder / name).exists()],
+    )
+
+
+def _when(facts: dict) -> str:
+    if facts["origin"] is None:
+        return ""
+    years = {role: ", ".join(map(str, facts["years"][role])) or "none" for role in ("train", "validation", "test")}
+    return (
+        f" Nothing dated in or after {facts['origin']} is known: trained on {years['train']}, validated on "
+        f"{years['validation']}, tested on {years['test']}."
+    )
+
+
+def _locked(facts: dict) -> str:
+    if not facts["locked"]["places"]:
+        return " No province is locked, so there is no test that nobody has looked at."
+    names = ", ".join(facts["locked"]["provinces"])
+    return f" Locked until evaluate --final: {facts['locked']['places']} places in {names}."
+
+
+PICTURES = {
+    "split_map.png": "Places by role.",
+    "distances.png": "How far test and validation places lie from the nearest training place, against how far those of "
+    "the stated use will (split.use; else the data's own places from each other). Where the curves part, the score "
+    "is that of another task.",
+}
+
+
+def picture_sections(plots: Path, networks: Path, quicklook: Path) -> list[Section]:
+    """Predictions, curves and false colour, each where it was drawn."""
+    captions = {
+        plots / "predicted_vs_actual.png": "Test labels against predictions: the regression head, the "
+        "probability-weighted answer of the SFT model, ridge.",
+        plots / "residual_map.png": "Residuals of the regression head on the map.",
+    }
+    drawn = [Figure(path, caption) for path, caption in captions.items() if path.exists()]
+    sections = [Section("Predictions", figures=drawn)]
+    if (plots / "curves.png").exists():
+        curves = Figure(plots / "curves.png", "Every figure that training logged, once an epoch.")
+        sections.append(Section("Training", figures=[curves]))
+    if networks.exists():
+        curves = Figure(networks, "The networks among the baselines, a panel for each setting that was tried.")
+        sections.append(Section("Training of the baselines", figures=[curves]))
+    if quicklook.exists():
+        colours = Figure(quicklook, "Nine training tiles in three principal components, stretched for the eye only.")
+        sections.append(Section("False colour", figures=[colours]))
+    return sections
+
+
+def data_section(matching: dict) -> Section:
+    """What preprocess matched, and the place x year matrix of a panel; `matching` is matching.json."""
+    places = matching["places"]
+    per_year = [
+        [str(year), *(str(sum(year in place[kind] for place in places.values())) for kind in ("tiles", "labels"))]
+        for year in matching["years"]
+    ]
+    tables = [Table(f"Of {len(places)} places", ["year", "with a tile", "with a label"], per_year)]
+    if len(matching["years"]) > 1:
+        tables.append(_matrix(places, matching["years"]))
+    for key, caption in (
+        ("nearest", "Labels that take another year's tile"),
+        ("unmatched_tiles", "Tiles without a label"),
+        ("unmatched_labels", "Labels without a tile"),
+    ):
+        if matching[key]:
+            header = [str(name).replace("_", " ") for name in matching[key][0]]
+            tables.append(_listed(caption, header, [[_plain(v) for v in row.values()] for row in matching[key]]))
+    crop = matching["crop"]
+    return Section(
+        "Data",
+        [
+            f"{matching['tiles']} tiles, {matching['samples']} labels matched, "
+            f"{len(matching['unmatched_tiles'])} tiles and {len(matching['unmatched_labels'])} labels left over, "
+            f"{len(matching['nearest'])} labels with another year's tile, "
+            f"{len(matching['flipped'])} bottom-up tiles flipped.",
+            f"Centre crop of {crop['size']} px; sides were {crop['smallest_side']} to {crop['largest_side']} px.",
+        ],
+        tables,
+    )
+
+
+def run_section(settings: dict, card: str) -> Section:
+    """The settings of the stages whose outputs were read; long lists (one number per band) are left out.
+
+    `card` is the file beside the page that says the rest.
+    """
+    rows = [list(row) for row in _flat(settings, "")]
+    beside = f"{card}, beside this page, says what the model reads, under which licences it stands and what limits it."
+    return Section("Parameters", [beside], [Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)])
+
+
+def training_section(scores: dict) -> Section:
+    """What pretraining and preferences came to, each beside what it must beat."""
+    tables = []
+    if masked := scores["pretrain"]["masked_mse"]:
+        rows = [[name.replace("_", " "), cell(value)] for name, value in masked.items()]
+        caption = "Pretraining: squared error on masked patches of validation tiles, standardised bands"
+        tables.append(Table(caption, ["guess", "error"], rows))
+    facts = {name: value for name, value in scores["dpo"].items() if "pairs" in name or "reward" in name}
+    rows = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
+    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], rows, words=2))
+    return Section("Pretraining and preferences", tables=tables)
+
+
+def _matrix(places: dict, years: list[int]) -> Table:
+    """Label and tile of every place and year: ● both, ○ a tile alone, + a label alone."""
+    marks = {(True, True): "●", (True, False): "○", (False, True): "+", (False, False): ""}
+    rows = [
+        [name, *(marks[year in place["tiles"], year in place["labels"]] for year in years)]
+        for name, place in places.items()
+    ]
+    legend = "Places and years (● tile and label, ○ tile alone, + label alone)"
+    return _listed(legend, ["place", *map(str, years)], rows, MOST_PLACES)
+
+
+def _flat(values: dict, prefix: str) -> list[tuple[str, str]]:
+    flat = []
+    for name, value in values.items():
+        key = f"{prefix}.{name}".lstrip(".")
+        if isinstance(value, dict):
+            flat += _flat(value, key)
+        elif not (isinstance(value, list) and len(value) > 12):
+            flat.append((key, _plain(value)))
+    return flat
+
+
+def _listed(caption: str, header: list[str], rows: list[list[str]], most: int = MOST_ROWS) -> Table:
+    shown = f"{caption}: {len(rows)}"
+    return Table(shown if len(rows) <= most else f"{shown}, the first {most}", header, rows[:most])
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) if value else "none"
+    return str(value)
+
+
+def _curve_unit(name: str) -> str:
+    if "mae" in name or "rmse" in name:
+        return UNIT
+    if "r2" in name:
+        return "R²"
+    if "accurac" in name or "parse_rate" in name:
+        return "share"
+    if "learning_rate" in name:
+        return "rate per step"
+    return "loss" if "loss" in name or "mse" in name else name.replace("_", " ")

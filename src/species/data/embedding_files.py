@@ -1,0 +1,276 @@
+"""Embedding files: where they lie, whether they are what they should be, and their values chunk by chunk.
+
+Below `embeddings/` a modality is a folder with one file an observation (`language/4171912265_1.npy` or
+`.safetensors`, whose one tensor is called as the modality), or a pack: `language.npy` (N, *shape) with
+`language.ids.txt`, one observation id a line. Nothing is ever unpickled.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from src.core.data.npy import read_array_header
+from src.core.stage.errors import DataError
+from src.species.data.observation_ids import parse_id
+
+SHAPES = {"language": (7168,), "vision_pooled": (1408,), "vision": (8, 24, 24, 1408)}
+SUFFIXES = ".npy", ".safetensors"
+CHUNK_BYTES = 64 * 2**20  # read before the scratch is synced and marked; an embedding of vision is 13 MB
+MAX_ID_BYTES = 2**28
+LARGEST = float(np.finfo(np.float16).max)
+ROUNDING = 1e-2  # float16 keeps three digits; a mean of other tokens differs by far more
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checked files of one modality.
+
+    Attributes:
+        modality: key of SHAPES.
+        ids: observation ids in the order of reading.
+        paths: one file for each id, or the pack alone.
+        offset: bytes before a pack's values; -1 for single files.
+        dtype: of a pack's values, as numpy writes it.
+    """
+
+    modality: str
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    offset: int = -1
+    dtype: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that is read of it."""
+        return self.paths if self.offset < 0 else (*self.paths, ids_path(self.paths[0]))
+
+    @property
+    def rows_per_chunk(self) -> int:
+        return max(1, CHUNK_BYTES // (4 * int(np.prod(SHAPES[self.modality]))))
+
+
+def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
+    """Sources of the declared modalities with every header checked, and names of what else `embeddings/` holds.
+
+    Raises:
+        DataError: a modality is absent, or there in two forms; a file is no embedding of its modality, is cut short,
+            holds objects, or is not called by an observation id; a pack's ids do not fit it.
+    """
+    folder = Path(root) / "embeddings"
+    present = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+    sources = [_pack(folder, name) if _is_pack(folder, name) else _files(folder / name, name) for name in modalities]
+    used = {name for modality in modalities for name in (modality, f"{modality}.npy", f"{modality}.ids.txt")}
+    return sources, sorted(present - used)
+
+
+def ids_path(pack: Path) -> Path:
+    """Where a pack's ids are."""
+    return pack.with_suffix(".ids.txt")
+
+
+def read(
+    source: Source, done: Collection[int]
+) -> Iterator[tuple[int, tuple[str, ...], np.ndarray | None, dict[Path, str]]]:
+    """Chunks (start, ids, values, digests) of a source; values (B, *shape) float16 or float32, one chunk in memory.
+
+    `digests` are the sha256 of the files that end in the chunk. Of a chunk that starts at one of `done`, values are
+    None; single files are not read then, and a pack only to be hashed.
+
+    Raises:
+        DataError: a file changed since `find`; or as `check_values`.
+    """
+    for start, values, digests in _read_pack(source, done) if source.offset >= 0 else _read_files(source, done):
+        yield start, source.ids[start : start + source.rows_per_chunk], values, digests
+
+
+def check_values(source: Source, ids: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+    """`values` (B, *shape) as float16.
+
+    Raises:
+        DataError: a number is not finite or beyond the range of float16, or an embedding is zeros alone, which the
+            store has where one is missing.
+    """
+    with np.errstate(over="ignore"):
+        stored = values.astype(np.float16)
+    each = stored.reshape(len(stored), -1)
+    for row in np.flatnonzero(~np.isfinite(each).all(axis=1)):
+        found = values[row].ravel()[~np.isfinite(each[row])][0]
+        raise DataError(
+            f"{_where(source, ids[row])}: found {found}, expected finite numbers within ±{LARGEST:g}, the range of "
+            "float16; embed it again or leave it out"
+        )
+    for row in np.flatnonzero(~each.any(axis=1)):
+        raise DataError(
+            f"{_where(source, ids[row])}: found zeros alone (as float16), expected an embedding; embed it again, or "
+            "leave it out if there is none"
+        )
+    return stored
+
+
+def mean_tokens(values: np.ndarray) -> np.ndarray:
+    """(B, D) float32 mean of (B, T, H, W, D) tokens over frames and places (global average pooling)."""
+    return values.mean(axis=(1, 2, 3), dtype=np.float32)
+
+
+def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -> None:
+    """Raise DataError if the (D,) `given` pooled embedding is not the mean of the tokens, but for rounding."""
+    difference = np.linalg.norm(given.astype(np.float32) - pooled)
+    if difference > ROUNDING * np.linalg.norm(pooled):
+        raise DataError(
+            f"embeddings: vision_pooled of {observation}: found a vector that differs by {difference:.3g} from the "
+            f"mean of its vision tokens, whose length is {np.linalg.norm(pooled):.3g}; expected that mean: remove "
+            "vision_pooled, which is then computed, or bring both from one model"
+        )
+
+
+def _where(source: Source, name: str) -> str:
+    path = source.paths[0] if source.offset >= 0 else source.paths[source.ids.index(name)]
+    return f"{path}: {source.modality} of {name}"
+
+
+def _is_pack(folder: Path, modality: str) -> bool:
+    pack, files = folder / f"{modality}.npy", folder / modality
+    if pack.exists() == files.is_dir():
+        found = f"both {pack.name} and" if pack.exists() else f"neither {pack.name} nor"
+        raise DataError(
+            f"{folder}: {modality}: found {found} {modality}/, expected one of them; data.modalities says which "
+            "modalities there are"
+        )
+    return pack.exists()
+
+
+def _pack(folder: Path, modality: str) -> Source:
+    path = folder / f"{modality}.npy"
+    offset, shape, columns_first, dtype = read_array_header(path, str(path))
+    if columns_first:
+        raise DataError(f"{path}: found columns first (Fortran order), expected C order; np.ascontiguousarray makes it")
+    _check_shape(path, modality, shape[1:], dtype)
+    rows = shape[0]
+    beside = ids_path(path)
+    if not beside.is_file():
+        raise DataError(f"{beside}: missing, expected an observation id for each of the {rows} rows; write it")
+    if beside.stat().st_size > MAX_ID_BYTES:
+        raise DataError(f"{beside}: found {beside.stat().st_size} bytes, expected at most {MAX_ID_BYTES}")
+    try:
+        ids = tuple(beside.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{beside}: found bytes that are not UTF-8 ({error}), expected ids; write it again") from error
+    if len(ids) != rows:
+        raise DataError(f"{beside}: found {len(ids)} lines, expected one for each of the {rows} rows of {path}")
+    for number, name in enumerate(ids, start=1):
+        _require_id(f"{beside}: line {number}", name)
+    _require_once(beside, ids)
+    return Source(modality, ids, (path,), offset, dtype.str)
+
+
+def _files(folder: Path, modality: str) -> Source:
+    named: list[tuple[str, Path]] = []
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if path.suffix not in SUFFIXES or not path.is_file():
+            raise DataError(f"{path}: found neither .npy nor .safetensors, expected embeddings alone; move it away")
+        _require_id(str(path), path.stem)
+        named.append((path.stem, path))
+    if not named:
+        raise DataError(
+            f"{folder}: found no files, expected one an observation; take {modality} out of data.modalities"
+        )
+    named.sort(key=lambda pair: parse_id(pair[0]))
+    ids, paths = zip(*named, strict=True)
+    _require_once(folder, ids)
+    for path in tqdm(paths, desc=f"check {modality}", unit="file"):
+        if path.suffix == ".safetensors":
+            shape, dtype = _safetensors_header(path, modality)
+        else:
+            _, shape, _, dtype = read_array_header(path, str(path))
+        _check_shape(path, modality, shape, dtype)
+    return Source(modality, ids, paths)
+
+
+def _require_id(where: str, name: str) -> None:
+    try:
+        parse_id(name)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _require_once(where: Path, ids: tuple[str, ...]) -> None:
+    if twice := [name for name, count in Counter(ids).items() if count > 1]:
+        more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
+        raise DataError(
+            f"{where}: id: found {', '.join(twice[:SHOWN])}{more} twice, expected each once; leave one embedding "
+            "of each"
+        )
+
+
+def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (names := sorted(file.keys())) != [modality]:
+                raise DataError(
+                    f"{path}: tensors: found {', '.join(names[:SHOWN]) or 'none'}, expected {modality} alone; rename it"
+                )
+            tensor = file.get_slice(modality)
+            dtype = tensor.get_dtype()
+            return tuple(tensor.get_shape()), {"F16": "float16", "F32": "float32"}.get(dtype, dtype)
+    except SafetensorError as error:
+        raise DataError(
+            f"{path}: found {path.stat().st_size} bytes that are no whole safetensors file ({error}), expected one "
+            f"with the tensor {modality}; copy it again, it may be cut short"
+        ) from error
+
+
+def _check_shape(path: Path, modality: str, shape: tuple[int, ...], dtype: np.dtype | str) -> None:
+    if tuple(shape) != SHAPES[modality]:
+        raise DataError(
+            f"{path}: shape: found {tuple(shape)}, expected {SHAPES[modality]} of {modality}; embed it again"
+        )
+    if str(dtype) not in ("float16", "float32"):
+        raise DataError(f"{path}: dtype: found {dtype}, expected float16 or float32; convert it")
+
+
+def _read_pack(source: Source, done: Collection[int]) -> Iterator[tuple[int, np.ndarray | None, dict[Path, str]]]:
+    (path,), shape, step = source.paths, SHAPES[source.modality], source.rows_per_chunk
+    row_bytes = int(np.prod(shape)) * np.dtype(source.dtype).itemsize
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(source.offset))
+        for start in range(0, len(source.ids), step):
+            rows = min(step, len(source.ids) - start)
+            block = file.read(rows * row_bytes)
+            if len(block) != rows * row_bytes:
+                raise DataError(f"{path}: bytes: found fewer than a moment ago; start again when it is complete")
+            digest.update(block)
+            last = start + rows == len(source.ids)
+            values = None if start in done else np.frombuffer(block, source.dtype).reshape(rows, *shape)
+            yield start, values, {path: digest.hexdigest()} if last else {}
+
+
+def _read_files(source: Source, done: Collection[int]) -> Iterator[tuple[int, np.ndarray | None, dict[Path, str]]]:
+    for start in range(0, len(source.ids), source.rows_per_chunk):
+        if start in done:
+            yield start, None, {}
+            continue
+        paths = source.paths[start : start + source.rows_per_chunk]
+        contents = {path: path.read_bytes() for path in paths}
+        values = np.stack([_decode(path, source.modality, content) for path, content in contents.items()])
+        yield start, values, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+
+
+def _decode(path: Path, modality: str, content: bytes) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            values = np.load(io.BytesIO(content), allow_pickle=False)
+        else:
+            values = safetensors.numpy.load(content)[modality]
+    except (ValueError, EOFError, KeyError, SafetensorError) as error:
+        raise DataError(f"{path}: found {error}, not what it was a moment ago; start again") from error
+    _check_shape(path, modality, values.shape, values.dtype)
+    return values

@@ -1,0 +1,232 @@
+"""The networks of train and crossmodal, and the folders that hold them: model.safetensors and config.json.
+
+They take embeddings as the store holds them (float16, not standardised) and standardise them by buffers of their own,
+so that a saved model asks for nothing beside its folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from torch.nn import functional
+
+from src.core.stage import files
+from src.core.stage.errors import DataError, StorageError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+HIGHEST_SCALE = 100.0  # of similarities in the contrastive term, as in CLIP: beyond it training is unstable
+
+
+class Standardise(nn.Module):
+    """(B, D) of any float type -> float32 with mean 0 and sd 1 over the training rows."""
+
+    def __init__(self, mean: np.ndarray, sd: np.ndarray):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("sd", torch.tensor(sd, dtype=torch.float32))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return (embeddings.float() - self.mean) / self.sd
+
+
+class SpeciesClassifier(nn.Module):
+    """Species from one embedding or from several (late fusion).
+
+    A trunk D-H-H (ReLU, dropout after each hidden layer) for every input; their features stand side by side, zeros
+    where an observation lacks an embedding, before one linear layer.
+
+    Args:
+        statistics: input -> ((D,) mean, (D,) sd) of the training rows.
+        dropout: input -> share of hidden units.
+        hidden: H, width of both hidden layers.
+        classes: C, names in the order of the answers.
+        weights: (C,) of each class in the loss, of mean 1 over training rows; None: all 1.
+    """
+
+    def __init__(
+        self,
+        statistics: dict[str, tuple[np.ndarray, np.ndarray]],
+        dropout: dict[str, float],
+        hidden: int,
+        classes: Sequence[str],
+        weights: np.ndarray | None = None,
+    ):
+        super().__init__()
+        self.dropout, self.hidden, self.classes = dropout, hidden, [str(name) for name in classes]
+        self.standardise = nn.ModuleDict({name: Standardise(*moments) for name, moments in statistics.items()})
+        self.trunks = nn.ModuleDict(
+            {name: trunk(len(mean), hidden, dropout[name]) for name, (mean, _) in statistics.items()}
+        )
+        self.head = nn.Linear(hidden * len(statistics), len(self.classes))
+        # Of training alone, so no part of what is saved.
+        self.register_buffer(
+            "weights", None if weights is None else torch.tensor(weights, dtype=torch.float32), persistent=False
+        )
+
+    def forward(self, present: torch.Tensor, target: torch.Tensor | None = None, **inputs: torch.Tensor) -> dict:
+        """Loss (with a target) and logits (B, C) float32.
+
+        The loss is the mean cross entropy; in training each row counts by its class's weight. The mean is over rows,
+        not over weights, so that it does not matter which rows share a batch.
+
+        Args:
+            present: (B, inputs) bool, in the order of `statistics`.
+            target: (B,) int64 index into `classes`.
+            inputs: (B, D) each.
+        """
+        features = [
+            self.trunks[name](self.standardise[name](inputs[name])) * present[:, [column]]
+            for column, name in enumerate(self.trunks)
+        ]
+        logits = self.head(torch.cat(features, dim=1))
+        if target is None:
+            return {"logits": logits}
+        loss = functional.cross_entropy(logits, target, reduction="none")
+        if self.training and self.weights is not None:
+            loss = loss * self.weights[target]
+        return {"loss": loss.mean(), "logits": logits}
+
+    def description(self) -> dict:
+        """What config.json says of this model (Trainer takes an attribute `config` for one of its own)."""
+        return {
+            "architectures": [type(self).__name__],
+            "inputs": {name: len(layer.mean) for name, layer in self.standardise.items()},
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "id2label": {str(index): name for index, name in enumerate(self.classes)},
+        }
+
+
+class CrossModalAutoencoder(nn.Module):
+    """Predicts each of two embeddings of an observation from the other one, through a space that both share.
+
+    A masked autoencoder whose patches are the two modalities (He et al. 2022): each in turn is masked and predicted
+    from the visible one. An InfoNCE term in both directions (Radford et al. 2021, CLIP) holds the two shared vectors
+    of an observation together.
+
+    Args:
+        statistics: modality -> ((D,) mean, (D,) sd) of the training rows; two of them.
+        dim: width of the shared space.
+        contrastive: weight of the contrastive term.
+        temperature: of its softmax at the start; it is learned.
+    """
+
+    def __init__(
+        self, statistics: dict[str, tuple[np.ndarray, np.ndarray]], dim: int, contrastive: float, temperature: float
+    ):
+        super().__init__()
+        self.dim, self.contrastive = dim, contrastive
+        widths = {name: len(mean) for name, (mean, _) in statistics.items()}
+        self.other = dict(zip(widths, reversed(widths), strict=True))
+        self.standardise = nn.ModuleDict({name: Standardise(*moments) for name, moments in statistics.items()})
+        self.encoders = nn.ModuleDict(
+            {name: nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim), nn.ReLU()) for name, width in widths.items()}
+        )
+        # Named by what they predict.
+        self.predictors = nn.ModuleDict({name: nn.Linear(dim, width) for name, width in widths.items()})
+        self.log_scale = nn.Parameter(-torch.tensor(float(temperature)).log())
+
+    def forward(self, **inputs: torch.Tensor) -> dict:
+        """Loss, and per row what it is the mean of: contrastive (B,) and for each modality `<name>_error` (B,).
+
+        Args:
+            inputs: (B, D) of both modalities, none missing.
+        """
+        values = {name: self.standardise[name](embeddings) for name, embeddings in inputs.items()}
+        encoded = {name: self.encoders[name](standardised) for name, standardised in values.items()}
+        errors = {
+            f"{name}_error": functional.mse_loss(
+                self.predictors[name](encoded[self.other[name]]), values[name], reduction="none"
+            ).mean(1)
+            for name in self.predictors
+        }
+        contrastive = self.forward_contrastive(*(encoded[name] for name in self.encoders))
+        loss = sum(errors.values()) + self.contrastive * contrastive
+        return {"loss": loss.mean(), "contrastive": contrastive, **errors}
+
+    def forward_contrastive(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """(B,) symmetric InfoNCE of (B, dim) vectors whose rows belong together; the others of the batch do not."""
+        scale = self.log_scale.exp().clamp(max=HIGHEST_SCALE)
+        logits = scale * functional.normalize(one, dim=1) @ functional.normalize(other, dim=1).T
+        target = torch.arange(len(one), device=one.device)
+        return (
+            functional.cross_entropy(logits, target, reduction="none")
+            + functional.cross_entropy(logits.T, target, reduction="none")
+        ) / 2
+
+    def encode(self, modality: str, embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, dim) float32 shared vectors of length 1."""
+        return functional.normalize(self.encoders[modality](self.standardise[modality](embeddings)), dim=1)
+
+    def predict(self, modality: str, visible: torch.Tensor) -> torch.Tensor:
+        """(B, D) float32 of `modality`, standardised, from embeddings of the other one."""
+        name = self.other[modality]
+        return self.predictors[modality](self.encoders[name](self.standardise[name](visible)))
+
+    def description(self) -> dict:
+        """What config.json says of this model."""
+        return {
+            "architectures": [type(self).__name__],
+            "inputs": {name: len(layer.mean) for name, layer in self.standardise.items()},
+            "dim": self.dim,
+            "contrastive": self.contrastive,
+        }
+
+
+def trunk(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """width-hidden-hidden with ReLU and dropout after each hidden layer."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+    )  # fmt: skip
+
+
+def balanced_weights(target: np.ndarray, classes: int) -> np.ndarray:
+    """(C,) float64 n / (C n_c), after King and Zeng (2001): every class that trains weighs the same in the loss.
+
+    C counts the classes that `target` (n,) holds; one that it does not hold gets 0.
+    """
+    counts = np.bincount(target, minlength=classes)
+    return np.where(counts > 0, len(target) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+
+
+def save(model: SpeciesClassifier | CrossModalAutoencoder, folder: Path) -> None:
+    """Write the model in Hugging Face layout; `folder` exists already or is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
+    files.write_json(folder / CONFIG, model.description())
+
+
+def load(folder: Path) -> SpeciesClassifier | CrossModalAutoencoder:
+    """A saved model, ready to answer.
+
+    Raises:
+        StorageError: a file is missing.
+        DataError: the weights are not those of the config.
+    """
+    config = files.read_json(folder / CONFIG)
+    kind = (config.get("architectures") or [None])[0]
+    # The weights bring the statistics.
+    blank = {name: (np.zeros(width), np.ones(width)) for name, width in config.get("inputs", {}).items()}
+    if kind == SpeciesClassifier.__name__:
+        model = SpeciesClassifier(blank, config["dropout"], config["hidden"], list(config["id2label"].values()))
+    elif kind == CrossModalAutoencoder.__name__:
+        model = CrossModalAutoencoder(blank, config["dim"], config["contrastive"], 1.0)
+    else:
+        raise DataError(
+            f"{folder / CONFIG}: architectures: found {kind!r}, expected {SpeciesClassifier.__name__} or "
+            f"{CrossModalAutoencoder.__name__}; is it another model's folder?"
+        )
+    path = folder / WEIGHTS
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{path}: does not hold the weights of {CONFIG} ({error}); write it again") from error
+    return model.eval()

@@ -1,0 +1,135 @@
+"""What a cross-modal autoencoder predicts and finds, beside a linear map, the training mean and shuffled pairs."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import Ridge
+from tqdm import tqdm
+
+from src.species.data.task import EMBEDDINGS, KINDS, Task
+from src.species.evaluation.retrieval import retrieve
+from src.species.models import features
+from src.species.models.features import standardised
+from src.species.models.networks import CrossModalAutoencoder
+
+PAIR = EMBEDDINGS  # each of which is predicted from the other
+PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the linear map, a training row
+AT_ONCE = 1024  # rows
+
+
+def measure(
+    model: CrossModalAutoencoder, task: Task, pairs: tuple[np.ndarray, np.ndarray], components: int, seed: int
+) -> tuple[dict, dict]:
+    """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind.
+
+    Args:
+        pairs: training and validation rows with both modalities, for the linear map.
+        components: of its principal components.
+
+    Returns:
+        Of reconstructions: modality -> kind -> mean squared errors of the standardised modality (`model`,
+        `linear_map`, `training_mean`, and `shuffled_pairs`: the model's from another row of the kind); None without a
+        row.
+        Of retrieval: "<query>_to_<gallery>" -> kind -> `model` (by shared vectors) and `linear_map` (by what it
+        predicts of the gallery) -> what `retrieve` returns.
+    """
+    rows = {kind: _with_both(task, task.rows("test", kind)) for kind in KINDS}
+    errors, found = {}, {}
+    for target, source in model.other.items():
+        mapped, penalty = map_linearly(task, source, target, *pairs, np.concatenate([*rows.values()]), components, seed)
+        ends = np.cumsum([len(chosen) for chosen in rows.values()])
+        errors[target], way = {"linear_map_penalty": penalty}, {}
+        for (kind, chosen), linear in zip(rows.items(), np.split(mapped, ends[:-1]), strict=True):
+            truth = standardised(task, target, chosen)
+            predicted = in_batches(lambda part, target=target: model.predict(target, part), model, task, source, chosen)
+            shuffled = predicted[np.random.default_rng(seed).permutation(len(chosen))]
+            errors[target][kind] = {
+                "count": len(chosen),
+                "model": _squared(predicted, truth),
+                "linear_map": _squared(linear, truth),
+                "training_mean": _squared(np.zeros_like(truth), truth),
+                "shuffled_pairs": _squared(shuffled, truth),
+            }
+            species = task.observations["species"].to_numpy(dtype=str)[chosen]
+            query, gallery = (encode(model, task, name, chosen) for name in (source, target))
+            way[kind] = {
+                "model": retrieve(query, gallery, species, seed),
+                "linear_map": retrieve(linear, truth, species, seed),
+            }
+        found[f"{source}_to_{target}"] = way
+    return errors, found
+
+
+def map_linearly(
+    task: Task,
+    source: str,
+    target: str,
+    train: np.ndarray,
+    validation: np.ndarray,
+    rows: np.ndarray,
+    components: int,
+    seed: int,
+) -> tuple[np.ndarray, float]:
+    """Ridge regression of one standardised modality on principal components of the other one.
+
+    Args:
+        train, validation: rows with both; the penalty is the one with the least squared error on validation.
+        rows: to predict.
+
+    Returns:
+        (B, D) float32 of `rows`, and the penalty a training row.
+    """
+    others = np.concatenate([validation, rows])
+    scores, others = features.components(task, [source], train, others, components, seed)
+    check, query = np.split(others, [len(validation)])
+    y, truth = standardised(task, target, train), standardised(task, target, validation)
+    best, least = None, np.inf
+    for penalty in tqdm(PENALTIES, desc=f"linear map {source} to {target}", unit="fit", leave=False):
+        ridge = Ridge(penalty * len(train)).fit(scores, y)
+        error = _squared(ridge.predict(check), truth)
+        if error < least:
+            best, least = (ridge, penalty), error
+    return best[0].predict(query) if len(query) else np.empty((0, y.shape[1]), np.float32), best[1]
+
+
+def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) -> np.ndarray:
+    """(B, dim) float32 mean of a row's shared vectors, of the modalities that it has; zeros where it has none."""
+    total, count = np.zeros((len(rows), model.dim), np.float32), np.zeros((len(rows), 1), np.float32)
+    for name in PAIR:
+        here = task.store.present(name, rows)
+        total[here] += encode(model, task, name, rows[here])
+        count[here] += 1
+    return total / np.maximum(count, 1)
+
+
+def encode(model: CrossModalAutoencoder, task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
+    """(B, dim) float32 shared vectors of one modality."""
+    return in_batches(lambda part: model.encode(modality, part), model, task, modality, rows)
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    model: CrossModalAutoencoder,
+    task: Task,
+    modality: str,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """`function` of the raw embeddings of `rows`, AT_ONCE at a time, on the model's device."""
+    device = model.log_scale.device
+    parts = (torch.from_numpy(task.store.read(modality, part)).to(device) for part in _parts(rows))
+    return np.concatenate([function(part).cpu().numpy() for part in parts])
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    """`rows`, AT_ONCE at a time; one part without rows where there are none."""
+    return np.split(rows, np.arange(AT_ONCE, len(rows), AT_ONCE))
+
+
+def _with_both(task: Task, rows: np.ndarray) -> np.ndarray:
+    return rows[np.all([task.store.present(name, rows) for name in PAIR], axis=0)]
+
+
+def _squared(values: np.ndarray, truth: np.ndarray) -> float | None:
+    return float(np.mean((values - truth) ** 2)) if len(truth) else None

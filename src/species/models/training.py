@@ -1,0 +1,303 @@
+"""What both trainings share: rows as batches, transformers.Trainer with exact resume, what is written of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+
+from src.core.report import figures
+from src.core.stage import distributed
+from src.core.stage.errors import DataError, ParamsError
+from src.core.training import checkpoints
+from src.core.training.dvclive_log import LiveLog
+from src.core.training.global_batches import GlobalBatchMixin
+from src.core.training.parameter_groups import ParameterGroups
+from src.core.training.trainer_arguments import arguments, cosine_schedule, to
+from src.species.data.batches import Loader
+from src.species.data.task import Task
+from src.species.models.networks import SpeciesClassifier, balanced_weights
+from src.species.params import Params, Training
+
+Reader = Callable[[np.ndarray], dict[str, torch.Tensor]]
+AT_ONCE = 1024  # rows a forward pass, where nothing is learned
+
+
+class Rows(Dataset):
+    """Ready batches (`__getitems__`) of store rows, for a Trainer with an identity collator.
+
+    Args:
+        read: rows -> the model's arguments, tensors in memory of their own.
+        rows: (N,) rows of the store.
+    """
+
+    def __init__(self, read: Reader, rows: np.ndarray):
+        self.read, self.rows = read, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return self.read(self.rows[indices])
+
+
+class SpeciesTrainer(GlobalBatchMixin, checkpoints.TrainedWeightsMixin, Trainer):
+    """A Trainer whose order of samples is a function of (seed, epoch)."""
+
+
+def require_one_process(stage: str) -> None:
+    """Raise ParamsError where several were launched: a network of a minute gains nothing by it."""
+    if distributed.count() > 1:
+        raise ParamsError(
+            f"{stage}: found {distributed.count()} processes, expected one; run python -m src.species.{stage} without "
+            "accelerate launch"
+        )
+
+
+def require_modalities(task: Task, modalities: tuple[str, ...], wanted_by: str) -> None:
+    """Raise ParamsError where the store lacks a modality that `wanted_by`, a key of params.yaml, needs."""
+    for name in modalities:
+        if name not in task.store.modalities:
+            raise ParamsError(
+                f"{wanted_by} needs the modality {name!r}: found {sorted(task.store.modalities)} in {task.store.folder}"
+                f" (data.modalities); add it there and run ingest again, or change {wanted_by}"
+            )
+
+
+def moments(task: Task, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Modality -> ((D,) mean, (D,) sd) of the training rows."""
+    return {name: (task.statistics[f"{name}_mean"], task.statistics[f"{name}_sd"]) for name in modalities}
+
+
+def embedding_reader(task: Task, modalities: tuple[str, ...]) -> Reader:
+    """Reads the arguments of a `SpeciesClassifier` on `modalities` from the memory map, batch by batch."""
+    loader = Loader(task.store, task.classes)
+
+    def read(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = loader.read(rows, modalities)
+        present = torch.stack([batch[f"{name}_present"] for name in modalities], dim=1)
+        return {"present": present, "target": batch["species"]} | {name: batch[name] for name in modalities}
+
+    return read
+
+
+def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]) -> Reader:
+    """Reads the arguments of a `SpeciesClassifier` on `features` (N, D), made of whichever modalities a row has."""
+    present = np.any([task.store.present(name) for name in modalities], axis=0)
+    targets = task.targets(np.arange(len(task.store)))
+
+    def read(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = {"present": present[rows, None], "target": targets[rows], "features": features[rows]}
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+    return read
+
+
+def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows and validation rows with at least one of the modalities, for what learns species; of validation
+    those whose species trains.
+
+    Args:
+        every: with all of the modalities and of any species, for what learns without labels.
+
+    Raises:
+        DataError: there is no such row.
+    """
+    chosen = []
+    for role in ("train", "validation"):
+        rows = task.rows(role)
+        present = np.array([task.store.present(name, rows) for name in modalities])
+        known = task.targets(rows) >= 0
+        chosen.append(rows[present.all(axis=0) if every else present.any(axis=0) & known])
+        if not len(chosen[-1]):
+            raise DataError(
+                f"split.parquet: role: found no {role} row with {(' and ' if every else ' or ').join(modalities)}"
+                f"{'' if every else ' and a species that trains'}, expected some; bring more embeddings, or change "
+                "split"
+            )
+    return chosen[0], chosen[1]
+
+
+def scratch(params: Params, name: str, settings: dict, inputs) -> Path:
+    """The checkpoint folder of one training; `settings` are the params that it depends on."""
+    return checkpoints.folder(
+        params.checkpoint_root,
+        f"species-{name}",
+        {"name": name, "seed": params.seed, "threads": params.threads} | settings,
+        [inputs.store / "manifest.json", inputs.split / "split.parquet", inputs.split / "statistics.safetensors"],
+    )
+
+
+def fit(
+    model: nn.Module,
+    groups: ParameterGroups,
+    train: Rows,
+    validation: Rows,
+    section: Training,
+    params: Params,
+    *,
+    label: str,
+    measure: Callable[[EvalPrediction], dict[str, float]],
+    checkpoint: Path,
+    plots: Path,
+    eval_batch: int = AT_ONCE,
+) -> list[dict]:
+    """Train `model` until its balanced loss on validation (`Task.balance`) has not fallen for `section.patience`
+    epochs; keep the best epoch's weights. Killed at any step and called again, it ends with the same ones.
+
+    The folder `checkpoint` stays, so that a stage of several trainings does not repeat what it had finished; remove
+    it when the stage has written its outputs.
+
+    Args:
+        label: the input that stands for the label, without which Trainer asks for no loss in validation.
+        measure: what to log of validation beside the loss, "balanced_loss" among it.
+        plots: folder for dvclive's curves.
+
+    Returns:
+        Trainer's log history.
+    """
+    args = TrainingArguments(
+        **arguments(
+            checkpoint,
+            seed=params.seed,
+            epochs=section.epochs,
+            batch_size=section.batch_size,
+            eval_batch=eval_batch,
+            report_to=params.report_to,
+            best="eval_balanced_loss",
+            label_names=[label],
+        )
+    )
+    # The same groups, stepped at once: with a tensor at a time AdamW takes as long as the network.
+    parts = groups.optimizer(section.weight_decay).param_groups
+    optimizer = torch.optim.AdamW(
+        [{name: part[name] for name in ("params", "lr", "weight_decay")} for part in parts], fused=True
+    )
+    trainer = SpeciesTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=lambda batch: batch,
+        compute_metrics=measure,
+        optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), section.warmup_ratio)),
+        callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(section.patience)],
+    )
+    checkpoints.train(trainer, checkpoint, section.save_steps)
+    groups.assert_moved()
+    model.eval()
+    return trainer.state.log_history
+
+
+def build_classifier(
+    statistics: dict[str, tuple[np.ndarray, np.ndarray]],
+    dropout: dict[str, float],
+    train: np.ndarray,
+    task: Task,
+    params: Params,
+) -> tuple[SpeciesClassifier, ParameterGroups]:
+    """A new classifier on the inputs of `statistics` and what trains of it: the trunk of each input, and the head.
+
+    Args:
+        train: the rows it will learn from, whose species weigh as params.train.imbalance says.
+    """
+    weights = None
+    if params.train.imbalance == "balanced":
+        weights = balanced_weights(task.targets(train), len(task.classes))
+    model = SpeciesClassifier(statistics, dropout, params.train.hidden, task.classes, weights)
+    parts = {name: list(layers.parameters()) for name, layers in model.trunks.items()}
+    parts["head"] = list(model.head.parameters())
+    return model, ParameterGroups({name: (parameters, params.train.lr, 0) for name, parameters in parts.items()})
+
+
+def fit_classifier(
+    model: SpeciesClassifier,
+    groups: ParameterGroups,
+    read: Reader,
+    rows: tuple[np.ndarray, np.ndarray],
+    task: Task,
+    params: Params,
+    checkpoint: Path,
+    plots: Path,
+) -> list[dict]:
+    """`fit` with the settings of params.train, on (training, validation) rows."""
+    weights = task.balance(rows[1])
+
+    def measure(predicted: EvalPrediction) -> dict[str, float]:
+        losses = -log_softmax(predicted.predictions, axis=1)[np.arange(len(weights)), predicted.label_ids]
+        right = predicted.predictions.argmax(1) == predicted.label_ids
+        return {"balanced_loss": float(np.mean(weights * losses)), "top1": float(right.mean())}
+
+    return fit(
+        model,
+        groups,
+        *(Rows(read, part) for part in rows),
+        params.train,
+        params,
+        label="target",
+        measure=measure,
+        checkpoint=checkpoint,
+        plots=plots,
+    )
+
+
+@torch.no_grad()
+def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) -> np.ndarray:
+    """(H, C) float32 log-probabilities of every class; NaN for a row without any of the model's inputs."""
+    device = model.head.weight.device
+    answers = np.empty((len(rows), len(model.classes)), np.float32)
+    for start in range(0, len(rows), AT_ONCE):
+        batch = to(read(rows[start : start + AT_ONCE]), device)
+        del batch["target"]  # -1 where a species does not train, of which there is no loss
+        logits = model(**batch)["logits"].masked_fill(~batch["present"].any(1, keepdim=True), float("nan"))
+        answers[start : start + AT_ONCE] = logits.log_softmax(1).cpu()
+    return answers
+
+
+def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
+    """What summary.json says of one training: nothing that differs between two runs of it."""
+    evaluated = [entry for entry in history if "eval_loss" in entry]
+    best = min(evaluated, key=lambda entry: entry["eval_balanced_loss"])
+    return {
+        "epochs": len(evaluated),
+        "best_epoch": evaluated.index(best) + 1,
+        "validation": {name: best[f"eval_{name}"] for name in ("loss", *_measures(history))},
+        "rows": {"train": len(rows[0]), "validation": len(rows[1])},
+        "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
+    }
+
+
+def write_curves(path: Path, histories: dict[str, list[dict]]) -> None:
+    """The loss of training and validation by epoch, and what else validation measures: a block for each training."""
+    figures.curves(
+        path,
+        {
+            name: [
+                figures.Curve("loss", "", {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}),
+                *(
+                    figures.Curve(measure.replace("_", " "), "", {"validation": _line(history, f"eval_{measure}")})
+                    for measure in _measures(history)
+                ),
+            ]
+            for name, history in histories.items()
+        },
+    )
+
+
+def _measures(history: list[dict]) -> list[str]:
+    """What validation measured beside the loss; times differ between two runs."""
+    first = next(entry for entry in history if "eval_loss" in entry)
+    names = [name.removeprefix("eval_") for name in first if name.startswith("eval_")]
+    return sorted(name for name in names if name != "loss" and not name.endswith(("time", "per_second")))
+
+
+def _line(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+    return tuple(np.array(points, np.float64).reshape(-1, 2).T)

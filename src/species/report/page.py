@@ -1,0 +1,183 @@
+"""reports/species/index.html: what evaluate found, in the order in which a reviewer asks."""
+
+import json
+from pathlib import Path
+
+from src.core.report import html_page
+from src.core.report.html_page import Figure, Section, Table
+from src.species.data.task import KINDS, Task
+from src.species.report import result_tables
+
+SIMULATED = (
+    "These observations and embeddings are simulated: they show that the pipeline works and what its tests can see, "
+    "and say nothing of real species."
+)
+
+
+def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: dict, plots: Path, curves: Path) -> None:
+    """The page, with the figures of `plots` and the trainings' below `curves`."""
+    lead = "Which species was observed, told from embeddings on places and years that no model has seen."
+    lead = " ".join([lead, *([SIMULATED] if scores["simulated"] else []), *declared_leaks(facts)])
+    sections = [
+        result_section(scores, plots),
+        Section(
+            "Rare species, and distance to training",
+            [
+                "Bins with fewer than ten regions (or dates) have no interval; the figures leave out bins of fewer "
+                "than ten records."
+            ],
+            [*bin_tables(bins)],
+            [
+                Figure(plots / "by_frequency.png", "Top-1 accuracy by the number of training records of the species"),
+                Figure(plots / "by_distance.png", "Top-1 accuracy by the distance to the nearest training record"),
+            ],
+        ),
+        Section(
+            "What is mistaken for what, where, and how surely",
+            [],
+            [],
+            [
+                Figure(plots / "confusion.png", "Confusion of the commonest species; last column: any other"),
+                Figure(plots / "accuracy_map.png", "Test records named rightly and wrongly, and each held-out square"),
+                Figure(plots / "calibration.png", "Stated probability against accuracy; dots as large as their bin"),
+            ],
+        ),
+        controls_section(scores["controls"], plots),
+        *([crossmodal_section(scores)] if scores["reconstruction"] else []),
+        split_section(facts, scores["audit"], plots),
+        training_section(scores, curves),
+        data_section(task),
+        Section("Parameters", [json.dumps(used, ensure_ascii=False)]),
+    ]
+    html_page.write(path, "Species from embeddings, on unseen places and years", lead, sections)
+
+
+def declared_leaks(facts: dict) -> list[str]:
+    """What was asked for that makes scores mean less, for the head of the page; `facts` is split.json."""
+    said = []
+    if facts["demonstration"]:
+        said.append("NO BUFFER (split.buffer_km: 0): training lies at the edges of the squares, no score is a test.")
+    if shared := facts["settings"]["shared_embeddings"]:
+        said.append(
+            f"SHARED EMBEDDINGS (split.shared_embeddings: {', '.join(shared)}): roles may share embeddings that tell "
+            "the label, so scores of a group that reads them mean nothing for new records."
+        )
+    return said
+
+
+def result_section(scores: dict, plots: Path) -> Section:
+    """Accuracies, differences and all other scores."""
+    paragraphs = [
+        "Three kinds of test: "
+        + "; ".join(f"{kind}: {result_tables.KIND[kind]}" for kind in KINDS)
+        + ". Known places are those that no buffer keeps apart: training records may lie metres away.",
+        "Every group is scored on the same records, those with every stored embedding. Intervals leave out one unit "
+        "at a time (jackknife, Student's t): a held-out square; at known places a grid cell or a date, whichever is "
+        "wider.",
+        f"{scores['classes']} species have a training record. Others cannot be named: they count as wrong, and are "
+        "left out of log loss and calibration. If calibrated: the calibration error that a perfectly calibrated model "
+        "would show on as many records; it is never 0.",
+    ]
+    if scores["incomplete"]:
+        found = ", ".join(f"{name} {score['top1']:.2f} of {score['n']}" for name, score in scores["incomplete"].items())
+        paragraphs.append(f"Top-1 accuracy on the test records that lack a modality: {found}.")
+    tables = [result_tables.accuracy_table(scores)]
+    tables += [result_tables.paired_table(scores["paired"])] if scores["paired"] else []
+    return Section(
+        "Result",
+        paragraphs,
+        [*tables, *result_tables.detail_tables(scores)],
+        [Figure(plots / "scores.png", "Top-1 accuracy of every group on the three kinds of test")],
+    )
+
+
+def bin_tables(bins: dict) -> list[Table]:
+    """Top-1 accuracy in each bin, a table per division and kind."""
+    captions = {"frequency": "By training records of the species", "distance": "By km to the nearest training record"}
+    tables = []
+    for name, kinds in bins.items():
+        for kind, groups in kinds.items():
+            first = next(iter(groups.values()))
+            header = ["group", *(f"{bin_['label']} (n = {bin_['n']})" for bin_ in first)]
+            rows = [
+                [group, *(html_page.cell_interval(bin_, "top1") for bin_ in found)] for group, found in groups.items()
+            ]
+            tables.append(Table(f"{captions[name]}: {result_tables.KIND[kind]}", header, rows))
+    return tables
+
+
+def controls_section(controls: dict, folder: Path) -> Section:
+    """What leaks are worth."""
+    return Section(
+        "Controls: what a leak is worth",
+        [
+            "The baseline of place alone, and logistic regression on components of each modality, fitted again under "
+            "each split with settings chosen once on validation of ours. No buffer: what lies around the held-out "
+            "squares trains too, and gain is what that adds, with its 95 % interval over squares; as many rows: of "
+            "other training rows as many are taken away. Random: as many records, drawn at random, test. Shuffled: "
+            "embeddings permuted among observations; beside it what guesses independent of the truth score.",
+        ],
+        [result_tables.controls_table(controls["models"])],
+        [Figure(folder / "controls.png", "Accuracy of cheap models under our split and under leaking ones")],
+    )
+
+
+def crossmodal_section(scores: dict) -> Section:
+    """Reconstruction beside its nulls, retrieval beside chance."""
+    return Section(
+        "One modality from the other",
+        ["Errors are in units of the training variance: 1 is what the training mean scores."],
+        [
+            result_tables.reconstruction_table(scores["reconstruction"]),
+            result_tables.retrieval_table(scores["retrieval"]),
+        ],
+    )
+
+
+def split_section(facts: dict, audit: dict, folder: Path) -> Section:
+    """Roles, audit, map and distances."""
+    return Section(
+        "Split and audit",
+        [
+            "Statistics difference: of the standardisation from a fit on training rows alone. Within-label share: how "
+            "much of an embedding's variance lies within species; near 0 it is the species' name in numbers.",
+            *declared_leaks(facts),
+        ],
+        [
+            result_tables.roles_table(facts["statistics"]),
+            result_tables.flat_table(
+                "Leakage audit; a violation stops the stage unless split.shared_embeddings allows it", audit
+            ),
+        ],
+        [
+            Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),
+            Figure(folder / "distances.png", "Distance of test records to the nearest training record"),
+        ],
+    )
+
+
+def training_section(scores: dict, folder: Path) -> Section:
+    """Curves, and what was chosen by."""
+    stages = {"train": "The classifiers", "crossmodal": "The masked autoencoder and the probe"}
+    pictures = {folder / stage / "curves.png": title for stage, title in stages.items()}
+    return Section(
+        "Training",
+        [],
+        [result_tables.validation_table(scores["validation"])],
+        [Figure(path, f"{title}: loss per epoch") for path, title in pictures.items() if path.exists()],
+    )
+
+
+def data_section(task: Task) -> Section:
+    """What was ingested."""
+    manifest, index = task.store.manifest, task.store.index
+    present = {name: int(task.store.present(name).sum()) for name in task.store.modalities}
+    return Section(
+        "Data",
+        [
+            manifest["description"] or "No description (source.json) came with the data.",
+            f"{len(index)} observations of {index['species'].nunique()} species, {index['year'].min()} to "
+            f"{index['year'].max()}; embeddings: {present}; coordinate uncertainty unknown for "
+            f"{int(index['uncertainty_m'].isna().sum())}.",
+        ],
+    )

@@ -1,0 +1,209 @@
+"""What the groups of metrics/species.json are called, and the tables of the report."""
+
+from collections.abc import Iterator
+
+from src.core.report.html_page import Table, cell, cell_interval
+
+MEANING = {
+    "language": "network on language",
+    "vision": "network on vision",
+    "both": "network on both (late fusion)",
+    "crossmodal": "network on the shared space",
+    "crossmodal_logistic": "logistic regression on the shared space",
+    "crossmodal_knn": "nearest neighbours in the shared space",
+    "pca": "network on principal components of both",
+    "pca_logistic": "logistic regression on components of both",
+    "pca_knn": "nearest neighbours in components of both",
+    "logistic_language": "logistic regression on language",
+    "logistic_vision": "logistic regression on vision",
+    "logistic": "logistic regression on both",
+    "knn_language": "nearest neighbours in language",
+    "knn_vision": "nearest neighbours in vision",
+    "knn": "nearest neighbours in both",
+    "location_season": "place and season alone",
+    "location": "place alone",
+    "majority": "frequencies of training",
+}
+MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
+"""Those with figures of their own, the first one there is also with maps and confusion."""
+
+KIND = {
+    "temporal": "known places, a new year",
+    "spatial": "new places, known years",
+    "both": "new places, a new year",
+    "all": "all test records",
+}
+SCORE = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "macro_f1": "macro-F1",
+    "log_loss": "log loss (nats)",
+    "calibration_error": "calibration error",
+}
+EXPECTED = "calibration_error_if_calibrated"
+"""What the calibration error of a perfectly calibrated model would be on as many independent rows: it is never 0."""
+
+
+def accuracy_table(scores: dict) -> Table:
+    """Top-1 of every group, a column per kind."""
+    names = [name for name in MEANING if name in scores]
+    kinds = [kind for kind in KIND if any(kind in scores[name] for name in names)]
+    rows = [
+        [name, MEANING[name], *(cell_interval(scores[name][kind], "top1") for kind in kinds if kind in scores[name])]
+        for name in names
+    ]
+    n = {kind: scores[names[0]][kind] for kind in kinds}
+    header = ["group", "what", *(f"{kind} (n = {n[kind]['n']})" for kind in kinds)]
+    strong = frozenset(row for row, name in enumerate(names) if name in ("language", "vision", "both", "crossmodal"))
+    return Table("Top-1 accuracy [95 % interval]", header, rows, strong=strong, words=2)
+
+
+def detail_tables(scores: dict) -> list[Table]:
+    """All five scores of every group, a table per kind."""
+    names = [name for name in MEANING if name in scores]
+    tables = []
+    for kind, title in KIND.items():
+        rows = [
+            [name, *(cell_interval(scores[name][kind], score) for score in SCORE), cell(scores[name][kind][EXPECTED])]
+            for name in names
+            if kind in scores[name]
+        ]
+        if rows:
+            facts = scores[names[0]][kind]
+            caption = (
+                f"{kind} ({title}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
+                f"intervals of {names[0]}: {facts['method']}"
+            )
+            tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
+    return tables
+
+
+def paired_table(paired: dict) -> Table:
+    """Differences of top-1, a row per pair."""
+    kinds = [kind for kind in KIND if any(kind in found for found in paired.values())]
+    rows = [
+        [
+            " minus ".join(f"“{part}”" for part in name.split("-")),
+            *(cell_interval(found[kind], "top1") for kind in kinds if kind in found),
+        ]
+        for name, found in paired.items()
+    ]
+    return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
+
+
+def validation_table(validation: dict) -> Table:
+    """What was chosen by: top-1 and log loss on validation."""
+    rows = [[name, cell(found["top1"]), cell(found["log_loss"])] for name, found in validation.items()]
+    return Table("Validation, by which settings and epochs were chosen", ["group", "top-1", "log loss (nats)"], rows)
+
+
+def controls_table(models: dict) -> Table:
+    """Top-1 of cheap models under our split and under leaking ones, and below each what the majority class scores."""
+    rows = []
+    for name, found in models.items():
+        gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
+        rows.append(
+            [
+                name.replace("_", " "),
+                cell(found["split"].get("temporal")),
+                cell(found["split"]["spatial"]),
+                cell(found["no_buffer"]),
+                cell_interval({"g": gain["difference"], "g_low": gain["low"], "g_high": gain["high"]}, "g"),
+                _drawn(found["no_buffer_same_size"]),
+                _drawn(found["random"]),
+                _drawn(shuffled["spatial"]) if shuffled else "–",
+                cell(shuffled["spatial"]["if_independent"]) if shuffled else "–",
+            ]
+        )
+        nulls = [majority.get("temporal"), majority["spatial"], majority["no_buffer"], None]
+        nulls += [majority["no_buffer_same_size"]["mean"], majority["random"]["mean"]]
+        rows.append([f"{name.replace('_', ' ')}: majority class", *map(cell, nulls), "–", "–"])
+    header = ["", "temporal", "spatial", "no buffer", "gain", "as many rows", "random", "shuffled", "if independent"]
+    return Table("Top-1 accuracy under each split; of draws the mean (least to greatest)", header, rows)
+
+
+def reconstruction_table(found: dict) -> Table:
+    """Squared error of the masked modality, a row per modality and kind."""
+    names = {"model": "autoencoder", "linear_map": "linear map", "training_mean": "training mean"}
+    names |= {"shuffled_pairs": "autoencoder, shuffled pairs"}
+    rows = [
+        [f"{modality.replace('_', ' ')}, {kind} (n = {errors['count']})", *(cell(errors[name]) for name in names)]
+        for modality, kinds in found.items()
+        for kind, errors in kinds.items()
+        if kind in KIND
+    ]
+    return Table("Squared error of the masked modality, guessed from the other", ["masked", *names.values()], rows)
+
+
+def retrieval_table(found: dict) -> Table:
+    """Recall and rank of the other modality's vector of the same observation, a row per direction, kind and model."""
+    rows = []
+    for direction, kinds in found.items():
+        for kind, models in kinds.items():
+            scored = {name: score for name, score in models.items() if score is not None}
+            for name, score in scored.items():
+                what = f"{direction.replace('_', ' ')}, {kind}: {name.replace('_', ' ')}"
+                rows.append([what, *_retrieved(score), cell(score["within_species"]["recall_at_1"])])
+            if scored:
+                score = next(iter(scored.values()))
+                what = f"{direction.replace('_', ' ')}, {kind}: chance (n = {score['count']})"
+                rows.append([what, *_retrieved(score["chance"]), cell(score["within_species"]["chance"])])
+    header = ["", "recall@1", "recall@5", "recall@10", "median rank", "same species", "recall@1 within species"]
+    return Table("The other modality's vector of the same observation, among the test records of a kind", header, rows)
+
+
+def roles_table(statistics: dict) -> Table:
+    """What each role holds."""
+    rows = [
+        [
+            name,
+            str(found["observations"]),
+            str(found["records"]),
+            str(found["species"]),
+            str(found["untrained_species"]),
+            "–".join(map(str, found["years"])) if found["years"] else "–",
+            f"{found['share']:.1%}",
+            cell(found["median_km"]),
+        ]
+        for name, found in statistics.items()
+    ]
+    header = [
+        "role",
+        "observations",
+        "records",
+        "species",
+        "of them untrained",
+        "years",
+        "share",
+        "median km to training",
+    ]
+    return Table("Roles; records may have several images (observations)", header, rows)
+
+
+def flat_table(caption: str, values: dict) -> Table:
+    """Nested JSON as rows, names joined by " · "."""
+    return Table(caption, ["", "found"], list(_flatten(values)))
+
+
+def _drawn(drawn: dict) -> str:
+    return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
+
+
+def _retrieved(score: dict) -> list[str]:
+    recalls = [cell(score[f"recall_at_{k}"]) for k in (1, 5, 10)]
+    return [*recalls, cell(score["median_rank"], 1), cell(score["species_at_1"])]
+
+
+def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
+    for key, value in values.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{name} · ")
+        else:
+            yield [name, _plain(value)]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)

@@ -1,0 +1,175 @@
+"""Figures of a classification on places and dates, written as PNG with the same bytes each time."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from sklearn.metrics import confusion_matrix
+
+from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
+from src.core.stage.files import complete_file
+from src.species.report.result_tables import KIND
+
+COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195", "all": INK}
+GROUPS = (ACCENT, SECOND, "#7a5195", "#d69a2d", "#4f7a4c", "#7b8a92", "#20303a", "#b0578d")
+FEWEST = 10  # records whose share is drawn
+
+
+def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> None:
+    """Top-1 accuracy with its interval, a row per group and a point per kind of test.
+
+    Args:
+        groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
+    """
+    kinds = [kind for kind in ("temporal", "spatial", "both") if any(kind in kinds for kinds in groups.values())]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), layout="constrained")
+        axes = figure.subplots()
+        for place, kind in enumerate(kinds):
+            offset = 0.22 * (place - (len(kinds) - 1) / 2)
+            for row, scores in enumerate(groups.values()):
+                score = scores.get(kind)
+                if score is None or score["top1"] is None:
+                    continue
+                if score["top1_low"] is not None:
+                    ends = [score["top1_low"], score["top1_high"]]
+                    axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
+                axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
+            axes.plot([], [], "o-", color=COLOURS[kind], label=KIND[kind])
+        axes.set_yticks(range(len(groups)), groups)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("top-1 accuracy (share of test records named rightly)")
+        axes.set_title(title, fontsize=11)
+        axes.grid(axis="x", color=FAINT, linewidth=0.5)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        _save(figure, path)
+
+
+def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
+    """Accuracy by bin, a panel per kind of test and a line per group; bins below FEWEST records are not drawn.
+
+    Args:
+        bins: kind -> group -> a dict per bin with label, n, top1, top1_low, top1_high.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.2 * len(bins), 4.3), layout="constrained")
+        panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
+        for axes, (kind, groups) in zip(panels, bins.items(), strict=True):
+            for place, (group, rows) in enumerate(groups.items()):
+                given = [(at, row) for at, row in enumerate(rows) if row["n"] >= FEWEST]
+                at = np.array([at for at, _ in given], float) + 0.06 * (place - (len(groups) - 1) / 2)
+                colour = GROUPS[place % len(GROUPS)]
+                axes.plot(at, [row["top1"] for _, row in given], "o-", color=colour, markersize=4, label=group)
+                for x, (_, row) in zip(at, given, strict=True):
+                    if row["top1_low"] is not None:
+                        axes.plot([x, x], [row["top1_low"], row["top1_high"]], color=colour, linewidth=1, alpha=0.6)
+            rows = next(iter(groups.values()))
+            axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
+            axes.set_xlim(-0.5, len(rows) - 0.5)
+            axes.set_title(KIND[kind], fontsize=10)
+            axes.set_ylim(0, 1)
+            axes.set_xlabel(xlabel)
+            axes.grid(axis="y", color=FAINT, linewidth=0.5)
+        panels[0].set_ylabel("top-1 accuracy")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+        _save(figure, path)
+
+
+def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
+    """Share of each species' test records (row) that were named as which (column); the last column is any other.
+
+    Args:
+        truth, predicted: (N,) species names.
+        names: the species shown, commonest first.
+    """
+    shown = np.isin(truth, names)
+    other = np.where(np.isin(predicted[shown], names), predicted[shown], "any other")
+    labels = [*names, "any other"]
+    matrix = confusion_matrix(truth[shown], other, labels=labels)[:-1].astype(float)
+    count = matrix.sum(axis=1, keepdims=True)
+    with matplotlib.rc_context(STYLE | {"font.size": 8}):
+        figure = Figure(figsize=(9.5, 8), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(matrix / np.maximum(count, 1), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
+        axes.set_yticks(range(len(names)), [f"{name} ({n:.0f})" for name, n in zip(names, count[:, 0], strict=True)])
+        axes.set(xlabel="named as", ylabel="species (test records)")
+        axes.set_title(title, fontsize=11)
+        figure.colorbar(image, ax=axes, shrink=0.7).set_label("share of the row")
+        _save(figure, path)
+
+
+def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[str, str]) -> None:
+    """One square panel per group: accuracy against stated confidence, dots as large as the bin.
+
+    Args:
+        tables: name -> confidence, accuracy, count of each bin that is not empty.
+        notes: name -> the line below its title.
+    """
+    with matplotlib.rc_context(STYLE):
+        across = min(len(tables), 3)
+        down = -(-len(tables) // across)
+        figure = Figure(figsize=(3.6 * across + 0.4, 4.1 * down), layout="constrained")
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in panels[len(tables) :]:
+            axes.set_axis_off()
+        for axes, (name, table) in zip(panels, tables.items(), strict=False):
+            axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--")
+            axes.plot(table["confidence"], table["accuracy"], color=ACCENT, linewidth=1, alpha=0.6)
+            size = 12 + 400 * table["count"] / table["count"].sum()
+            points = table["confidence"], table["accuracy"]
+            axes.scatter(*points, s=size, color=ACCENT, alpha=0.8, linewidth=0, clip_on=False)
+            axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, xlabel="probability of the named species")
+            axes.grid(color=FAINT, linewidth=0.5)
+            axes.set_title(f"{name}\n{notes[name]}", fontsize=10)
+        figure.supylabel("share named rightly", fontsize=10)
+        _save(figure, path)
+
+
+def draw_accuracy_map(
+    path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
+) -> None:
+    """Where test records were named rightly and wrongly, and the accuracy of each held-out square.
+
+    Args:
+        records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
+        context: lat, lon of training records.
+        squares: of split.json, with use, lat, lon and corners [[lat, lon], …].
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 9), layout="constrained")
+        axes = figure.subplots()
+        axes.scatter(context["lon"], context["lat"], s=2, color=FAINT, linewidth=0, label="training records")
+        for right, colour in ((False, SECOND), (True, ACCENT)):
+            here = records[records["right"] == right]
+            label = f"test, {'right' if right else 'wrong'} ({len(here)})"
+            axes.scatter(here["lon"], here["lat"], s=9, color=colour, alpha=0.7, linewidth=0, label=label)
+        for number, square in enumerate(squares):
+            if square["use"] != "test":
+                continue
+            corners = [(lon, lat) for lat, lon in square["corners"]]
+            axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=INK, linewidth=1.2))
+            inside = records.loc[records["square"] == number, "right"]
+            if len(inside):
+                axes.annotate(
+                    f"{inside.mean():.0%} of {len(inside)}",
+                    (square["lon"], max(lat for _, lat in corners)),
+                    ha="center",
+                    va="bottom",
+                    fontsize=8,
+                )
+        middle = records["lat"]
+        axes.set_aspect(1 / np.cos(np.radians((middle.min() + middle.max()) / 2)))
+        axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
+        axes.set_title(title, fontsize=11)
+        axes.legend(loc="best", frameon=True, fontsize=8, markerscale=2)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with complete_file(path) as aside:
+        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})

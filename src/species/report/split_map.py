@@ -1,0 +1,160 @@
+"""Two figures of a split: where every role lies, and how far held-out observations lie from training."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from src.core.geo.distances import nearest_km
+from src.core.report.figures import FAINT, INK, STYLE
+from src.core.splits.squares import outline
+from src.core.stage.files import complete_file
+
+DPI = 120
+# (role, kind): colour, shape, area in points². Drawn in this order, so that the many never hide the few.
+POINTS = {
+    ("uncertain", ""): ("#999999", "x", 9),
+    ("buffer", ""): ("#b5b5b5", "o", 4),
+    ("train", ""): ("#88b3d6", "o", 4),
+    ("validation", "temporal"): ("#ddaa33", "s", 6),
+    ("test", "temporal"): ("#7b3fa0", "^", 9),
+    ("validation", "spatial"): ("#8c6d00", "s", 9),
+    ("test", "spatial"): ("#c8382e", "o", 9),
+    ("validation", "both"): ("#4d3c00", "P", 14),
+    ("test", "both"): ("#5c0f0a", "^", 14),
+}
+SQUARES = {"test": "#c8382e", "validation": "#8c6d00"}
+KINDS = {"temporal": "#7b3fa0", "spatial": "#c8382e", "both": "#5c0f0a"}
+BEYOND = 0.001  # share of the observations that may lie beyond each side of the map
+LEAST_KM = 1e-3  # nearer ones are drawn here: coordinates are no better, and a logarithm ends nowhere
+
+
+def draw_map(
+    path: Path,
+    lat: np.ndarray,
+    lon: np.ndarray,
+    table: pd.DataFrame,
+    squares: pd.DataFrame,
+    *,
+    side_km: float,
+    buffer_km: float,
+    title: str,
+) -> None:
+    """PNG of all observations by role and kind, with numbered squares and their buffers.
+
+    Args:
+        lat, lon: (N,) degrees.
+        table: role and kind of each.
+        squares: use, lat and lon of the centres; the number of a square is its row.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 9), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for (role, kind), (colour, shape, area) in POINTS.items():
+            here = ((table["role"] == role) & (table["kind"] == kind)).to_numpy()
+            if here.any():
+                name = f"{role}, {kind}" if kind else role
+                axes.scatter(
+                    lon[here],
+                    lat[here],
+                    s=area,
+                    marker=shape,
+                    color=colour,
+                    linewidths=0.6 if shape == "x" else 0,
+                    label=f"{name}: {here.sum()} ({here.mean():.1%})",
+                )
+        for number, square in enumerate(squares.itertuples()):
+            _draw_square(axes, number, square, side_km, buffer_km)
+        for use, colour in SQUARES.items():
+            label = f"{use} squares: {(squares['use'] == use).sum()}, dashed: their buffers"
+            axes.plot([], [], color=colour, linewidth=1.1, label=label)
+        rings = [outline(at.lat, at.lon, side_km=side_km, beyond_km=buffer_km) for at in squares.itertuples()]
+        (south, west), (north, east) = _extent(np.stack([lat, lon], axis=1), np.concatenate(rings))
+        beyond = int(((lat < south) | (lat > north) | (lon < west) | (lon > east)).sum())
+        axes.set(xlim=(west, east), ylim=(south, north))
+        axes.set_aspect(1 / np.cos(np.radians((south + north) / 2)), adjustable="box")
+        axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
+        axes.set_title(title + (f"\n{beyond} observations lie beyond the map" if beyond else ""), fontsize=11)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=2)
+        _save(figure, path)
+
+
+def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray) -> None:
+    """PNG of cumulative curves, logarithmic.
+
+    Args:
+        km: kind of test -> distance of each observation to the nearest training one, km.
+        random_km: the same of a test drawn at random.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        curves = [(kind, values, KINDS[kind], "-") for kind, values in km.items()]
+        for name, values, colour, line in [*curves, ("a random split's", random_km, INK, "--")]:
+            if len(values):
+                label = f"{name} (n = {len(values)}): median {_kilometres(np.median(values))}"
+                axes.ecdf(np.maximum(values, LEAST_KM), color=colour, linestyle=line, linewidth=1.8, label=label)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _kilometres(value)))
+        axes.set(ylim=(0, 1.02), xlabel="distance to the nearest training record", ylabel="share at most so far")
+        axes.set_title("Test records and the training record nearest to each", fontsize=11)
+        axes.grid(color=FAINT, linewidth=0.5)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        _save(figure, path)
+
+
+def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> np.ndarray:
+    """Distance to the nearest training record in a split that draws as many test records, but at random.
+
+    Args:
+        observations: gbif_id, lat, lon of N.
+        role: (N,) the honest split's; its training and test records are dealt anew.
+    """
+    used = np.isin(role, ["train", "test"])
+    records = observations[used].assign(role=role[used]).drop_duplicates("gbif_id")
+    dealt = np.random.default_rng(seed).permutation(records["role"].to_numpy())
+    lat, lon = records[["lat", "lon"]].to_numpy(float).T
+    test, train = dealt == "test", dealt == "train"
+    return nearest_km(lat[test], lon[test], lat[train], lon[train])
+
+
+def _extent(points: np.ndarray, rings: np.ndarray) -> np.ndarray:
+    """South-west and north-east corner of a map of nearly all points and all rings, (2, 2) lat, lon.
+
+    One record far out at sea would leave no room for all others.
+    """
+    low, high = np.quantile(points, [BEYOND, 1 - BEYOND], axis=0)
+    low, high = np.minimum(low, rings.min(axis=0)), np.maximum(high, rings.max(axis=0))
+    margin = 0.04 * (high - low)
+    return np.stack([low - margin, high + margin])
+
+
+def _draw_square(axes: Axes, number: int, square, side_km: float, buffer_km: float) -> None:
+    colour = SQUARES[square.use]
+    corners = outline(square.lat, square.lon, side_km=side_km)
+    ring = outline(square.lat, square.lon, side_km=side_km, beyond_km=buffer_km)
+    axes.fill(corners[:, 1], corners[:, 0], facecolor="none", edgecolor=colour, linewidth=1.1)
+    if buffer_km:
+        axes.fill(ring[:, 1], ring[:, 0], facecolor="none", edgecolor=colour, linewidth=0.7, linestyle=(0, (3, 2)))
+    axes.annotate(
+        str(number),
+        (ring[:, 1].max(), ring[:, 0].max()),
+        color=colour,
+        fontsize=8,
+        fontweight="bold",
+        path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+    )
+
+
+def _kilometres(km: float) -> str:
+    return f"{km * 1000:.3g} m" if km < 1 else f"{km:.3g} km" if km < 100 else f"{km:.0f} km"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with complete_file(Path(path)) as aside:
+        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})

@@ -1,0 +1,152 @@
+"""Exit codes, what stderr says and what logs/<stage>/run_status.json holds."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from src.core.stage import files, run
+from src.core.stage.errors import DataError, DependencyError, Interrupted, ParamsError, StorageError
+from src.core.stage.params import Section
+
+
+class Numbers(Section):
+    seed: int
+    rate: float
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """`stage(main, *more, params=text)` -> the exit code of a stage run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_die_with_parent", lambda: None)  # it would tie the whole test run to its parent
+
+    def start(main, *more: str, params: str = "seed: 1\nrate: 1e-05\n") -> int:
+        Path("params.yaml").write_text(params)
+        argv = ["--tiles", "in", "--out", "out", *more]
+        with pytest.raises(SystemExit) as caught:
+            run.stage(
+                main,
+                Numbers,
+                name="population.tests",
+                doc="A stage.",
+                inputs={"tiles": "tiles"},
+                outputs={"out": "folder"},
+                argv=argv,
+            )
+        return caught.value.code
+
+    return start
+
+
+def status() -> dict:
+    return json.loads(Path("logs/tests/run_status.json").read_text())
+
+
+def raises(error: BaseException):
+    def main(params, inputs, out, dry_run):
+        raise error
+
+    return main
+
+
+def test_main_gets_params_paths_and_dry_run(stage):
+    seen = []
+    assert stage(lambda *received: seen.append(received)) == 0
+    params, inputs, out, dry_run = seen[0]
+    assert (params.seed, params.rate, inputs.tiles, out.out, dry_run) == (1, 1e-5, Path("in"), Path("out"), False)
+    assert status()["exit_code"] == 0 and status()["message"] == ""
+    assert set(status()) == {"exit_code", "message", "seconds", "finished", "host", "argv"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ParamsError("a.yaml: seed: found x"), 2),
+        (DataError("t.tif: bands: found 63"), 65),
+        (DependencyError("pip install rioxarray"), 69),
+        (StorageError("out: cannot write"), 74),
+        (Interrupted("stopped by a signal"), 75),
+        (FileNotFoundError(2, "No such file or directory", "in/manifest.json"), 74),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_each_error_has_its_exit_code_and_message(stage, capsys, error, code):
+    assert stage(raises(error)) == code
+    told = "in/manifest.json: No such file or directory" if isinstance(error, OSError) else str(error)
+    assert capsys.readouterr().err == f"population.tests: {told}\n"
+    assert (status()["exit_code"], status()["message"]) == (code, told)
+
+
+def test_bad_params_end_before_main(stage, capsys):
+    assert stage(raises(AssertionError("main ran")), params="seeed: 1\nrate: 0.1\n") == 2
+    assert "seeed: unknown parameter; did you mean seed?" in capsys.readouterr().err
+    assert status()["exit_code"] == 2
+
+
+def test_a_fault_of_ours_keeps_its_traceback_and_is_no_success(stage, tmp_path):
+    assert stage(lambda *received: None) == 0 and status()["exit_code"] == 0
+    with pytest.raises(ZeroDivisionError):
+        run.stage(
+            raises(ZeroDivisionError()),
+            Numbers,
+            name="population.tests",
+            doc="",
+            inputs={},
+            outputs={},
+            argv=[],
+        )
+    assert status()["exit_code"] == 1 and "traceback" in status()["message"]
+
+
+def test_a_signal_leaves_nothing_half_written_and_says_75(stage):
+    def main(params, inputs, out, dry_run):
+        with files.complete_folder(out.out) as folder:
+            (folder / "shard").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert stage(main) == 75 and status()["exit_code"] == 75
+    assert sorted(os.listdir()) == ["logs", "params.yaml"] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_dry_run_writes_nothing(stage):
+    seen = []
+    assert stage(lambda *received: seen.append(received[3]), "--dry-run") == 0
+    assert seen == [True] and os.listdir() == ["params.yaml"]
+    assert stage(raises(DataError("t.tif: no")), "--dry-run") == 65
+    assert os.listdir() == ["params.yaml"]
+
+
+def test_a_status_that_cannot_be_written_changes_no_exit_code(stage, capsys):
+    Path("logs").write_text("a file")
+    assert stage(raises(DataError("t.tif: no"))) == 65
+    assert "cannot write run_status.json" in capsys.readouterr().err
+
+
+def test_a_missing_option_is_the_command_line_s_fault(stage, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        run.stage(
+            raises(AssertionError()),
+            Numbers,
+            name="population.tests",
+            doc="",
+            inputs={"tiles": ""},
+            outputs={},
+            argv=[],
+        )
+    assert caught.value.code == 2
+
+
+def test_threads_are_set_in_torch_too():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        run.set_threads(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        run.set_threads(before)
+    assert torch.get_num_threads() == before
