@@ -14,8 +14,8 @@ import pandas as pd
 from src.core.evaluation import conformal, interval_coverage, intervals
 from src.core.stage.errors import DataError
 from src.population.evaluation.group_scores import units_of
+from src.population.evaluation.predictors import INTERVALS
 
-NAMES = {"head": "regression head", "text_samples": "sampled answers", "ridge": "ridge (CV+)"}
 CALIBRATED = ("head", "text_samples")
 """Groups whose validation rows say how wide an interval must be."""
 
@@ -67,7 +67,7 @@ def assess(
             part["added"] = added(calibration, group, level, facts["label_mean"], seed)
         part |= coverage(scored, low, high, facts["unit"])
         columns |= {f"{group}_low": low, f"{group}_high": high}
-        tables[f"{NAMES[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
+        tables[f"{INTERVALS[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
     return Intervals(result, pd.DataFrame(columns, index=scored.index), tables)
 
 
