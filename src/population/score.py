@@ -182,10 +182,10 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
         guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     if "lat" in table:
         guesses["neighbours"] = _neighbours(table, past)
-    known = past.rename(columns={"y": "growth_rate"})
-    own_past = past_forecasts(known, table, table.year.to_numpy())
-    guesses["previous_label"] = own_past.previous_year.to_numpy()
-    guesses["place_mean"] = own_past.place_mean.to_numpy()
+    known, rows = (part.rename(columns={"year": "time", "y": "target"}) for part in (past, table))
+    own_past = past_forecasts(known, rows, rows.time.to_numpy())
+    guesses["previous_label"] = own_past["last"].to_numpy()
+    guesses["place_mean"] = own_past["mean"].to_numpy()
     guesses = {name: guess for name, guess in guesses.items() if np.isfinite(guess).any()}
     return guesses
 
@@ -225,7 +225,7 @@ def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
 
 
 def show(result: dict) -> None:
-    """What a person wants to see of it."""
+    """Print scores, intervals and differences."""
     score = result["prediction"]
     print(f"{score['n']} rows, {score['n_units']} units ({result['unit']}); intervals: {score['method']}")
     if score.get("label"):

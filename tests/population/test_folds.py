@@ -21,7 +21,7 @@ def write_variant(folder, head_noise, seed=0, drop=None, split_seed=0, model_see
         rows["split_seed"], rows["seed"], rows["n_train"], rows["n_test"] = split_seed, model_seed, 20, 10
         rows["task"], rows["unit"] = "new_place", "block"
         rows["split"] = np.where(number // 2 % FOLDS == fold, "test", "validation")
-        for group in (*folds.GROUPS, "ridge"):
+        for group in (*folds.NAMES, "ridge"):
             rows[group] = y + generator.normal(0, head_noise if group == "head" else 2.0, PLACES)
         rows = rows[number % 5 > 0] if drop == fold else rows
         (folder / f"fold{fold}").mkdir(parents=True)

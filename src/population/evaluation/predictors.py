@@ -74,8 +74,8 @@ PREDICTORS = (
               partial(fits.fit_network, "resnet18")),
 )  # fmt: skip
 KEYS = (
-    "tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed", "unit", "n_train",
-    "n_test", "split", "y",
+    "tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed", "unit",
+    "n_train", "n_test", "split", "y",
 )  # fmt: skip
 """Columns of predictions.parquet that say which label a row is."""
 
@@ -84,6 +84,10 @@ MODEL = tuple(predictor for predictor in PREDICTORS if predictor.fit is None)
 BASELINES = tuple(predictor for predictor in PREDICTORS if predictor.fit is not None)
 CHOSEN = tuple(predictor for predictor in MODEL if predictor.kind in ("head", "answer"))
 """What the two trainings are judged by: the head and the greedy answers."""
+
+ANSWERS = tuple(predictor.name for predictor in MODEL if predictor.kind == "answer")
+WRITTEN = (*(f"answer_{name}" for name in ANSWERS), *(f"{name}_samples" for name in ANSWERS))
+"""Columns of predictions.parquet with the greedy answers and with the numbers of all sampled ones."""
 
 CLOSED_FORM = frozenset(predictor.name for predictor in PREDICTORS if predictor.kind == "closed form") | {"null"}
 """Keys of the metrics that every machine computes alike up to rounding; `null` is ridge on permuted labels."""
@@ -124,8 +128,7 @@ def listed(names: Iterable[str], where: str) -> list[Predictor]:
 
 def in_table(columns: Iterable[str], where: str) -> list[Predictor]:
     """The predictors with a column in a table as predictions.parquet; raises as `listed` does for any other column."""
-    answers = [predictor.name for predictor in PREDICTORS if predictor.kind == "answer"]
-    beside = {*KEYS, *(f"answer_{name}" for name in answers), *(f"{name}_samples" for name in answers)}
+    beside = {*KEYS, *WRITTEN}
     beside |= {f"{part}_{control}" for part in ("head", "text") for control in CONTROLS}
     beside |= {f"{group}_{end}" for group in INTERVALS for end in ("low", "high")}
     return listed(set(columns) - beside, where)

@@ -24,7 +24,7 @@ from src.population.data.samples import Prompter
 from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel
 from src.population.models.model_folder import Settings, load_for_use
-from src.population.params import Evaluate
+from src.population.params import Evaluate, Prefs
 
 logger = logging.getLogger(__name__)
 NEVER_ANSWERED = [token for token in chat.SPECIAL_TOKENS if token != chat.IM_END]
@@ -223,34 +223,31 @@ def mean_of_parsed(samples: list[list[str]], language: str) -> np.ndarray:
 
 
 def group_predictions(
-    sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
+    sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, prefs: Prefs, seed: int
 ) -> pd.DataFrame:
-    """Every group of the metrics file for each row of `samples`, in its order.
+    """Predictions of both models for each row of `samples`, in its order.
+
+    Answers are sampled as those are that preferences are made of, at `prefs.temperature` and `prefs.top_p`.
 
     Returns:
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and
         dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings), text_samples
         and dpo_samples (of each row a list of `evaluate.text_samples` numbers, NaN where unparsable).
     """
-    before = _predictions_of(sft, ("head", "text"), store, samples, evaluate, seed)
-    return pd.DataFrame(before | _predictions_of(dpo, ("head_after_dpo", "dpo"), store, samples, evaluate, seed))
-
-
-def _predictions_of(
-    folder: Path, names: tuple[str, str], store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
-) -> dict[str, object]:
-    """Columns of one model, which is gone from memory when they are there; `names` of its head and words."""
-    model, tokenizer, settings = load_for_use(folder)
-    reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
-    head, words = names
-    answers = reader.greedy(samples)
-    drawn = reader.sampled(samples, evaluate.text_samples, temperature=0.7, top_p=0.9, seed=seed)
-    grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
-    return {
-        head: reader.head(samples),
-        f"answer_{words}": answers,
-        words: parsed(answers, settings.language),
-        f"{words}_samples": [parsed(texts, settings.language).tolist() for texts in drawn],
-        f"{words}_sampled": mean_of_parsed(drawn, settings.language),
-        f"{words}_expectation": reader.expectation(samples, grid),
-    }
+    found = {}
+    for folder, head, words in ((sft, "head", "text"), (dpo, "head_after_dpo", "dpo")):
+        model, tokenizer, settings = load_for_use(folder)
+        reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
+        answers = reader.greedy(samples)
+        drawn = reader.sampled(samples, evaluate.text_samples, prefs.temperature, prefs.top_p, seed)
+        grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
+        found |= {
+            head: reader.head(samples),
+            f"answer_{words}": answers,
+            words: parsed(answers, settings.language),
+            f"{words}_samples": [parsed(texts, settings.language).tolist() for texts in drawn],
+            f"{words}_sampled": mean_of_parsed(drawn, settings.language),
+            f"{words}_expectation": reader.expectation(samples, grid),
+        }
+        del model, reader  # before the next one is read
+    return pd.DataFrame(found)
