@@ -13,12 +13,12 @@ from src.core.report.figures import Curve
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.population import baselines, evaluate, pca
-from src.population.evaluation import final_test, group_scores
+from src.population.evaluation import final_test, group_scores, predictors
 from src.population.report import page
 from tests.tiles import write_store
 
 TILES, BLOCKS = 96, 24
-GROUPS = [*group_scores.NETWORK, *group_scores.WORDS]
+GROUPS = [group.name for group in predictors.MODEL]
 
 
 def role_of(block: int) -> str:
@@ -118,7 +118,8 @@ def make_run(tmp_path, make_params, monkeypatch):
     (tmp_path / "curves" / "dpo").mkdir()
     files.write_json(tmp_path / "curves" / "dpo" / "pairs.json", {"train_pairs": 120, "reward_accuracy": 0.6})
 
-    def group_predictions(sft, dpo, store, samples, settings, seed):
+    def group_predictions(sft, dpo, store, samples, settings, prefs, seed):
+        assert (prefs.temperature, prefs.top_p) == (0.7, 0.9)
         noise = np.random.default_rng(seed).normal(0, 2, (len(samples), len(GROUPS)))
         # An index of its own: rows are matched by position.
         values = pd.DataFrame(samples.growth_rate.to_numpy()[:, None] + noise, columns=GROUPS)
@@ -130,7 +131,7 @@ def make_run(tmp_path, make_params, monkeypatch):
     def control_predictions(folder, store, samples, settings, seed):
         noise = np.random.default_rng(seed).normal(9, 2, (len(samples), 6))
         return pd.DataFrame(
-            noise, columns=[f"{part}_{name}" for name in group_scores.CONTROLS for part in ("head", "text")]
+            noise, columns=[f"{part}_{name}" for name in predictors.CONTROLS for part in ("head", "text")]
         )
 
     fake = ModuleType("src.population.models.inference")
@@ -144,7 +145,7 @@ def make_run(tmp_path, make_params, monkeypatch):
     def call(name="run", dry_run=False, changes=None, final=False):
         folder = tmp_path / name
         out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        inputs.final = final_test
+        inputs.final = final
         evaluate.main(make_params(changes), inputs, out, dry_run)
         return out
 
@@ -154,7 +155,7 @@ def make_run(tmp_path, make_params, monkeypatch):
 
 def test_metrics_hold_every_group_with_null_interval_and_audit(run):
     found = json.loads(run().metrics.read_text())
-    for group in [*GROUPS, "mean", "year", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]:
+    for group in [*GROUPS, "mean", "year_mean", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]:
         expected = {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "rmse", "pearson_r", "spearman_r"}
         expected |= {"bias", "n", "r2_within_year", "r2_within_year_low", "r2_between_place", "r2_change", "r2_oos"}
         expected |= {"n_units", "method", "label", "morans_i", "icc_place", "icc_block", "n_effective"}
@@ -325,6 +326,22 @@ def test_a_diverged_head_is_an_error_and_not_the_train_mean(run):
 
     run.fake.group_predictions = diverged
     with pytest.raises(DataError, match="head: found 1 of 64 predictions that are not finite"):
+        run()
+    assert not (run.folder / "run").exists()
+
+
+def test_predictions_of_no_listed_predictor_are_an_error(run):
+    path = run.folder / "baselines" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.assign(knn=1.0).to_parquet(path)
+    with pytest.raises(
+        DataError, match=r"found predictions of 'knn', expected names of .*predictors\.py; add an entry"
+    ):
+        run()
+    table.to_parquet(path)
+    honest = run.fake.group_predictions
+    run.fake.group_predictions = lambda *arguments: honest(*arguments).assign(text_beam=1.0)
+    with pytest.raises(DataError, match="found predictions of 'text_beam'"):
         run()
     assert not (run.folder / "run").exists()
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from src.population import baselines, evaluate, prefs
-from src.population.evaluation import group_scores
+from src.population.evaluation import predictors
 from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, sft_rates, small_params
 
 # Enough training for words that can be parsed: without them there is no preference pair.
@@ -61,11 +61,11 @@ def finished(tmp_path_factory):
 
 def test_every_group_is_scored(finished):
     found = json.loads((finished / "population.json").read_text(encoding="utf-8"))
-    groups = [*group_scores.NETWORK, *group_scores.WORDS, "mean", "latlon", "gp", "ridge", "forest", "cnn"]
+    groups = [*(group.name for group in predictors.MODEL), "mean", "latlon", "gp", "ridge", "forest", "cnn"]
     for group in groups:
         assert {"r2", "r2_low", "r2_high", "mae", "rmse", "pearson_r", "n"} <= set(found[group]), group
         assert found[group]["n"] == 10 and np.isfinite(found[group]["mae"]), group
-    for group in group_scores.PARSED:
+    for group in (group.name for group in predictors.MODEL if group.parsed):
         assert 0.5 < found[group]["parse_rate"] <= 1, group
     assert found["ridge"]["r2"] > 0.9 and found["head"]["r2"] > 0.9, "the labels follow the band means"
     assert found["null"]["ridge"]["p_value"] == 0.1 and found["mean"]["r2"] <= 0

@@ -89,9 +89,6 @@ ANSWERS = tuple(predictor.name for predictor in MODEL if predictor.kind == "answ
 WRITTEN = (*(f"answer_{name}" for name in ANSWERS), *(f"{name}_samples" for name in ANSWERS))
 """Columns of predictions.parquet with the greedy answers and with the numbers of all sampled ones."""
 
-CLOSED_FORM = frozenset(predictor.name for predictor in PREDICTORS if predictor.kind == "closed form") | {"null"}
-"""Keys of the metrics that every machine computes alike up to rounding; `null` is ridge on permuted labels."""
-
 PAIRS = {
     "head_minus_ridge": ("head", "ridge"),
     "head_after_dpo_minus_head": ("head_after_dpo", "head"),

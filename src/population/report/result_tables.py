@@ -24,7 +24,18 @@ def score_table(scores: dict) -> Table:
     panel = {name: title for name, title in PANEL.items() if scores["head"][name] is not None}
     if scores["head"]["r2_between_place"] == scores["head"]["r2"]:  # one label for each place
         panel.pop("r2_between_place", None)
-    header = ["group", "what it is", "kind", "R²", "MAE", "RMSE", "Pearson r", "Spearman ρ", "bias", "parsed"]
+    header = [
+        "group",
+        "what it is",
+        "kind",
+        "R² [95 %]",
+        "MAE [95 %]",
+        "RMSE",
+        "Pearson r",
+        "Spearman ρ",
+        "bias",
+        "parsed",
+    ]
     groups = scored(scores)
     rows = []
     for group in groups:
@@ -52,7 +63,7 @@ def paired_table(scores: dict) -> Table:
     ]
     unit = scores["units"]["unit"]
     caption = f"Paired differences on the same {unit}s; better is R² above 0, MAE below 0{_note(scores)}"
-    return Table(caption, ["difference", "R²", "MAE", "standard deviation of the difference"], rows)
+    return Table(caption, ["difference", "R² [95 %]", "MAE [95 %]", "standard deviation of the difference"], rows)
 
 
 def null_table(scores: dict) -> Table:
@@ -91,7 +102,7 @@ def interval_table(scores: dict) -> Table:
         )
         for name, part in known["groups"].items()
     ]
-    header = ["group", "calibration places", "mean width", "share of labels inside", "guarantee"]
+    header = ["group", "calibration places", "mean width", "labels inside [95 %]", "guarantee"]
     return Table(f"Prediction intervals of {known['level']:.0%}", header, rows)
 
 
