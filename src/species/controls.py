@@ -65,8 +65,9 @@ class Model:
     def named(self, study: Task, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
         """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
         names, codes = np.unique(_species(study, train), return_inverse=True)
-        prior, only = classifiers.class_prior(codes, len(names)), {GRID[key]: [value] for key, value in setting.items()}
-        ((_, values),) = self.candidates(self.vectors[train], codes, self.vectors[query], prior=prior, **only)
+        known = classifiers.Examples(self.vectors[train], codes, classifiers.class_prior(codes, len(names)))
+        only = {GRID[key]: [value] for key, value in setting.items()}
+        ((_, values),) = self.candidates(known, self.vectors[query], **only)
         return names[np.argmax(values, axis=1)]
 
 
@@ -145,9 +146,8 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     """The setting with the least balanced log loss on validation of our split."""
     train, answered = _with(model, study.train), model.present[study.held_out]
     codes, query = study.targets(train), study.held_out[answered]
-    prior = classifiers.class_prior(codes, found.classes)
-    candidates = model.candidates(model.vectors[train], codes, model.vectors[query], prior=prior, **model.tried)
-    found.choose(name, candidates, len(train), answered)
+    known = classifiers.Examples(model.vectors[train], codes, classifiers.class_prior(codes, found.classes))
+    found.choose(name, model.candidates(known, model.vectors[query], **model.tried), len(train), answered)
     return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
 
 

@@ -20,9 +20,9 @@ from src.core.evaluation import classification_scores, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
 from src.species.evaluation import group_scores, predictions
+from src.species.evaluation.predictors import MAIN, TITLES
 from src.species.params import Params
 from src.species.report import page, score_figures
-from src.species.report.result_tables import MAIN, MEANING
 
 
 def main(params, inputs, out, dry_run=False):
@@ -34,8 +34,8 @@ def main(params, inputs, out, dry_run=False):
         answers = predictions.read(folder, study)
         group_scores.require_answers(held, answers, str(folder / predictions.NAME))
         found |= answers
-    groups = {name: found[name] for name in MEANING if name in found}
-    counts = {kind: int(held.test(kind).sum()) for kind in (*task.KINDS, "all")}
+    groups = {name: found[name] for name in TITLES if name in found}
+    counts = {kind: int(rows.sum()) for kind, rows in held.tests.items()}
     print(f"evaluate: test records with every embedding {counts}, {len(study.classes)} species, groups {list(groups)}")
     if dry_run:
         return
@@ -47,9 +47,9 @@ def main(params, inputs, out, dry_run=False):
         "records": {name: found["observations"] for name, found in facts["statistics"].items()},
         "audit": audit,
         **group_scores.score_groups(held, groups, settings.calibration_bins),
-        "incomplete": group_scores.score_incomplete(held, groups),
+        "incomplete": group_scores.score_points(held, groups, held.rows("test", complete=False), ("top1", "n")),
         "paired": group_scores.score_pairs(held, groups),
-        "validation": group_scores.score_validation(held, groups),
+        "validation": group_scores.score_points(held, groups, held.rows("validation"), ("top1", "log_loss", "n")),
         "controls": files.read_json(inputs.controls / "controls.json"),
         "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
         "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
@@ -73,10 +73,12 @@ def main(params, inputs, out, dry_run=False):
             inputs.controls / "controls.png",
         ):
             shutil.copyfile(picture, plots / picture.name)  # into git, where a reader of the README finds them
-        used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
-        used |= {"split": params.split.model_dump(), "baselines": params.baselines.model_dump()}
-        used |= {"train": params.train.model_dump(), "crossmodal": params.crossmodal.model_dump()}
-        used |= {"controls": params.controls.model_dump(), "evaluate": settings.model_dump()}
+        sections = {
+            "data": params.data, "split": params.split, "baselines": params.baselines, "train": params.train,
+            "crossmodal": params.crossmodal, "controls": params.controls, "evaluate": settings,
+        }  # fmt: skip
+        used = {"seed": params.seed, "threads": params.threads}
+        used |= {name: section.model_dump() for name, section in sections.items()}
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -109,12 +111,12 @@ def draw(
     note = "simulated records; " if scores["simulated"] else ""
     score_figures.draw_scores(
         folder / "scores.png",
-        {MEANING[name]: scores[name] for name in groups},
+        {TITLES[name]: scores[name] for name in groups},
         f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals",
     )
     score_figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
     score_figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
-    rows, best = held.test("all"), next(name for name in MAIN if name in groups)
+    rows, best = held.tests["all"], next(name for name in MAIN if name in groups)
     named = study.classes[groups[best][rows].argmax(axis=1)]
     common = study.observations["species"].iloc[study.train].value_counts(sort=False).sort_index()
     names = list(common.sort_values(ascending=False, kind="stable").index[: settings.commonest])
@@ -123,7 +125,7 @@ def draw(
         held.species[rows],
         named,
         names,
-        f"The {len(names)} commonest species, {MEANING[best]}, all test records",
+        f"The {len(names)} commonest species, {TITLES[best]}, all test records",
     )
     shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
     score_figures.draw_calibration(
@@ -142,7 +144,7 @@ def draw(
         tested.assign(right=named == held.species[rows])[["lat", "lon", "right", "square"]],
         study.observations.iloc[study.train][["lat", "lon"]],
         facts["squares"],
-        f"Where {MEANING[best]} names the species ({note}per square: share of its test records)",
+        f"Where {TITLES[best]} names the species ({note}per square: share of its test records)",
     )
 
 

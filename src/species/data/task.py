@@ -10,13 +10,17 @@ from src.core.data.embedding_store import EmbeddingStore
 from src.core.stage import files
 from src.core.stage.errors import DataError
 
-KINDS = ("temporal", "spatial", "both")
+KINDS = {  # of test and of validation
+    "temporal": "known places, a new year",
+    "spatial": "new places, known years",
+    "both": "new places, a new year",
+}
 EMBEDDINGS = ("language", "vision_pooled")  # the modalities that models read: vectors
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every stage after the split reads.
+    """Store and split, as every stage after the split reads them.
 
     Attributes:
         store: the embeddings and their index.

@@ -69,7 +69,7 @@ def result_section(scores: dict, plots: Path) -> Section:
     """Accuracies, differences and all other scores."""
     paragraphs = [
         "Three kinds of test: "
-        + "; ".join(f"{kind}: {result_tables.KIND[kind]}" for kind in KINDS)
+        + "; ".join(f"{kind}: {title}" for kind, title in KINDS.items())
         + ". Known places are those that no buffer keeps apart: training records may lie metres away.",
         "Every group is scored on the same records, those with every stored embedding. Intervals leave out one unit "
         "at a time (jackknife, Student's t): a held-out square; at known places a grid cell or a date, whichever is "
@@ -102,7 +102,7 @@ def bin_tables(bins: dict) -> list[Table]:
             rows = [
                 [group, *(html_page.cell_interval(bin_, "top1") for bin_ in found)] for group, found in groups.items()
             ]
-            tables.append(Table(f"{captions[name]}: {result_tables.KIND[kind]}", header, rows))
+            tables.append(Table(f"{captions[name]}: {KINDS[kind]}", header, rows))
     return tables
 
 

@@ -1,38 +1,12 @@
-"""What the groups of metrics/species.json are called, and the tables of the report."""
+"""Tables of the report."""
 
 from collections.abc import Iterator
 
 from src.core.report.html_page import Table, cell, cell_interval
+from src.species.data.task import KINDS
+from src.species.evaluation.predictors import PREDICTORS, TITLES
 
-MEANING = {
-    "language": "network on language",
-    "vision": "network on vision",
-    "both": "network on both (late fusion)",
-    "crossmodal": "network on the shared space",
-    "crossmodal_logistic": "logistic regression on the shared space",
-    "crossmodal_knn": "nearest neighbours in the shared space",
-    "pca": "network on principal components of both",
-    "pca_logistic": "logistic regression on components of both",
-    "pca_knn": "nearest neighbours in components of both",
-    "logistic_language": "logistic regression on language",
-    "logistic_vision": "logistic regression on vision",
-    "logistic": "logistic regression on both",
-    "knn_language": "nearest neighbours in language",
-    "knn_vision": "nearest neighbours in vision",
-    "knn": "nearest neighbours in both",
-    "location_season": "place and season alone",
-    "location": "place alone",
-    "majority": "frequencies of training",
-}
-MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
-"""Those with figures of their own, the first one there is also with maps and confusion."""
-
-KIND = {
-    "temporal": "known places, a new year",
-    "spatial": "new places, known years",
-    "both": "new places, a new year",
-    "all": "all test records",
-}
+TESTS = KINDS | {"all": "all test records"}
 SCORE = {
     "top1": "top-1",
     "top5": "top-5",
@@ -46,53 +20,44 @@ EXPECTED = "calibration_error_if_calibrated"
 
 def accuracy_table(scores: dict) -> Table:
     """Top-1 of every group, a column per kind."""
-    names = [name for name in MEANING if name in scores]
-    kinds = [kind for kind in KIND if any(kind in scores[name] for name in names)]
-    rows = [
-        [name, MEANING[name], *(cell_interval(scores[name][kind], "top1") for kind in kinds if kind in scores[name])]
-        for name in names
-    ]
-    n = {kind: scores[names[0]][kind] for kind in kinds}
-    header = ["group", "what", *(f"{kind} (n = {n[kind]['n']})" for kind in kinds)]
-    strong = frozenset(row for row, name in enumerate(names) if name in ("language", "vision", "both", "crossmodal"))
+    found = [one for one in PREDICTORS if one.name in scores]
+    kinds = scores[found[0].name]  # the same of all
+    rows = [[one.name, one.title, *(cell_interval(scores[one.name][kind], "top1") for kind in kinds)] for one in found]
+    header = ["group", "what", *(f"{kind} (n = {score['n']})" for kind, score in kinds.items())]
+    strong = frozenset(row for row, one in enumerate(found) if one.kind == "trained")
     return Table("Top-1 accuracy [95 % interval]", header, rows, strong=strong, words=2)
 
 
 def detail_tables(scores: dict) -> list[Table]:
     """All five scores of every group, a table per kind."""
-    names = [name for name in MEANING if name in scores]
+    groups = {name: scores[name] for name in TITLES if name in scores}
+    first = next(iter(groups))
     tables = []
-    for kind, title in KIND.items():
+    for kind, facts in groups[first].items():
         rows = [
-            [name, *(cell_interval(scores[name][kind], score) for score in SCORE), cell(scores[name][kind][EXPECTED])]
-            for name in names
-            if kind in scores[name]
+            [name, *(cell_interval(found[kind], score) for score in SCORE), cell(found[kind][EXPECTED])]
+            for name, found in groups.items()
         ]
-        if rows:
-            facts = scores[names[0]][kind]
-            caption = (
-                f"{kind} ({title}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
-                f"intervals of {names[0]}: {facts['method']}"
-            )
-            tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
+        caption = (
+            f"{kind} ({TESTS[kind]}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
+            f"intervals of {first}: {facts['method']}"
+        )
+        tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
     return tables
 
 
 def paired_table(paired: dict) -> Table:
     """Differences of top-1, a row per pair."""
-    kinds = [kind for kind in KIND if any(kind in found for found in paired.values())]
+    kinds = next(iter(paired.values()))
     rows = [
-        [
-            " minus ".join(f"“{part}”" for part in name.split("-")),
-            *(cell_interval(found[kind], "top1") for kind in kinds if kind in found),
-        ]
+        [f"“{name.replace('-', '” minus “')}”", *(cell_interval(found[kind], "top1") for kind in kinds)]
         for name, found in paired.items()
     ]
     return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
 
 
 def validation_table(validation: dict) -> Table:
-    """What was chosen by: top-1 and log loss on validation."""
+    """Top-1 and log loss on validation, by which settings were chosen."""
     rows = [[name, cell(found["top1"]), cell(found["log_loss"])] for name, found in validation.items()]
     return Table("Validation, by which settings and epochs were chosen", ["group", "top-1", "log loss (nats)"], rows)
 
@@ -130,7 +95,7 @@ def reconstruction_table(found: dict) -> Table:
         [f"{modality.replace('_', ' ')}, {kind} (n = {errors['count']})", *(cell(errors[name]) for name in names)]
         for modality, kinds in found.items()
         for kind, errors in kinds.items()
-        if kind in KIND
+        if kind in KINDS
     ]
     return Table("Squared error of the masked modality, guessed from the other", ["masked", *names.values()], rows)
 
@@ -153,30 +118,22 @@ def retrieval_table(found: dict) -> Table:
 
 
 def roles_table(statistics: dict) -> Table:
-    """What each role holds."""
+    """Numbers of each role."""
+    counted = {
+        "observations": "observations", "records": "records", "species": "species",
+        "of them untrained": "untrained_species",
+    }  # fmt: skip
     rows = [
         [
             name,
-            str(found["observations"]),
-            str(found["records"]),
-            str(found["species"]),
-            str(found["untrained_species"]),
+            *(str(found[key]) for key in counted.values()),
             "–".join(map(str, found["years"])) if found["years"] else "–",
             f"{found['share']:.1%}",
             cell(found["median_km"]),
         ]
         for name, found in statistics.items()
     ]
-    header = [
-        "role",
-        "observations",
-        "records",
-        "species",
-        "of them untrained",
-        "years",
-        "share",
-        "median km to training",
-    ]
+    header = ["role", *counted, "years", "share", "median km to training"]
     return Table("Roles; records may have several images (observations)", header, rows)
 
 
@@ -200,10 +157,4 @@ def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
         if isinstance(value, dict):
             yield from _flatten(value, f"{name} · ")
         else:
-            yield [name, _plain(value)]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
+            yield [name, "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)]
