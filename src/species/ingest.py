@@ -26,13 +26,24 @@ from src.core.data import embedding_store, npy
 from src.core.data.embedding_store import EmbeddingWriter
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
-from src.species.data import dates, embedding_files, gbif_table, observation_ids, observations
+from src.species.data import dates, embedding_files, gbif_table, observation_ids, observations, record_columns
 from src.species.data.embedding_files import SHAPES, Source
-from src.species.data.observations import Records, some
+from src.species.data.observation_ids import some
+from src.species.data.observations import Records
 from src.species.params import Data, Params
 
 LISTED = Path("logs/species.ingest/refused.csv")
-MODULES = (embedding_store, files, npy, dates, observation_ids, observations, embedding_files, gbif_table)
+MODULES = (
+    embedding_store,
+    files,
+    npy,
+    dates,
+    observation_ids,
+    observations,
+    record_columns,
+    embedding_files,
+    gbif_table,
+)
 MAX_DESCRIPTION = 2**20  # bytes
 
 

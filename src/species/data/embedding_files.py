@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src.core.data.npy import read_array_header
 from src.core.stage.errors import DataError
-from src.species.data.observation_ids import parse_id
+from src.species.data.observation_ids import parse_id, some
 
 SHAPES = {"language": (7168,), "vision_pooled": (1408,), "vision": (8, 24, 24, 1408)}
 SUFFIXES = ".npy", ".safetensors"
@@ -27,7 +27,6 @@ CHUNK_BYTES = 64 * 2**20  # read before the scratch is synced and marked; an emb
 MAX_ID_BYTES = 2**28
 LARGEST = float(np.finfo(np.float16).max)
 ROUNDING = 1e-2  # float16 keeps three digits; a mean of other tokens differs by far more
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -204,20 +203,14 @@ def _require_id(where: str, name: str) -> None:
 
 def _require_once(where: Path, ids: tuple[str, ...]) -> None:
     if twice := [name for name, count in Counter(ids).items() if count > 1]:
-        more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
-        raise DataError(
-            f"{where}: id: found {', '.join(twice[:SHOWN])}{more} twice, expected each once; leave one embedding "
-            "of each"
-        )
+        raise DataError(f"{where}: id: found {some(twice)} twice, expected each once; leave one embedding of each")
 
 
 def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str]:
     try:
         with safe_open(path, framework="numpy") as file:
             if (names := sorted(file.keys())) != [modality]:
-                raise DataError(
-                    f"{path}: tensors: found {', '.join(names[:SHOWN]) or 'none'}, expected {modality} alone; rename it"
-                )
+                raise DataError(f"{path}: tensors: found {some(names) or 'none'}, expected {modality} alone; rename it")
             tensor = file.get_slice(modality)
             dtype = tensor.get_dtype()
             return tuple(tensor.get_shape()), {"F16": "float16", "F32": "float32"}.get(dtype, dtype)

@@ -4,6 +4,7 @@ import re
 
 from src.core.stage.errors import DataError
 
+SHOWN = 5  # of a list in a message
 OBSERVATION_ID = re.compile(r"([0-9]{1,19})_([0-9]{1,6})")
 
 
@@ -27,3 +28,8 @@ def parse_id(observation_id: str) -> tuple[int, int]:
             "rename it"
         )
     return int(match[1]), int(match[2])
+
+
+def some(items: list[str]) -> str:
+    """The first few of a list, and how many more there are."""
+    return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")

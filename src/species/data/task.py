@@ -1,6 +1,7 @@
 """Store and split together: which rows train, validate and test, and which species can be predicted."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,14 @@ class Task:
     held_out: np.ndarray
     statistics: dict[str, np.ndarray]
 
+    @cached_property
+    def species(self) -> np.ndarray:
+        """(N,) str, the species of every observation."""
+        return self.observations["species"].to_numpy(dtype=str)
+
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """(B,) int64 index into `classes` of each row's species, -1 where nothing of it trains."""
-        species = self.observations["species"].to_numpy()[rows]
+        species = self.species[rows]
         at = np.minimum(np.searchsorted(self.classes, species), len(self.classes) - 1)
         return np.where(self.classes[at] == species, at, -1)
 

@@ -32,7 +32,7 @@ class Held:
         first, last = here["first_day"].to_numpy(), here["last_day"].to_numpy()
         self.date = np.char.add(np.char.add(first.astype(str), " "), last.astype(str))
         self.dated = bool(np.mean(first == last) >= 0.5)
-        self.species, self.truth = here["species"].to_numpy(dtype=str), task.targets(rows)
+        self.species, self.truth = task.species[rows], task.targets(rows)
         trained = task.observations["species"].iloc[task.train].value_counts()
         self.frequency = here["species"].map(trained).fillna(0).to_numpy(np.int64)
         self.distance_km = here["nearest_train_km"].to_numpy()

@@ -51,7 +51,7 @@ def measure(
                 "training_mean": _squared(np.zeros_like(truth), truth),
                 "shuffled_pairs": _squared(shuffled, truth),
             }
-            species = task.observations["species"].to_numpy(dtype=str)[chosen]
+            species = task.species[chosen]
             query, gallery = (encode(model, task, name, chosen) for name in (source, target))
             way[kind] = {
                 "model": retrieve(query, gallery, species, seed),
