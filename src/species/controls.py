@@ -99,10 +99,9 @@ def main(params, inputs, out, dry_run=False):
     result = {"draws": draws, "returned_rows": len(returned), "models": {}}
     for name, model in models.items():
         setting = choose(found, study, name, model)
-        result["models"][name] = setting | accuracies(study, model, setting, returned, draws, params.seed)
-        if name != "location":
-            shuffled = shuffled_accuracies(study, model, setting, draws, params.seed)
-            result["models"][name]["shuffled"] = shuffled
+        result["models"][name] = setting | accuracies(
+            study, model, setting, returned, draws, params.seed, shuffled=name != "location"
+        )
     with files.complete_folder(out.out) as folder:
         result = regression_scores.rounded(result)
         files.write_json(folder / "controls.json", result)
@@ -155,7 +154,9 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
 
 
-def accuracies(study: Task, model: Model, setting: dict, returned: np.ndarray, draws: int, seed: int) -> dict:
+def accuracies(
+    study: Task, model: Model, setting: dict, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool
+) -> dict:
     """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
     train, tests = rows_with(study, model)
     more, spatial = returned[model.present[returned]], tests["spatial"]
@@ -188,6 +189,8 @@ def accuracies(study: Task, model: Model, setting: dict, returned: np.ndarray, d
         splits = [draw(generator) for generator in _generators(seed, name, draws)]
         result[name] = _drawn([model.hits(*rows, setting).mean() for rows in splits])
         majority[name] = _drawn([majority_accuracy(model.species, *rows) for rows in splits])
+    if shuffled:
+        result["shuffled"] = shuffled_accuracies(study, model, setting, draws, seed)
     return result | {"majority": majority}
 
 

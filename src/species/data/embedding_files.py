@@ -166,7 +166,7 @@ def _pack(folder: Path, modality: str) -> Source:
     if len(ids) != rows:
         raise DataError(f"{beside}: found {len(ids)} lines, expected one for each of the {rows} rows of {path}")
     for number, name in enumerate(ids, start=1):
-        _require_id(f"{beside}: line {number}", name)
+        parse_id(name, f"{beside}: line {number}: observation id")
     _require_once(beside, ids)
     return Source(modality, ids, (path,), offset, dtype.str)
 
@@ -176,7 +176,7 @@ def _files(folder: Path, modality: str) -> Source:
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.suffix not in SUFFIXES or not path.is_file():
             raise DataError(f"{path}: found neither .npy nor .safetensors, expected embeddings alone; move it away")
-        _require_id(str(path), path.stem)
+        parse_id(path.stem, f"{path}: observation id")
         named.append((path.stem, path))
     if not named:
         raise DataError(
@@ -192,13 +192,6 @@ def _files(folder: Path, modality: str) -> Source:
             _, shape, _, dtype = read_array_header(path, str(path))
         _check_shape(path, modality, shape, dtype)
     return Source(modality, ids, paths)
-
-
-def _require_id(where: str, name: str) -> None:
-    try:
-        parse_id(name)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def _require_once(where: Path, ids: tuple[str, ...]) -> None:

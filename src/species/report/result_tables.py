@@ -56,10 +56,11 @@ def paired_table(paired: dict) -> Table:
     return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
 
 
-def validation_table(validation: dict) -> Table:
-    """Top-1 and log loss on validation, by which settings were chosen."""
-    rows = [[name, cell(found["top1"]), cell(found["log_loss"])] for name, found in validation.items()]
-    return Table("Validation, by which settings and epochs were chosen", ["group", "top-1", "log loss (nats)"], rows)
+def facts_table(caption: str, rows: dict[str, dict]) -> Table:
+    """A row of facts under each name; the first row's keys are the header, without what is itself a dict."""
+    header = [key for key, value in next(iter(rows.values()), {}).items() if not isinstance(value, dict)]
+    cells = [[_words(name), *(_fact(found[key]) for key in header)] for name, found in rows.items()]
+    return Table(caption, ["", *map(_words, header)], cells)
 
 
 def controls_table(models: dict) -> Table:
@@ -69,7 +70,7 @@ def controls_table(models: dict) -> Table:
         gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
         rows.append(
             [
-                name.replace("_", " "),
+                _words(name),
                 cell(found["split"].get("temporal")),
                 cell(found["split"]["spatial"]),
                 cell(found["no_buffer"]),
@@ -82,59 +83,35 @@ def controls_table(models: dict) -> Table:
         )
         nulls = [majority.get("temporal"), majority["spatial"], majority["no_buffer"], None]
         nulls += [majority["no_buffer_same_size"]["mean"], majority["random"]["mean"]]
-        rows.append([f"{name.replace('_', ' ')}: majority class", *map(cell, nulls), "–", "–"])
+        rows.append([f"{_words(name)}: majority class", *map(cell, nulls), "–", "–"])
     header = ["", "temporal", "spatial", "no buffer", "gain", "as many rows", "random", "shuffled", "if independent"]
     return Table("Top-1 accuracy under each split; of draws the mean (least to greatest)", header, rows)
 
 
 def reconstruction_table(found: dict) -> Table:
-    """Squared error of the masked modality, a row per modality and kind."""
-    names = {"model": "autoencoder", "linear_map": "linear map", "training_mean": "training mean"}
-    names |= {"shuffled_pairs": "autoencoder, shuffled pairs"}
-    rows = [
-        [f"{modality.replace('_', ' ')}, {kind} (n = {errors['count']})", *(cell(errors[name]) for name in names)]
+    """Squared error of the masked modality, a row per modality and kind of test."""
+    rows = {
+        f"{modality}, {kind}": errors
         for modality, kinds in found.items()
         for kind, errors in kinds.items()
         if kind in KINDS
-    ]
-    return Table("Squared error of the masked modality, guessed from the other", ["masked", *names.values()], rows)
+    }
+    return facts_table("Squared error of the masked modality, guessed from the other", rows)
 
 
 def retrieval_table(found: dict) -> Table:
     """Recall and rank of the other modality's vector of the same observation, a row per direction, kind and model."""
-    rows = []
+    rows = {}
     for direction, kinds in found.items():
         for kind, models in kinds.items():
-            scored = {name: score for name, score in models.items() if score is not None}
-            for name, score in scored.items():
-                what = f"{direction.replace('_', ' ')}, {kind}: {name.replace('_', ' ')}"
-                rows.append([what, *_retrieved(score), cell(score["within_species"]["recall_at_1"])])
-            if scored:
-                score = next(iter(scored.values()))
-                what = f"{direction.replace('_', ' ')}, {kind}: chance (n = {score['count']})"
-                rows.append([what, *_retrieved(score["chance"]), cell(score["within_species"]["chance"])])
-    header = ["", "recall@1", "recall@5", "recall@10", "median rank", "same species", "recall@1 within species"]
-    return Table("The other modality's vector of the same observation, among the test records of a kind", header, rows)
-
-
-def roles_table(statistics: dict) -> Table:
-    """Numbers of each role."""
-    counted = {
-        "observations": "observations", "records": "records", "species": "species",
-        "of them untrained": "untrained_species",
-    }  # fmt: skip
-    rows = [
-        [
-            name,
-            *(str(found[key]) for key in counted.values()),
-            "–".join(map(str, found["years"])) if found["years"] else "–",
-            f"{found['share']:.1%}",
-            cell(found["median_km"]),
-        ]
-        for name, found in statistics.items()
-    ]
-    header = ["role", *counted, "years", "share", "median km to training"]
-    return Table("Roles; records may have several images (observations)", header, rows)
+            for name, score in models.items():
+                if score is not None:
+                    within = score["within_species"]
+                    rows[f"{direction}, {kind}: {name}"] = score | {"recall_at_1_within_species": within["recall_at_1"]}
+                    chance = {"count": score["count"]} | score["chance"]
+                    rows[f"{direction}, {kind}: chance"] = chance | {"recall_at_1_within_species": within["chance"]}
+    caption = "The other modality's vector of the same observation, among the test records of a kind"
+    return facts_table(caption, rows)
 
 
 def flat_table(caption: str, values: dict) -> Table:
@@ -146,15 +123,20 @@ def _drawn(drawn: dict) -> str:
     return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
 
 
-def _retrieved(score: dict) -> list[str]:
-    recalls = [cell(score[f"recall_at_{k}"]) for k in (1, 5, 10)]
-    return [*recalls, cell(score["median_rank"], 1), cell(score["species_at_1"])]
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, list):
+        return "–".join(map(str, value))
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
     for key, value in values.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
+        name = f"{prefix}{_words(str(key))}"
         if isinstance(value, dict):
             yield from _flatten(value, f"{name} · ")
         else:
-            yield [name, "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)]
+            yield [name, _fact(value)]
