@@ -119,11 +119,6 @@ def fit_embeddings(
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.baselines",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote", "split": "folder that the split stage wrote"},
-        outputs={"out": "folder for predictions and choices"},
-    )
+    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    outputs = {"out": "folder for predictions and choices"}
+    run.stage(main, Params, name="species.baselines", doc=__doc__, inputs=inputs, outputs=outputs)

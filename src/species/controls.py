@@ -1,4 +1,4 @@
-"""What leaks are worth: cheap models under our split, without its buffer, on random rows, with shuffled embeddings.
+"""Measure what leaks are worth: cheap models under our split, without its buffer, on random and on shuffled rows.
 
     python -m src.species.controls --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out data/species/controls
@@ -248,11 +248,6 @@ def _drawn(values: Sequence[float]) -> dict:
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.controls",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote", "split": "folder that the split stage wrote"},
-        outputs={"out": "folder for accuracies and figure"},
-    )
+    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    outputs = {"out": "folder for accuracies and figure"}
+    run.stage(main, Params, name="species.controls", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -61,7 +61,7 @@ class Baselines(Section):
 
 
 class Training(Section):
-    """What both trainings have."""
+    """Keys that both trainings have."""
 
     epochs: Positive
     patience: Positive

@@ -78,20 +78,14 @@ def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
         image = right.pcolormesh(lon, lat, habitat, cmap="BrBG", shading="nearest", rasterized=True)
         figure.colorbar(image, ax=right, label="standard deviations")
         right.set_title(f"one of {HABITATS} habitat fields, correlation length {HABITAT_KM} km", fontsize=11)
+        aspect = 1 / np.cos(np.radians(random_fields.MIDDLE[0]))
         for axes in (left, right):
             axes.plot(*coast.T, color="0.4", linewidth=0.8)
-            axes.set(
-                xlabel="longitude (°)", ylabel="latitude (°)", aspect=1 / np.cos(np.radians(random_fields.MIDDLE[0]))
-            )
+            axes.set(xlabel="longitude (°)", ylabel="latitude (°)", aspect=aspect)
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.simulate",
-        doc=__doc__,
-        inputs={},
-        outputs={"out": "folder for observations, embeddings and map"},
-    )
+    inputs = {}
+    outputs = {"out": "folder for observations, embeddings and map"}
+    run.stage(main, Params, name="species.simulate", doc=__doc__, inputs=inputs, outputs=outputs)

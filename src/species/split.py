@@ -162,11 +162,6 @@ def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.split",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote"},
-        outputs={"out": "folder for roles, statistics, audit and map"},
-    )
+    inputs = {"store": "store that ingest wrote"}
+    outputs = {"out": "folder for roles, statistics, audit and map"}
+    run.stage(main, Params, name="species.split", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -72,7 +72,7 @@ def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
 
 
 def ids_path(pack: Path) -> Path:
-    """Where a pack's ids are."""
+    """Path of a pack's ids."""
     return pack.with_suffix(".ids.txt")
 
 

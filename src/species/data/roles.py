@@ -197,7 +197,7 @@ def _require_periods(
 
 
 def _require_one_role(observations: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
-    """All images of a record are of one place and day, so they have one role."""
+    """Raise DataError if images of one record, which are of one place and day, have several roles."""
     several = (table["role"] + table["kind"]).groupby(observations["gbif_id"].to_numpy()).nunique()
     if (several > 1).any():
         raise DataError(

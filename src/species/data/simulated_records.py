@@ -39,7 +39,7 @@ EPITHETS = (  # the same in every gender
 
 @dataclass(frozen=True)
 class World:
-    """What a place is like: fields of habitat, of backgrounds and of every species' affinity."""
+    """Fields that say what a place is like: habitat, backgrounds and every species' affinity."""
 
     habitat: random_fields.Field
     place: random_fields.Field

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from src.core.stage.errors import DataError
+from src.species.data.task import EMBEDDINGS as BOTH
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Predictor:
     needs: tuple[str, ...]
 
 
-BOTH = ("language", "vision_pooled")
 PREDICTORS = (
     Predictor("language", "network on language", "trained", "train", "network", ("language",)),
     Predictor("vision", "network on vision", "trained", "train", "network", ("vision_pooled",)),

@@ -15,7 +15,7 @@ SCORE = {
     "calibration_error": "calibration error",
 }
 EXPECTED = "calibration_error_if_calibrated"
-"""What the calibration error of a perfectly calibrated model would be on as many independent rows: it is never 0."""
+"""Calibration error that a perfectly calibrated model would have on as many independent rows: it is never 0."""
 
 
 def accuracy_table(scores: dict) -> Table:

@@ -133,7 +133,7 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
 def draw_accuracy_map(
     path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
 ) -> None:
-    """Where test records were named rightly and wrongly, and the accuracy of each held-out square.
+    """Map of the test records that were named rightly and wrongly, with the accuracy of each held-out square.
 
     Args:
         records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
@@ -155,13 +155,8 @@ def draw_accuracy_map(
             axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=INK, linewidth=1.2))
             inside = records.loc[records["square"] == number, "right"]
             if len(inside):
-                axes.annotate(
-                    f"{inside.mean():.0%} of {len(inside)}",
-                    (square["lon"], max(lat for _, lat in corners)),
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                )
+                label, above = f"{inside.mean():.0%} of {len(inside)}", (square["lon"], max(lat for _, lat in corners))
+                axes.annotate(label, above, ha="center", va="bottom", fontsize=8)
         middle = records["lat"]
         axes.set_aspect(1 / np.cos(np.radians((middle.min() + middle.max()) / 2)))
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")

@@ -134,14 +134,8 @@ def _draw_square(axes: Axes, number: int, square, side_km: float, buffer_km: flo
     axes.fill(corners[:, 1], corners[:, 0], facecolor="none", edgecolor=colour, linewidth=1.1)
     if buffer_km:
         axes.fill(ring[:, 1], ring[:, 0], facecolor="none", edgecolor=colour, linewidth=0.7, linestyle=(0, (3, 2)))
-    axes.annotate(
-        str(number),
-        (ring[:, 1].max(), ring[:, 0].max()),
-        color=colour,
-        fontsize=8,
-        fontweight="bold",
-        path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
-    )
+    halo, corner = patheffects.withStroke(linewidth=2.5, foreground="white"), (ring[:, 1].max(), ring[:, 0].max())
+    axes.annotate(str(number), corner, color=colour, fontsize=8, fontweight="bold", path_effects=[halo])
 
 
 def _kilometres(km: float) -> str:
