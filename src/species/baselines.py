@@ -83,8 +83,7 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
     grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
 
     def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
-        codes = study.targets(train)
-        known = classifiers.Examples(values[train], codes, classifiers.class_prior(codes, found.classes))
+        known = classifiers.Examples.of(values[train], study.targets(train), found.classes)
         return classifiers.places(known, values[query], **grid)
 
     found.choose("location", candidates(degrees, study.train, study.held_out), len(study.train))

@@ -66,7 +66,7 @@ class Model:
     def named(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
         """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
         names, codes = np.unique(self.species[train], return_inverse=True)
-        known = classifiers.Examples(self.vectors[train], codes, classifiers.class_prior(codes, len(names)))
+        known = classifiers.Examples.of(self.vectors[train], codes, len(names))
         only = {GRID[key]: [value] for key, value in setting.items()}
         ((_, values),) = self.candidates(known, self.vectors[query], **only)
         return names[np.argmax(values, axis=1)]
@@ -149,7 +149,7 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     """The setting with the least balanced log loss on validation of our split."""
     train, answered = study.train[model.present[study.train]], model.present[study.held_out]
     codes, query = study.targets(train), study.held_out[answered]
-    known = classifiers.Examples(model.vectors[train], codes, classifiers.class_prior(codes, found.classes))
+    known = classifiers.Examples.of(model.vectors[train], codes, found.classes)
     found.choose(name, model.candidates(known, model.vectors[query], **model.tried), len(train), answered)
     return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
 

@@ -43,6 +43,11 @@ class Examples:
     codes: np.ndarray
     prior: np.ndarray
 
+    @classmethod
+    def of(cls, vectors: np.ndarray, codes: np.ndarray, classes: int) -> "Examples":
+        """Examples whose prior is that of their codes."""
+        return cls(vectors, codes, class_prior(codes, classes))
+
 
 class Fits:
     """Predictors chosen so far, each with log-probabilities (H, C) for `Task.held_out` and a choice for JSON.
@@ -108,7 +113,7 @@ class Fits:
             codes: (n,) int64 class of each training row.
             answered: (H,) bool.
         """
-        known, (knn, regression) = Examples(train, codes, class_prior(codes, self.classes)), names
+        known, (knn, regression) = Examples.of(train, codes, self.classes), names
         self.choose(knn, like_neighbours(known, query, section.neighbours), len(train), answered)
         self.choose(regression, logistic(known, query, section.inverse_penalties), len(train), answered)
 
