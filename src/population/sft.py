@@ -34,7 +34,6 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, Training
 from src.core.baselines import regression
 from src.core.data.tile_store import Store
 from src.core.models import lora, qwen_vl
-from src.core.models.feature_cache import FeatureCache
 from src.core.models.patches import BandFrontEnd, tiles_at_once
 from src.core.stage import distributed, files
 from src.core.training import checkpoints
@@ -139,10 +138,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             dtype=precision,
         )
     )
-    if params.sft.feature_cache_gb:
-        visual, kept = qwen_vl.vision_encoder(lora.core(vlm)), scratch.with_name(f"features-{scratch.name}")
-        # Scratch is named by all that a tile passes through on its way to the encoder.
-        model.features = FeatureCache(visual, front.side, kept, params.sft.feature_cache_gb, scratch.name)
     optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
     # What is read at once fits where as much is trained on at once.
     reader = Reader(model, tokenizer, settings, store, args.per_device_eval_batch_size)
@@ -164,8 +159,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         if distributed.is_main():
             model_folder.save(folder, model, tokenizer, settings, inputs.pretrain, dtype)
     checkpoints.remove(scratch)
-    if model.features:
-        model.features.remove()
 
 
 class SftTrainer(GlobalBatchMixin, ShardingMixin, checkpoints.TrainedWeightsMixin, Trainer):

@@ -114,7 +114,6 @@ class GrowthSamples(Dataset):
         batch = chat.pad_batch([self.prompts[i] for i in indices], [self.answers[i] for i in indices], self.tokenizer)
         batch["tiles"] = torch.from_numpy(self.store.read(tiles))
         batch["valid"] = torch.from_numpy(self.store.valid(tiles))
-        batch["tile"] = torch.tensor(tiles)
         batch["target"] = self.targets[indices]
         if self.covariates is not None:
             batch["covariates"] = self.covariates[indices]
