@@ -31,6 +31,11 @@ class Prompter:
         self.settings = settings
         self.image = image
         self.patches, self.image_tokens = tokens_per_sample(settings.side, vision_config)
+        self.patch_size = vision_config.patch_size
+
+    def describe(self) -> str:
+        """How large a tile is to the model."""
+        return f"a tile is {self.patches} patches of {self.patch_size} px and {self.image_tokens} image tokens"
 
     def read(self, rows: pd.DataFrame) -> list[str]:
         """The columns of `rows` that reach the model, by words or by numbers.
@@ -166,8 +171,3 @@ def in_years(steps: int, split: Split, key: str) -> int:
     if step is None:
         raise DataError(f"split.json: step_years: found none, because all labels are of one year; set {key}: 0")
     return steps * step
-
-
-def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The dataset has made the batch already."""
-    return batch

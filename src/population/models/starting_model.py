@@ -1,6 +1,7 @@
 """The model that the first training stage starts from: built small, or read from a folder or the hub and widened."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -8,11 +9,34 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from src.core.data.tile_store import Store
 from src.core.models import chat, hub, qwen_vl
 from src.core.models.more_bands import RGB, shifted_mean, widen
+from src.core.models.patches import BandFrontEnd
 from src.core.stage.errors import DataError, ParamsError
-from src.population.data.stage_inputs import Split
+from src.population.data.stage_inputs import Split, front_end
 from src.population.models import prompts
 from src.population.models.model_folder import SETTINGS, read_settings
-from src.population.params import TINY, Model
+from src.population.models.training_setup import weights_dtype
+from src.population.params import TINY, Model, Params
+
+
+class Start(NamedTuple):
+    """A model before training, with how it reads tiles."""
+
+    vlm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    front: BandFrontEnd
+
+
+def prepare(params: Params, store: Store, split: Split, pca: tuple[torch.Tensor, torch.Tensor], meta: bool) -> Start:
+    """`starting_model` with its front end; `meta`: shapes alone."""
+    vlm, tokenizer, mean = starting_model(
+        params.model, store, split, pca, params.seed, weights_dtype(params), params.memory.attention, meta
+    )
+    return Start(vlm, tokenizer, front_end(store, mean, split, pca, params.model, vlm.config.vision_config))
+
+
+def files_of(params: Model) -> list[Path]:
+    """The folder of a pretrained backbone, whose contents DVC does not know."""
+    return [] if params.backbone == TINY else [hub.known_folder(params.backbone)]
 
 
 def starting_model(
