@@ -63,7 +63,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )
     with driver.outputs(out, [scratch], "dpo", remedies("dpo", "memory.four_bit: true")) as (folder, plots):
         trainer, groups = preferences.make_trainer(plan, params, model, tokenizer, pairs, collator, scratch, plots)
-        driver.train(trainer, groups, plan)
+        driver.finish(trainer, groups, plan)
         if distributed.is_main():
             files.write_json(plots / "pairs.json", preferences.reward_accuracy(trainer, samples))
             model.vlm = trainer.model

@@ -51,10 +51,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     with driver.outputs(out, [scratch], "pretrain", remedies("pretrain")) as (folder, plots):
         if params.pretrain.epochs:
             optimizer = groups.optimizer(params.pretrain.weight_decay, (0.9, 0.95), params.memory.optimizer_8bit)
-            trainer = driver.make_trainer(
-                plan, model, groups, optimizer, train, validation, label="noise", scratch=scratch, plots=plots
-            )
-            driver.train(trainer, groups, plan)
+            driver.fit(plan, model, groups, optimizer, train, validation, label="noise", scratch=scratch, plots=plots)
             if distributed.is_main():
                 pretraining.measure(model, validation, plan.eval_batch, plots)
         if distributed.is_main():

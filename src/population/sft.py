@@ -8,6 +8,7 @@ Writes a model folder (weights, head.safetensors, bandwise.json) and curves.
 """
 
 import logging
+from functools import partial
 
 from src.core.stage import distributed, run
 from src.core.stage.scratch import scratch_folder
@@ -62,19 +63,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     more = remedies("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
     with driver.outputs(out, [scratch], "sft", more) as (folder, plots):
         optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
-        trainer = driver.make_trainer(
-            plan,
-            model,
-            groups,
-            optimizer,
-            train,
-            validation,
-            label="target",
-            scratch=scratch,
-            plots=plots,
-            measure=lambda predicted: finetuning.validation_metrics(predicted, reader, validation.rows),
-        )
-        driver.train(trainer, groups, plan)
+        measure = partial(finetuning.validation_metrics, reader=reader, rows=validation.rows)
+        how = {"label": "target", "measure": measure, "scratch": scratch, "plots": plots}
+        driver.fit(plan, model, groups, optimizer, train, validation, **how)
         if distributed.is_main():
             model_folder.save(folder, model, start.tokenizer, settings, inputs.pretrain, weights_dtype(params))
 

@@ -1,8 +1,7 @@
 """One training, whatever is trained: Trainer, exact resume, gradient check, outputs and scratch.
 
     with driver.outputs(out, [scratch], "sft", remedies) as (folder, plots):
-        trainer = driver.make_trainer(plan, model, groups, optimizer, train, validation, ...)
-        driver.train(trainer, groups, plan)
+        driver.fit(plan, model, groups, optimizer, train, validation, ...)
         model.save(folder)
 
 `plan` comes from a pipeline's params, `groups` say what trains, and `scratch` (`stage.scratch`) is named by all that
@@ -34,7 +33,7 @@ class ResumableTrainer(GlobalBatchMixin, ShardingMixin, checkpoints.TrainedWeigh
     checkpoints hold trained weights alone."""
 
 
-def make_trainer(
+def fit(
     plan: Plan,
     model: nn.Module,
     groups: ParameterGroups,
@@ -46,17 +45,20 @@ def make_trainer(
     scratch: Path,
     plots: Path,
     measure: Callable[[EvalPrediction], dict[str, float]] | None = None,
-) -> ResumableTrainer:
-    """The Trainer of `groups` of `model` by `plan`, with a cosine schedule and dvclive's curves in `plots`.
+) -> list[dict]:
+    """Train `groups` of `model` by `plan`, with a cosine schedule and dvclive's curves in `plots`; see `finish`.
 
     Args:
         train, validation: give ready batches (`__getitems__`), the arguments of the model.
         label: the input that stands for the label, without which Trainer asks for no loss in validation.
-        scratch: folder of its checkpoints.
+        scratch: folder of the checkpoints.
         measure: what to log of validation beside the loss.
+
+    Returns:
+        Trainer's log history.
     """
     more = {"label_names": [label], "prediction_loss_only": measure is None}
-    return ResumableTrainer(
+    trainer = ResumableTrainer(
         model=model,
         args=TrainingArguments(**arguments(plan, scratch, **more)),
         train_dataset=train,
@@ -66,6 +68,8 @@ def make_trainer(
         optimizers=(optimizer, cosine_schedule(optimizer, plan, len(train))),
         callbacks=[groups, *callbacks(plan, plots)],
     )
+    finish(trainer, groups, plan)
+    return trainer.state.log_history
 
 
 def callbacks(plan: Plan, plots: Path) -> list:
@@ -73,7 +77,7 @@ def callbacks(plan: Plan, plots: Path) -> list:
     return [LiveLog(plots)] + ([EarlyStoppingCallback(plan.patience)] if plan.patience else [])
 
 
-def train(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
+def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
     """Train from the newest complete checkpoint or from the start, and leave a whole model in `trainer`, to use.
 
     Raises:

@@ -10,18 +10,13 @@ from src.population.params import TINY, Params, Steps
 
 def training_plan(params: Params, section: Steps, bands: int, side: int, **more) -> Plan:
     """The plan of the training whose params are `section`, on tiles of `bands` and `side` px."""
+    steps = {"epochs", "batch_size", "accumulate", "save_steps", "warmup_ratio"}
     return Plan(
+        **section.model_dump(include=steps),
+        **params.memory.model_dump(include={"precision", "optimizer_8bit", "four_bit"}),
         seed=params.seed,
-        epochs=section.epochs,
-        batch_size=section.batch_size,
-        accumulate=section.accumulate,
         eval_batch=tiles_at_once(section.batch_size // section.accumulate, bands, side),
-        save_steps=section.save_steps,
-        warmup_ratio=section.warmup_ratio,
-        precision=params.memory.precision,
         checkpointing=params.memory.checkpoints_gradients(params.model.backbone),
-        optimizer_8bit=params.memory.optimizer_8bit,
-        four_bit=params.memory.four_bit,
         report_to=params.report_to,
         **more,
     )
