@@ -32,7 +32,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
     split = read_split(inputs.split, store)
-    start = starting_model.prepare(params, store, split, read_pca(inputs.pca), shapes_alone(params, dry_run))
+    start = starting_model.starting_model(params, store, split, read_pca(inputs.pca), shapes_alone(params, dry_run))
     model, groups = pretraining.assemble(params, start)
     train, validation = pretraining.views(params, store, split, model)
     plan = training_plan(params, params.pretrain, store.bands, start.front.side)

@@ -36,7 +36,7 @@ def pretrained(
     `meta`: shapes alone, which are those of the model that pretraining starts from.
     """
     if meta:
-        vlm, tokenizer, front = starting_model.prepare(params, store, split, pca, meta)
+        vlm, tokenizer, front = starting_model.starting_model(params, store, split, pca, meta)
     else:
         vlm = qwen_vl.load(
             folder,
