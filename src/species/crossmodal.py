@@ -56,7 +56,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         errors, found = reconstruction.measure(model, task, pairs, params.baselines.components, params.seed)
         files.write_json(folder / "reconstruction.json", rounded(errors))
         files.write_json(folder / "retrieval.json", rounded(found))
-        classifiers, probes = autoencoder.probe(model, task, params, scratch, plots)
+        classifiers, probes = autoencoder.probe(model, task, params, params.baselines, scratch, plots)
         trained |= classifiers
         predictions.write(folder, task, probes.groups)
         summaries = {name: each.summary for name, each in trained.items()}

@@ -13,7 +13,7 @@ from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
 from src.species.models.reconstruction import PAIR
 from src.species.models.training import Trained
-from src.species.params import Crossmodal, Params
+from src.species.params import Baselines, Crossmodal, Params
 
 
 def build(task: Task, section: Crossmodal) -> tuple[CrossModalAutoencoder, ParameterGroups]:
@@ -67,9 +67,17 @@ def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) 
 
 
 def probe(
-    model: CrossModalAutoencoder, task: Task, params: Params, scratch: dict[str, Path], plots: Path
+    model: CrossModalAutoencoder,
+    task: Task,
+    params: Params,
+    baselines: Baselines,
+    scratch: dict[str, Path],
+    plots: Path,
 ) -> tuple[dict[str, Trained], Fits]:
     """Species from the autoencoder's shared features and from as many principal components.
+
+    Args:
+        baselines: settings of the classifiers that are chosen on validation, without a network.
 
     Returns:
         The classifier's training in each space, and the answers of all three kinds of classifiers there.
@@ -78,7 +86,7 @@ def probe(
     answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
     for name, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
         data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
-        probes.choose_on_features((f"{name}_knn", f"{name}_logistic"), *data, params.baselines, answered)
+        probes.choose_on_features((f"{name}_knn", f"{name}_logistic"), *data, baselines, answered)
         set_seed(params.seed)
         ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
         dropout = {"features": params.train.dropout.language}
