@@ -269,24 +269,6 @@ def test_three_channel_models_too(study, split_of, tmp_path):
     assert load(out)[2].input == "pca3"
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "is not a pair"),
-        ('{"sample": 1, "chosen": "x"}', r"is not a pair \(KeyError\('rejected'\)\)"),
-        ('{"sample": 999, "chosen": "x", "rejected": "y"}', "names sample 999, which the split does not have"),
-    ],
-)
-def test_damaged_pairs_are_named_by_line(study, trained, split_of, tmp_path, line, message):
-    prefs = write_pairs(tmp_path / "prefs", {role: split_of.rows(role) for role in ("train", "validation")})
-    with (prefs / "train.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    last = len(split_of.rows("train")) + 1
-    with pytest.raises(DataError, match=rf"train\.jsonl: line {last} {message}"):
-        run_dpo(study, trained.sft, prefs, tmp_path)
-    assert not (tmp_path / "dpo").exists()
-
-
 def test_no_epoch_passes_the_sft_model_on(study, trained, tmp_path):
     """A head without words has no pairs, and is to be scored all the same."""
     out = run_dpo(study, trained.sft, tmp_path / "no prefs", tmp_path, {"dpo.epochs": 0})
