@@ -130,7 +130,7 @@ class GrowthModel(nn.Module):
             tiles, valid: as stored, (B, C, H, W) and (B, H, W); None where the prompt holds no image.
             labels: (B, L) answer ids, -100 elsewhere.
             target: (B,) standardised labels.
-            orientation: (B,) 0-7, see `core.augment.orient`.
+            orientation: (B,) 0-7, see `core.data.augment.orient`.
             answer_share: weight of the mean over answer tokens where this is a part of a batch.
             covariates: (B, K) standardised, for a head that reads K of them.
 
