@@ -192,7 +192,6 @@ class Sft(Steps):
     mse_weight: Weight
     epochs: Positive
     freeze_encoder_epochs: Count
-    feature_cache_gb: Weight
     lr: SftLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]

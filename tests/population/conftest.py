@@ -20,7 +20,7 @@ from src.core.data.tile_store import Store
 from src.core.stage.params import validate
 from src.population import dpo, pca, preprocess, pretrain, sft, split
 from src.population.data import stage_inputs as stage_inputs
-from src.population.models import prompts
+from src.population.models import finetuning, prompts
 from src.population.models.starting_model import starting_model
 from src.population.params import Params
 from tests import qwen_folders
@@ -137,13 +137,12 @@ def prepare(folder: Path, params: Params, side: int = SIDE) -> Namespace:
     return paths
 
 
-def begin(params: Params, study: Namespace, seed: int = 0) -> Namespace:
+def begin(params: Params, study: Namespace) -> Namespace:
     """What a training stage starts from: vlm, tokenizer, front and settings, nothing trained."""
     store = Store.open(study.tiles)
     split, projection = stage_inputs.read_split(study.split, store), stage_inputs.read_pca(study.pca)
-    vlm, tokenizer, mean = starting_model(params.model, store, split, projection, seed)
-    front = stage_inputs.front_end(store, mean, split, projection, params.model, vlm.config.vision_config)
-    settings = sft.make_settings(params, store, split, front)
+    vlm, tokenizer, front = starting_model(params, store, split, projection)
+    settings = finetuning.make_settings(params, store, split, front)
     return Namespace(vlm=vlm, tokenizer=tokenizer, front=front, settings=settings)
 
 

@@ -20,7 +20,7 @@ from tests.population.conftest import contents, pretrain_rates, run_pretrain, sm
 def starting_weights(study, store, split_of):
     """`starting_weights(seed)` -> what pretraining starts from."""
     pca = stage_inputs.read_pca(study.pca)
-    return lambda seed=0: starting_model(small_params().model, store, split_of, pca, seed)[0].state_dict()
+    return lambda seed=0: starting_model(small_params({"seed": seed}), store, split_of, pca).vlm.state_dict()
 
 
 def moved(before, after):

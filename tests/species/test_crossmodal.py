@@ -16,12 +16,12 @@ from src.species import crossmodal
 from src.species.data import task as tasks
 from src.species.evaluation import predictions
 from src.species.models import features, networks, reconstruction
-from tests.species import test_train
-from tests.species.test_train import Crash, contents, crash, kill_once, small_params, terminate, write_study
+from tests.species import trainings
+from tests.species.trainings import Crash, contents, crash, kill_once, small_params, terminate, write_study
 
-stop = test_train.stop
+stop = trainings.stop
 GROUPS = ["crossmodal", "crossmodal_knn", "crossmodal_logistic", "pca", "pca_knn", "pca_logistic"]
-BATCH = test_train.SMALL["train.batch_size"]
+BATCH = trainings.SMALL["train.batch_size"]
 SMALL = {
     "crossmodal.dim": 8,
     "crossmodal.epochs": 30,

@@ -20,6 +20,7 @@ from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
 from src.core.stage import files
 from src.core.stage.errors import DataError, StorageError
 from src.core.stage.params import validate
+from src.core.stage.scratch import scratch_folder
 from src.species import ingest
 from src.species.data import embedding_files
 from src.species.params import Params
@@ -190,10 +191,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(data, monkeypatch):
 
 def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypatch):
     params = make_params(data.root.parent)
-    facts = params.checkpoint_root, params.data, data.root, data.root / "observations.csv"
 
     def folder():
-        return ingest.scratch_folder(*facts, embedding_files.find(data.root, params.data.modalities)[0])
+        found, _ = embedding_files.find(data.root, params.data.modalities)
+        facts = ingest.source_facts(params.data, data.root, found)
+        return scratch_folder(params.checkpoint_root, "species.ingest", facts, [data.root / "observations.csv"])
 
     first = folder()
     assert folder() == first

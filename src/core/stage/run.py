@@ -43,7 +43,7 @@ def stage(
     half-written.
     """
     flags = flags or {}
-    parser = command_line(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
+    parser = _parser(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
     arguments = vars(parser.parse_args(argv))
     _die_with_parent()
     logging.basicConfig(
@@ -76,24 +76,6 @@ def stage(
     sys.exit(code)
 
 
-def command_line(
-    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str] | None = None
-) -> argparse.ArgumentParser:
-    """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
-    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
-    pipeline = name.partition(".")[0]
-    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
-    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
-    )
-    for option, help_text in (flags or {}).items():
-        parser.add_argument(f"--{option}", action="store_true", help=help_text)
-    for option, help_text in (inputs | outputs).items():
-        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
-    return parser
-
-
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
     """Run `body`; its exit code, and the message that a known error printed to stderr."""
     try:
@@ -119,6 +101,23 @@ def set_threads(count: int) -> None:
     threadpool_limits(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+
+
+def _parser(
+    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    pipeline = name.partition(".")[0]
+    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
+    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in flags.items():
+        parser.add_argument(f"--{option}", action="store_true", help=help_text)
+    for option, help_text in (inputs | outputs).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
+    return parser
 
 
 def _write_status(name: str, code: int, message: str, started: float) -> None:
