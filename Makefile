@@ -1,10 +1,10 @@
-# make setup | repro | test | test-slow | lint | bench. Everything runs with .venv/bin first on PATH.
+# make setup | repro | test | test-slow | lint | deps | bench. Everything runs with .venv/bin first on PATH.
 SHELL := /bin/bash
 PYTHON := $(shell for python in python3.11 python3; do $$python -c "" 2> /dev/null && echo $$python && break; done)
 INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test test-slow lint bench
+.PHONY: setup repro test test-slow lint deps bench
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,10 @@ test-slow: $(INSTALLED)
 
 lint: $(INSTALLED)
 	ruff check . && ruff format --check .
+
+# After a change of imports: the source files that each stage of each dvc.yaml lists. A test says when they are stale.
+deps: $(INSTALLED)
+	python .ci/deps.py
 
 bench: $(INSTALLED)
 	for name in preprocess crops pca mae cache split store; do python -m bench.$$name --json || exit 1; done
