@@ -15,14 +15,15 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def make_params():
     """`make_params({"split.fold": 1})` -> the committed params.yaml with those keys changed, validated."""
+    return make_population_params
 
-    def make(changes: dict | None = None) -> population.Params:
-        values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        values["split"]["lock"] = None  # the committed one locks places of the sample
-        _change(values, changes)
-        return validate(values, population.Params, where="params.yaml")
 
-    return make
+def make_population_params(changes: dict | None = None) -> population.Params:
+    """The committed params.yaml with those keys changed, validated; it locks no place."""
+    values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["split"]["lock"] = None  # the committed one locks places of the sample
+    _change(values, changes)
+    return validate(values, population.Params, where="params.yaml")
 
 
 def species_params(changes: dict | None = None) -> species.Params:

@@ -4,6 +4,8 @@
 has no label, so that what confuses a sample with a tile shows.
 """
 
+import contextlib
+import io
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -24,6 +26,8 @@ from src.population.models import prompts
 from src.population.models.starting_model import starting_model
 from src.population.params import Params
 from tests import qwen_folders
+from tests.conftest import make_population_params
+from tests.population import test_evaluate
 from tests.tiles import write_geotiff
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +241,27 @@ def split_of(study, store) -> stage_inputs.Split:
 def trained(study, tmp_path_factory) -> Namespace:
     """Folders pretrain, sft, prefs and plots of a short run."""
     return train_small(study, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def evaluate_inputs(tmp_path_factory) -> Namespace:
+    """Everything that evaluate reads, from tests/population/test_evaluate.py."""
+    return test_evaluate.write_inputs(tmp_path_factory.mktemp("inputs"), make_population_params)
+
+
+@pytest.fixture
+def run(evaluate_inputs, tmp_path, monkeypatch):
+    """`run()` evaluates a copy of the inputs that a test may change."""
+    return test_evaluate.make_run(evaluate_inputs, tmp_path, make_population_params, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def scored(evaluate_inputs, tmp_path_factory) -> Namespace:
+    """Metrics, report and plots of unchanged inputs, with what `run` has; `printed` is the standard output."""
+    folder = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        run = test_evaluate.make_run(evaluate_inputs, folder, make_population_params, patch)
+        return Namespace(**vars(run()), folder=folder, split=run.split, y=run.y, printed=printed.getvalue())
 
 
 @pytest.fixture(scope="session")
