@@ -19,9 +19,9 @@ repro: $(INSTALLED)
 	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 	dvc repro
 
-# One thread for each of the two workers, or they fight for the cores.
+# One thread for each of the two workers, or they fight for the cores. A file's tests stay together: they share models.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2
+	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	python -m pytest -q -m slow

@@ -1,6 +1,7 @@
 """Every pipeline of the repository: its dvc.yaml with the params.yaml beside it."""
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,6 +59,21 @@ def load(path: Path) -> dict:
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def values_of(pipeline: str, changes: dict | None = None) -> dict:
+    """`values_of("species", {"split.squares": 3})`: the committed params.yaml with those keys changed, as nested dicts.
+
+    Parsing takes 0.1 s, and hundreds of tests ask, so a file is parsed once.
+    """
+    values = deepcopy(PIPELINES[pipeline].params)
+    for key, value in (changes or {}).items():
+        *sections, name = key.split(".")
+        target = values
+        for section in sections:
+            target = target[section]
+        target[name] = value
+    return values
 
 
 PIPELINES = {"population": Pipeline("population", ROOT)}

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.pipelines import ROOT
 
 spec = importlib.util.spec_from_file_location("deps", ROOT / ".ci/deps.py")
 deps = importlib.util.module_from_spec(spec)

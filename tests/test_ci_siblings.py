@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.pipelines import ROOT
 
 spec = importlib.util.spec_from_file_location("siblings", ROOT / ".ci/siblings.py")
 siblings = importlib.util.module_from_spec(spec)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,10 @@ from src.core.stage.errors import Interrupted, ParamsError
 from src.core.training import checkpoints, sharding
 from src.population.data import masked_views, preference_pairs, samples
 from tests.population.conftest import (
-    prepare,
     run_dpo,
     run_pretrain,
     run_sft,
-    small_params,
     small_values,
-    train_small,
     weights_of,
 )
 from tests.together import together
@@ -44,14 +40,6 @@ CHANGES |= {f"{stage}.save_steps": 1 for stage in STAGES}
 # micro-batches get nothing.
 SPLIT = {f"{stage}.accumulate": 3 for stage in STAGES}
 BATCHES_OF_6 = {f"{stage}.batch_size": 6 for stage in STAGES}
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory):
-    """`study` and `trained`: the inputs of every stage."""
-    folder = tmp_path_factory.mktemp("ready")
-    study = prepare(folder / "study", small_params())
-    return Namespace(study=study, trained=train_small(study, folder))
 
 
 def run_stage(ready, stage: str, folder: Path, changes: dict) -> None:
