@@ -105,14 +105,6 @@ def test_pairs_survive_and_every_picture_is_there(finished):
     assert not any((finished / "checkpoints").iterdir()), "nothing to resume is left"
 
 
-def test_evaluated_twice_the_same_bytes(finished):
-    names = ("population.json", "report/predictions.parquet", "report/index.html")
-    before = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
-    run_evaluate(finished)
-    after = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
-    assert [name for name in before if before[name] != after[name]] == []
-
-
 def test_a_model_without_dpo_is_scored_too(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "chain")
     shutil.rmtree(tmp_path / "chain" / "prefs")
