@@ -118,7 +118,7 @@ def test_what_is_stale_is_named_and_fails(repository, monkeypatch, capsys):
     monkeypatch.setattr(siblings.subprocess, "run", run)
     assert siblings.main() == 1
     assert calls == [
-        ["repro", "--dry", "--allow-missing", "pipelines/grounding/dvc.yaml"],
+        ["repro", "--dry", "--allow-missing", "--keep-going", "pipelines/grounding/dvc.yaml"],
         ["repro", "pipelines/species/dvc.yaml"],
     ]
     said = capsys.readouterr().out
