@@ -18,12 +18,13 @@ from safetensors.numpy import save_file
 from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
 from src.core.stage import files
 from src.core.stage.errors import DataError, StorageError
+from src.core.stage.params import validate
 from src.species import ingest
 from src.species.data import embedding_files
 from src.species.params import Params
-from tests.conftest import species_params
-from tests.pipelines import ROOT
+from tests.pipelines import values_of
 
+ROOT = Path(__file__).parents[2]
 ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
 RECORDS = 12
 LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
@@ -31,9 +32,10 @@ LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language"
 
 def make_params(folder: Path, **data) -> Params:
     """The committed params with scratch below `folder` and these keys of `data`."""
-    data = {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
-    scratch = {"checkpoint_root": str(folder / "checkpoints")}
-    return species_params(scratch | {f"data.{key}": value for key, value in data.items()})
+    values = values_of("species")
+    values["checkpoint_root"] = str(folder / "checkpoints")
+    values["data"] |= {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
+    return validate(values, Params, where="test")
 
 
 def write_table(root: Path, rows: list[str] | None = None) -> None:
