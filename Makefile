@@ -24,7 +24,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
-	python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	ruff check . && ruff format --check .
