@@ -67,7 +67,7 @@ def would_run(target: str) -> list[str]:
     The exit code alone does not tell: it is 0 where the inputs of what would run are there, 255 where they are not.
     """
     command = ["dvc", "repro", "--dry", "--allow-missing", "--keep-going", target]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # its errors are shown
     unchanged = UNCHANGED.findall(done.stdout)
     stages = YAML(typ="safe").load((ROOT / target).read_text(encoding="utf-8"))["stages"]
     return [stage for stage in stages if stage not in unchanged]
