@@ -214,13 +214,6 @@ def test_the_best_epoch_is_kept_whole(study, trained, tmp_path, monkeypatch, lor
     assert moved_groups(epochs[1], epochs[3]) == ({"language"} if lora else {"encoder", "merger", "language"})
 
 
-def test_twice_the_same_bytes(study, trained, tmp_path):
-    folders = [run_dpo(study, trained.sft, trained.prefs, tmp_path / name) for name in ("one", "two")]
-    assert contents(folders[0]) == contents(folders[1])
-    assert contents(tmp_path / "one" / "plots") == contents(tmp_path / "two" / "plots")
-    assert not any((tmp_path / "one" / "checkpoints").iterdir())
-
-
 def test_a_single_step_moves_the_words(study, trained, split_of, tmp_path):
     few = {role: split_of.rows(role).head(3) for role in ("train", "validation")}
     out = run_dpo(study, trained.sft, write_pairs(tmp_path / "prefs", few), tmp_path, {"dpo.epochs": 1})

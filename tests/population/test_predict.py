@@ -13,7 +13,8 @@ from src.core.stage.errors import BandwiseError, DataError, ParamsError
 from src.population import predict
 from src.population.models.inference import Reader
 from src.population.models.model_folder import load
-from tests.population.conftest import ROOT, run_sft
+from tests.pipelines import ROOT
+from tests.population.conftest import run_sft
 from tests.population.covaried import GDP, gdp, with_gdp
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
 

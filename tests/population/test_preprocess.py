@@ -305,11 +305,3 @@ def test_a_full_disk_exits_74_and_leaves_nothing(project, make_params):
     assert "store: cannot write" in done.stderr and "Traceback" not in done.stderr
     (project / "params.yaml").unlink()
     assert_nothing_left(project)
-
-
-def test_help_imports_neither_torch_nor_transformers():
-    code = (
-        "import sys; import src.population.preprocess; "
-        "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy import'"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -82,10 +82,10 @@ def test_other_starts_are_others(wide, hub, tmp_path, init):
 
 
 @pytest.mark.parametrize("family", qwen_folders.FAMILIES)
-def test_every_stage_from_a_published_folder(wide, hub, tmp_path, family, caplog):
+def test_every_stage_from_a_published_folder(wide, hub, pretrained, tmp_path, family, caplog):
     caplog.set_level(logging.INFO)
     changes = SHORT | {"model.backbone": str(hub(family))}
-    start = run_pretrain(wide, tmp_path, changes)
+    start = pretrained if family == FAMILY else run_pretrain(wide, tmp_path, changes)
     assert json.loads((start / "config.json").read_text())["vision_config"]["in_channels"] == BANDS
     tuned = run_sft(wide, start, tmp_path, changes)
     for group in ("lora", "merger", "head", "blocks", "patch_embed"):

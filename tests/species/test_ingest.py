@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
@@ -24,17 +23,17 @@ from src.core.stage.scratch import scratch_folder
 from src.species import ingest
 from src.species.data import embedding_files
 from src.species.params import Params
+from tests.pipelines import values_of
 
 ROOT = Path(__file__).parents[2]
 ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
-COMMITTED = ROOT / "pipelines/species/params.yaml"
 RECORDS = 12
 LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
 
 
 def make_params(folder: Path, **data) -> Params:
     """The committed params with scratch below `folder` and these keys of `data`."""
-    values = YAML(typ="safe", pure=True).load(COMMITTED.read_text(encoding="utf-8"))
+    values = values_of("species")
     values["checkpoint_root"] = str(folder / "checkpoints")
     values["data"] |= {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
     return validate(values, Params, where="test")

@@ -16,12 +16,12 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from src.core.data.embedding_store import EmbeddingWriter
-from src.core.stage.params import validate
 from src.species.data import task as tasks
 from src.species.models import training
 from src.species.params import Params
+from tests.conftest import species_params
+from tests.pipelines import ROOT, values_of
 
-ROOT = Path(__file__).parents[2]
 WIDTHS = {"language": 12, "vision_pooled": 8}
 SPECIES = 5
 SMALL = {
@@ -34,22 +34,9 @@ SMALL = {
 }
 
 
-def values(changes: dict) -> dict:
-    """pipelines/species/params.yaml with those keys changed."""
-    content = YAML(typ="safe", pure=True).load((ROOT / "pipelines/species/params.yaml").read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        target = content
-        for section in sections:
-            target = target[section]
-        assert name in target, key
-        target[name] = value
-    return content
-
-
 def small_params(folder: Path, changes: dict | None = None) -> Params:
     scratch = {"checkpoint_root": str(folder / "checkpoints")}
-    return validate(values(SMALL | scratch | (changes or {})), Params, where="params.yaml")
+    return species_params(SMALL | scratch | (changes or {}))
 
 
 def write_study(
@@ -140,7 +127,7 @@ def stop(monkeypatch):
 def start(study, folder, stage, changes):
     """A process that runs the stage from the command line below `folder`."""
     path = folder / "params.yaml"
-    YAML().dump(values(SMALL | {"checkpoint_root": str(folder / "checkpoints")} | changes), path)
+    YAML().dump(values_of("species", SMALL | {"checkpoint_root": str(folder / "checkpoints")} | changes), path)
     command = [sys.executable, "-m", f"src.species.{stage}", "--params", path, "--store", study.store]
     command += ["--split", study.split, "--out", folder / stage, "--plots", folder / "plots"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
