@@ -35,7 +35,7 @@ class Data(Section):
     quantisation: Literal["tags", "alphaearth", "linear", "none"]
     scale: Annotated[float, Field(gt=0)] | None
     nan_is_nodata: bool
-    size: Positive | None
+    tile_px: Positive | None
     match_year: Literal["exact", "nearest"]
     max_unmatched: Count
     tile_lag: Count

@@ -36,7 +36,7 @@ def main(params, inputs, out, dry_run=False):
         dtype = tiles.stored_dtype(headers)
         tiles.check_pixel_sizes(headers)
         tiles.check_band_names(headers)
-        size = tiles.common_size(headers, params.data.size)
+        size = tiles.common_size(headers, params.data.tile_px)
         shape = (params.model.bands, size, size)
         tile_store.tiles_per_shard(shape, dtype)
         index = tiles.table(names, headers, size)

@@ -183,8 +183,8 @@ def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
     count = (SHARD_BYTES - NPY_HEADER_BYTES) // tile_bytes
     if count == 0:
         raise DataError(
-            f"data.size: a tile of {shape[0]} x {shape[1]} x {shape[2]} {np.dtype(dtype).name} is "
-            f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller data.size"
+            f"tile_px: a tile of {shape[0]} x {shape[1]} x {shape[2]} {np.dtype(dtype).name} is "
+            f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller tile_px"
         )
     return count
 

@@ -110,11 +110,11 @@ def common_size(headers: list[Header], size: int | None) -> int:
     if size is None:
         return min(min(header.height, header.width) for header in headers)
     if size < raster.MIN_SIDE:
-        raise DataError(f"data.size: found {size}, expected at least {raster.MIN_SIDE} px; give a larger one")
+        raise DataError(f"tile_px: found {size}, expected at least {raster.MIN_SIDE} px; give a larger one")
     archive.refuse(
         [
-            f"{header.name}: size: found {header.height} x {header.width} px, expected at least data.size "
-            f"{size}; lower data.size or export a larger tile"
+            f"{header.name}: size: found {header.height} x {header.width} px, expected at least tile_px "
+            f"{size}; lower tile_px or export a larger tile"
             for header in headers
             if min(header.height, header.width) < size
         ]

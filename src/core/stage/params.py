@@ -28,9 +28,18 @@ Text = Annotated[str, Field(min_length=1)]
 
 class Section(BaseModel):
     """Base of every params section: unknown keys are refused, values do not change, nothing is coerced
-    except an integer where a float is expected."""
+    except an integer where a float is expected.
+
+    A key named `size` or `nfiles` is a TypeError at import: DVC leaves both out of its run-cache key (dvc#10296), so
+    a changed value would restore the output of the old one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs) -> None:
+        if ignored := {"size", "nfiles"} & set(cls.model_fields):
+            raise TypeError(f"{cls.__name__}.{min(ignored)}: DVC would not see that it changes (dvc#10296); rename it")
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -105,7 +105,7 @@ def memory_advice(section: str, *more: str) -> Iterator[None]:
             "memory.gradient_checkpointing: always",
             "memory.optimizer_8bit: true",
         ]
-        remedies += [*more, "fewer pixels (data.size)", "a smaller model.backbone"]
+        remedies += [*more, "fewer pixels (data.tile_px)", "a smaller model.backbone"]
         raise ParamsError(
             f"{section}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
             f"fits. Cheapest first, where not done yet: {', '.join(remedies)}"
