@@ -54,6 +54,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from src.core.data import archive, large_raster, sliding_windows, tiles
+from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation
 from src.core.data.raster import Header
 from src.core.data.tile_store import Store, Writer
@@ -168,9 +169,8 @@ def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
         index = index.assign(**tiles.read_pixels(headers, writer, size, nan_is_nodata=False))
         writer.finish(index, pd.DataFrame(), quantisation)
     store = Store.open(folder)
-    edge = (size - settings.side) // 2
-    crop = np.s_[edge : edge + settings.side, edge : edge + settings.side]
-    blank = [name for tile, name in enumerate(store.tiles.tile_id) if not store.valid([tile])[0][crop].any()]
+    inputs = (centre_crop(store.valid([tile]), settings.side, settings.side) for tile in range(len(store)))
+    blank = [name for name, valid in zip(store.tiles.tile_id, inputs, strict=True) if not valid.any()]
     if blank:
         raise DataError(
             f"{root}: {blank[0]}: found no valid pixel in the centre {settings.side} px ({len(blank)} such tiles), "

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
 from src.core.evaluation.intervals import MINIMUM_UNITS
+from src.core.report import figures
 from src.core.splits import distance_figure, spatial_temporal
 from src.core.splits.tile_audit import audit, require_clean
 from src.core.stage import run
@@ -159,7 +160,7 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     """PNG of every place's role on a longitude/latitude grid; blocks that hold test or validation are tinted."""
     places = split.drop_duplicates("place").dropna(subset=["lat", "lon"])
     unlocated = split["place"].nunique() - len(places)
-    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.add_subplot()
     if summary["method"] == "blocks" and summary["task"] != "next_year":
         draw_blocks(axes, split[split.role != "locked"], summary["block_degrees"])
@@ -195,7 +196,7 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     axes.set_title(f"{summary['task'].replace('_', ' ') if summary['origin'] else part}: {rule}{note}")
     if len(places):
         figure.legend(loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    figures.save(figure, path, dpi=120, bbox_inches="tight")
 
 
 def draw_blocks(axes: Axes, split: pd.DataFrame, degrees: float) -> None:

@@ -34,7 +34,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from src.core.report.figures import STYLE
+from src.core.report.figures import STYLE, save
 from src.core.stage import files, run
 from src.species.data import random_fields
 from src.species.data.observation_ids import make_id
@@ -295,7 +295,7 @@ def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
             axes.set(
                 xlabel="longitude (°)", ylabel="latitude (°)", aspect=1 / np.cos(np.radians(random_fields.MIDDLE[0]))
             )
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+        save(figure, path)
 
 
 if __name__ == "__main__":
