@@ -59,11 +59,12 @@ from src.core.data.quantisation import Quantisation
 from src.core.data.raster import Header
 from src.core.data.tile_store import Store, Writer
 from src.core.stage import files, run
-from src.core.stage.errors import DataError, ParamsError
+from src.core.stage.errors import DataError, ParamsError, spelled
 from src.population.data import labels
 from src.population.models import growth_map, prompts
 from src.population.models.inference import Reader, parsed
 from src.population.models.model_folder import Settings, load_for_use, read_settings
+from src.population.params import WORDS
 
 
 def main(
@@ -153,6 +154,7 @@ def read_reach(path: Path, model: Path) -> float:
     return float(head["added"])
 
 
+@spelled(WORDS)
 def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
     """The tiles below `root` as a store in `folder`, checked as preprocess checks them."""
     with archive.opened(root) as opened:
@@ -165,7 +167,7 @@ def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
                 f"{root}: the smallest tile has {size} px, the model reads {settings.side}; use larger ones"
             )
         writer = Writer(folder, len(headers), (settings.bands, size, size), tiles.stored_dtype(headers))
-        index = tiles.table(names, headers, size)
+        index = tiles.table(names, headers, size).rename(columns=WORDS)
         index = index.assign(**tiles.read_pixels(headers, writer, size, nan_is_nodata=False))
         writer.finish(index, pd.DataFrame(), quantisation)
     store = Store.open(folder)

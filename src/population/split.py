@@ -54,8 +54,8 @@ def main(params, inputs, out, dry_run=False):
     drawn = prediction_tasks.draw(store, params.split)
     require_samples(count_roles(drawn.samples.role), where=f"{inputs.tiles}/samples.parquet")
     train = drawn.tiles.loc[drawn.tiles.role == "train", "tile"].to_numpy()
-    label_mean, label_sd = band_statistics.label_statistics(
-        drawn.samples.loc[drawn.samples.role == "train", "growth_rate"], where=f"{inputs.tiles}/samples.parquet"
+    label_mean, label_sd = band_statistics.target_statistics(
+        drawn.samples.growth_rate[drawn.samples.role == "train"], where=f"{inputs.tiles}/samples.parquet: growth_rate"
     )
     summary = summarise(drawn, params.split) | {"label_mean": label_mean, "label_sd": label_sd}
     describe(summary)
@@ -69,10 +69,11 @@ def main(params, inputs, out, dry_run=False):
     findings = audit(store, split, drawn.samples, mean, sd, origin=summary["origin"])
     require_clean(
         findings,
-        task=params.split.task,
+        by_place=params.split.task != "next_year",
+        by_time=params.split.task in prediction_tasks.FORECASTS,
         buffer_km=summary["buffer_km"],
         retrospective_tiles=params.split.retrospective_tiles,
-        where=str(out.out),
+        where=f"{out.out}: leakage audit of {params.split.task}",
     )
     with complete_folder(out.out) as folder:
         split.to_parquet(folder / "split.parquet", index=False)

@@ -93,7 +93,7 @@ def test_crop_is_the_smallest_tile_or_tile_px(run, project):
         "smallest_side": 8,
         "largest_side": 12,
     }
-    with pytest.raises(DataError, match=r"found 8 x 8 px, expected at least data\.tile_px 9"):
+    with pytest.raises(DataError, match=r"found 8 x 8 px, expected at least `tile_px` 9"):
         run({"data.tile_px": 9})
 
 
@@ -205,7 +205,7 @@ def test_quantisation_is_never_assumed(run, project):
 
 
 def test_tag_and_param_in_conflict_are_refused(run):
-    with pytest.raises(DataError, match=r"found the tag alphaearth, data\.quantisation says linear with scale 0\.5"):
+    with pytest.raises(DataError, match=r"found the tag alphaearth, `quantisation` says linear with scale 0\.5"):
         run({"data.quantisation": "linear", "data.scale": 0.5})
 
 
@@ -237,7 +237,7 @@ def test_float_tiles_are_stored_as_float16_without_quantisation(run, project):
 
 def test_nan_is_no_data_only_where_said(run, project):
     make_float(project, np.nan)
-    with pytest.raises(DataError, match=r"data\.nan_is_nodata"):
+    with pytest.raises(DataError, match=r"or `nan_is_nodata`: true"):
         run({"data.quantisation": "none"})
     store = run({"data.quantisation": "none", "data.nan_is_nodata": True})
     assert (store.valid(range(6)).sum(axis=(1, 2)) == 63).all()

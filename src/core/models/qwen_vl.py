@@ -188,7 +188,7 @@ def load(
             device_map=device or ({"": distributed.local_rank()} if four_bit and torch.cuda.is_available() else None),
         )
     except ImportError as error:
-        raise DependencyError(f"memory: four_bit or attention cannot be had here: {error}") from error
+        raise DependencyError(f"`four_bit` or `attention` cannot be had here: {error}") from error
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: found no readable weights ({error}); copy the folder again") from error
     mismatched = [name for name, *_ in report["mismatched_keys"]]
@@ -218,7 +218,7 @@ def _checked_config(source: str | Path, allowed: tuple[int, ...]):
         raise ParamsError(
             f"{source}: vision_config.in_channels: its patch embedding reads {found} channels and the tiles have "
             f"{bands}, expected {' or '.join(map(str, dict.fromkeys(allowed)))}; use "
-            + ("model.input: pca3 for a 3-channel model, or " if found == 3 else "")
+            + ("`input`: pca3 for a 3-channel model, or " if found == 3 else "")
             + f"a model of {bands} channels"
         )
     return config
@@ -227,22 +227,22 @@ def _checked_config(source: str | Path, allowed: tuple[int, ...]):
 def _check_packages(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
     if four_bit and distributed.sharding():
         raise ParamsError(
-            f"memory.four_bit: {distributed.sharding()} cannot share out packed weights; set false, or launch with "
+            f"`four_bit`: {distributed.sharding()} cannot share out packed weights; set false, or launch with "
             "accelerate/ddp.yaml"
         )
     if four_bit and not find_spec("bitsandbytes"):
         raise DependencyError(
-            "memory.four_bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
+            "`four_bit`: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
             "the version), or set false"
         )
     if attention == "flash_attention_2":
         if not find_spec("flash_attn"):
             raise DependencyError(
-                "memory.attention: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
+                "`attention`: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
                 "(requirements-gpu.txt has the version), or set sdpa"
             )
         if dtype == torch.float32:
-            raise ParamsError("memory.attention: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
+            raise ParamsError("`attention`: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
 
 
 def _four_bits() -> BitsAndBytesConfig:

@@ -74,6 +74,13 @@ def validate(values: object, model: type[Model], where: str) -> Model:
         raise ParamsError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
+def spelling(model: type[BaseModel]) -> dict[str, str]:
+    """Last part of a key -> the whole key, for each that no other key of `model` ends with; for `errors.spelled`."""
+    keys = _known_keys(model)
+    last = [key.rpartition(".")[2] for key in keys]
+    return {name: key for name, key in zip(last, keys, strict=True) if last.count(name) == 1}
+
+
 def _explain(detail: dict, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":

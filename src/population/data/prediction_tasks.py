@@ -18,8 +18,8 @@ import pandas as pd
 from src.core.data.tile_store import Store
 from src.core.splits import locked_test, spatial_temporal
 from src.core.stage import files
-from src.core.stage.errors import DataError
-from src.population.params import Split
+from src.core.stage.errors import DataError, spelled
+from src.population.params import WORDS, Split
 
 FORECASTS = ("next_year", "new_place_and_year")
 SAMPLES = "samples.parquet"
@@ -69,6 +69,7 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
     return samples
 
 
+@spelled(WORDS)
 def draw(store: Store, split: Split) -> Roles:
     """Roles of all tiles and labels.
 
