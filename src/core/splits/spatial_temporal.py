@@ -66,7 +66,7 @@ def split_regions(
     seed: int,
     keep_from: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Roles by whole regions (provinces, states), the held-out ones surrounded by a buffer.
+    """Roles by whole regions, the held-out ones surrounded by a buffer.
 
     All is as in `split_blocks`, with `block` the name of the region.
 
