@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core.data import embedding_store, npy
+from src.core.data import embedding_store, npy, tables
 from src.core.data.embedding_store import EmbeddingWriter
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
@@ -32,7 +32,7 @@ from src.species.data.observations import Records, some
 from src.species.params import Data, Params
 
 LISTED = Path("logs/species.ingest/refused.csv")
-MODULES = (embedding_store, files, npy, dates, observation_ids, observations, embedding_files, gbif_table)
+MODULES = (embedding_store, files, npy, tables, dates, observation_ids, observations, embedding_files, gbif_table)
 MAX_DESCRIPTION = 2**20  # bytes
 
 

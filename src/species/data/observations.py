@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.core.data import tables
 from src.core.stage.errors import DataError
 from src.species.data import dates, gbif_table
 from src.species.data.observation_ids import make_id
@@ -68,7 +69,7 @@ def read(root: Path, data: Data, today: int) -> Records:
     path = gbif_table.find(root)
     named = [data.id] if data.id else []
     fields = [LATITUDE, LONGITUDE, UNCERTAINTY, "eventDate", "year", "species", *TAXON, *IMAGE]
-    cells = gbif_table.read(path, [*named, *fields])
+    cells = tables.read_records(path, [*named, *fields])
     _require_columns(path, cells, named)
     keys = _keys(path, cells, data.id)
     faults: list[pd.DataFrame] = []

@@ -147,7 +147,7 @@ def test_hash_seed_changes_nothing():
 def test_a_buffer_below_the_diagonal_is_refused_with_both_numbers():
     with pytest.raises(ParamsError, match=r"`buffer_km`: found 79.5, expected at least 80"):
         spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 79.5})
-    with pytest.raises(ParamsError, match=r"buffer_km: found 0, expected at least 80"):
+    with pytest.raises(ParamsError, match=r"`buffer_km`: found 0, expected at least 80"):
         spatial_temporal.split_regions(make_tiles(), region=make_regions(make_tiles()), **REGIONS | {"buffer_km": 0})
     spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 80})
 
