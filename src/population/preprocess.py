@@ -154,7 +154,7 @@ def report(
 
 
 def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
-    """The same for people."""
+    """The report as three or four lines to print."""
     bands, size, _ = shape
     tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
     quantisation = Quantisation.from_dict(facts["quantisation"])

@@ -1,4 +1,4 @@
-"""What stored numbers mean: quantisation and no data.
+"""Quantisation and no data: how stored numbers become physical values.
 
 AlphaEarth Foundations publishes its 64 unit-length components as int8 with
 value = sign(x) * (x / 127.5)**2 and no data -128 (Google Earth Engine catalogue,

@@ -281,8 +281,7 @@ def _check_blocks(dataset: rasterio.DatasetReader, path: Path, name: str) -> Non
             length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", dm="TIFF", bidx=band)
             if offset and length:  # absent for a block of nothing but no data
                 end = max(end, int(offset) + int(length))
-    found = path.stat().st_size
-    if end > found:
+    if end > (found := path.stat().st_size):
         raise _unexpected(name, "bytes", found, f"{end} as its header says (truncated)", "copy it again")
 
 

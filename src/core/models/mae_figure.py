@@ -1,4 +1,4 @@
-"""A picture of what a masked autoencoder sees and what it makes of it."""
+"""Figure of tiles as they are, as a masked autoencoder sees them, and as it reconstructs them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny one or load a folder, and make its vision encoder quick.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny one or load a folder, and make its vision encoder faster.
 
 Loading goes by the family names of the config and never takes another architecture silently.
 """

@@ -1,4 +1,4 @@
-"""What a split must not have: places, ground, pixels or years that two roles share.
+"""Leakage audit of a split: places, ground, pixels and years that two roles share.
 
 `audit` measures, `require_clean` stops the stage where what was found is forbidden, `audit_pca` refits a stored
 projection. Nobody uses the tiles in the buffer, so they are not audited; locked places may lie near to test places,
@@ -57,7 +57,7 @@ def audit(
             validation-locked: geodesic, between centres; None without coordinates, or without such tiles.
         duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
         near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
-        nearest_tile_difference: the least of `near_identical.registered_differences` between a training tile and
+        nearest_tile_difference: the least of `near_duplicates.registered_differences` between a training tile and
             one that is held out, 0 for a copy and about 1 for unrelated ones; None where none has a pattern.
         statistics_difference: largest difference between `mean`, `sd` and a fit on the training tiles alone.
         gap_years: from the last year of a training label to the first of a test label. This and the next two

@@ -1,4 +1,4 @@
-"""What training stages read beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
+"""Inputs of training stages beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
 
 from dataclasses import dataclass
 from pathlib import Path
