@@ -10,7 +10,7 @@ head_low and head_high.
 
 A raster is a GeoTIFF of any size. Windows of the size the model reads cover it, --stride px apart, half a
 window unless given. The map is a GeoTIFF with one cell per stride: the head's growth rates (‰ per year) of
-the windows that cover the cell, weighted by how near their centres are; NaN where the raster has no data.
+the windows that cover the cell, weighted by how near their centres are to it; NaN where the raster has no data.
 """
 
 import argparse

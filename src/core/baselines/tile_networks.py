@@ -24,6 +24,7 @@ from transformers import (
 
 from src.core.data.augment import ORIENT, generator, orient
 from src.core.data.band_statistics import standardise
+from src.core.data.crop import centre_crop
 from src.core.data.tile_store import Store
 from src.core.training.global_batches import GlobalBatchMixin, ReadyBatches
 from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
@@ -47,14 +48,12 @@ def tile_images(store: Store, tiles: np.ndarray, mean: np.ndarray, sd: np.ndarra
         (N, C, S, S) float16, where S is such that all of them take at most IMAGE_BYTES.
     """
     square = min(store.height, store.width)
-    top, left = (store.height - square) // 2, (store.width - square) // 2
-    crop = np.s_[..., top : top + square, left : left + square]
     fits = int((IMAGE_BYTES / (2 * len(tiles) * store.bands)) ** 0.5)
     side = max(1, min(square, SIDE, fits))
     images = torch.empty(len(tiles), store.bands, side, side, dtype=torch.float16)
     for row, tile in enumerate(tqdm(tiles, desc="images", unit="tile", leave=False)):
-        valid = store.valid([tile])[0][crop]
-        values = torch.from_numpy(standardise(store.view(tile)[crop], valid, store.quantisation, mean, sd))
+        pixels, valid = (centre_crop(array, square, square) for array in (store.view(tile), store.valid([tile])[0]))
+        values = torch.from_numpy(standardise(pixels, valid, store.quantisation, mean, sd))
         if side < square:
             share = functional.adaptive_avg_pool2d(torch.from_numpy(valid)[None].float(), side)
             values = functional.adaptive_avg_pool2d(values, side) / share.clamp_min(1e-6)

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from src.core.stage import distributed
 from src.core.stage import params as params_file
-from src.core.stage.errors import BandwiseError, Interrupted, StorageError
+from src.core.stage.errors import BandwiseError, Interrupted, StorageError, spelled
 
 PR_SET_PDEATHSIG = 1
 GRACE = 2  # seconds
-ROOT_PIPELINE = "population"  # its dvc.yaml and params.yaml lie at the root, those of the others in pipelines/
+REPOSITORY = Path(__file__).parents[3]
 
 
 def stage(
@@ -52,6 +52,7 @@ def stage(
     if not distributed.is_main():
         distributed.quiet()
 
+    @spelled(params_file.spelling(params))
     def body() -> None:
         main(
             params_file.read(arguments["params"], params),
@@ -74,6 +75,12 @@ def stage(
         if not arguments["dry_run"] and distributed.is_main():
             _write_status(name, code, message, started)
     sys.exit(code)
+
+
+def _home(name: str) -> Path:
+    """Folder of the params.yaml of the stage's pipeline: pipelines/<pipeline>, or the root where there is none."""
+    folder = Path("pipelines", name.partition(".")[0])
+    return folder if (REPOSITORY / folder).is_dir() else Path()
 
 
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
@@ -107,8 +114,7 @@ def _parser(
     *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
 ) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
-    pipeline = name.partition(".")[0]
-    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
+    default = _home(name) / "params.yaml"
     parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
     parser.add_argument(
         "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
@@ -129,7 +135,7 @@ def _write_status(name: str, code: int, message: str, started: float) -> None:
         "host": platform.node(),
         "argv": sys.argv,
     }
-    folder = Path("logs", name.removeprefix(f"{ROOT_PIPELINE}."))
+    folder = Path("logs", name if _home(name).parts else name.partition(".")[2])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")

@@ -3,19 +3,21 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from src.core.data import archive, tiles
+from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation
 from src.core.data.raster import Header
 from src.core.data.tile_store import Store, Writer
-from src.core.stage.errors import DataError
+from src.core.stage.errors import DataError, spelled
 from src.population.data import labels
 from src.population.models.model_folder import Settings
+from src.population.params import WORDS
 
 
+@spelled(WORDS)
 def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
     """The tiles below `root` as a store in `folder`, checked as preprocess checks them."""
     with archive.opened(root) as opened:
@@ -28,13 +30,12 @@ def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
                 f"{root}: the smallest tile has {size} px, the model reads {settings.side}; use larger ones"
             )
         writer = Writer(folder, len(headers), (settings.bands, size, size), tiles.stored_dtype(headers))
-        index = tiles.table(names, headers, size)
+        index = tiles.table(names, headers, size).rename(columns=WORDS)
         index = index.assign(**tiles.read_pixels(headers, writer, size, nan_is_nodata=False))
         writer.finish(index, pd.DataFrame(), quantisation)
     store = Store.open(folder)
-    edge = (size - settings.side) // 2
-    crop = np.s_[edge : edge + settings.side, edge : edge + settings.side]
-    blank = [name for tile, name in enumerate(store.tiles.tile_id) if not store.valid([tile])[0][crop].any()]
+    inputs = (centre_crop(store.valid([tile]), settings.side, settings.side) for tile in range(len(store)))
+    blank = [name for name, valid in zip(store.tiles.tile_id, inputs, strict=True) if not valid.any()]
     if blank:
         raise DataError(
             f"{root}: {blank[0]}: found no valid pixel in the centre {settings.side} px ({len(blank)} such tiles), "
