@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.population.evaluation.predictors import PREDICTORS
-from tests.conftest import ROOT
+from tests.pipelines import ROOT
 
 spec = importlib.util.spec_from_file_location("compare", ROOT / ".ci/compare.py")
 compare = importlib.util.module_from_spec(spec)

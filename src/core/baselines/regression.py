@@ -14,6 +14,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from tqdm import tqdm
 
+from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation, dequantise, lookup_table
 from src.core.data.tile_store import Store
 from src.core.stage.errors import DataError
@@ -140,17 +141,15 @@ def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
         DataError: a tile has no valid pixel in the crop.
     """
     tiles, index = np.unique(np.asarray(rows), return_inverse=True)
-    top, left = (store.height - side) // 2, (store.width - side) // 2
-    crop = np.s_[..., top : top + side, left : left + side]
     found = []
     for tile in tqdm(tiles, desc="band statistics", unit="tile", leave=False):
-        valid = store.valid([tile])[0][crop]
+        valid = centre_crop(store.valid([tile])[0], side, side)
         if not valid.any():
             raise DataError(
                 f"{store.folder}: {store.tiles.tile_id[tile]}: valid pixels: found none in the centre {side} px, "
                 "expected some; remove the tile and its label"
             )
-        found.append(tile_summary(store.view(tile)[crop], valid, store.quantisation))
+        found.append(tile_summary(centre_crop(store.view(tile), side, side), valid, store.quantisation))
     return np.array(found)[index]
 
 

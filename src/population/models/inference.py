@@ -100,38 +100,34 @@ class Reader:
         texts = self._generate(repeated, "sampled answers", (seed, keys, temperature, top_p))
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
-    def _vision(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
+    def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The arguments of the language model: prompts, and pixels where they hold an image."""
+        vision = {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
+        return {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")} | vision
 
+    @torch.no_grad()
     def _generate(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
-        with torch.no_grad(), autocast(self.model):
-            return self._answers(rows, what, sampling)
-
-    def _answers(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
         longest = max(len(ids) for ids in self.prompter.answers([-9999.99, 9999.99]))
         suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
         texts, done = [], 0
         for part, batch in self.batches(rows, what):
-            vision = self._vision(batch)
             processors = LogitsProcessorList()
             if sampling:
                 seed, keys, temperature, top_p = sampling
                 processors.append(KeyedSampling(seed, keys[done : done + len(part)], temperature, top_p))
             done += len(part)
-            ids = self.vlm.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                mm_token_type_ids=batch["mm_token_type_ids"],
-                **vision,
-                max_new_tokens=longest,
-                do_sample=False,
-                suppress_tokens=suppressed,
-                # Hub folders penalise repetition, which tells on the digits of a number.
-                repetition_penalty=1.0,
-                no_repeat_ngram_size=0,
-                num_beams=1,
-                logits_processor=processors,
-            )
+            with autocast(self.model):
+                ids = self.vlm.generate(
+                    **self._inputs(batch),
+                    max_new_tokens=longest,
+                    do_sample=False,
+                    suppress_tokens=suppressed,
+                    # Hub folders penalise repetition, which tells on the digits of a number.
+                    repetition_penalty=1.0,
+                    no_repeat_ngram_size=0,
+                    num_beams=1,
+                    logits_processor=processors,
+                )
             answers = ids[:, batch["input_ids"].shape[1] :]
             texts += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return texts
@@ -154,14 +150,7 @@ class Reader:
         present = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in candidates], device=device)
         results = []
         for part, batch in self.batches(rows, "expectation"):
-            vision = self._vision(batch)
-            read = core.model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                mm_token_type_ids=batch["mm_token_type_ids"],
-                use_cache=True,
-                **vision,
-            )
+            read = core.model(**self._inputs(batch), use_cache=True)
             first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
             deltas = core.model.rope_deltas
             # Each candidate has its own copy of the keys and values: as many as there are rows in a whole batch.

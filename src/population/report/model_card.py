@@ -137,7 +137,7 @@ def _table(shown: Table) -> str:
 def training_params(used: dict) -> dict:
     """The params that made the weights: no paths, and no rates or sizes of the other kind of backbone."""
     backbone = used["model"]["backbone"]
-    data = {key: used["data"][key] for key in ("quantisation", "scale", "nan_is_nodata", "size", "match_year")}
+    data = {key: used["data"][key] for key in ("quantisation", "scale", "nan_is_nodata", "tile_px", "match_year")}
     others = {key: value for key, value in used.items() if key not in ("data", "split", "evaluate", "bandwise")}
     others["model"] = used["model"] | {"backbone": base_name(backbone)}
     return _without({"data": data} | others, "pretrained" if backbone == "tiny" else "tiny")

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from sklearn.metrics import confusion_matrix
 
-from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
-from src.core.stage.files import complete_file
-from src.species.report.result_tables import KIND
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
+from src.species.data.task import KINDS
 
-COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195", "all": INK}
+COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195"}
 GROUPS = (ACCENT, SECOND, "#7a5195", "#d69a2d", "#4f7a4c", "#7b8a92", "#20303a", "#b0578d")
 FEWEST = 10  # records whose share is drawn
 
@@ -24,7 +23,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
     Args:
         groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
     """
-    kinds = [kind for kind in ("temporal", "spatial", "both") if any(kind in kinds for kinds in groups.values())]
+    kinds = [kind for kind in KINDS if any(kind in scores for scores in groups.values())]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), layout="constrained")
         axes = figure.subplots()
@@ -38,7 +37,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
                     ends = [score["top1_low"], score["top1_high"]]
                     axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
                 axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
-            axes.plot([], [], "o-", color=COLOURS[kind], label=KIND[kind])
+            axes.plot([], [], "o-", color=COLOURS[kind], label=KINDS[kind])
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(0, 1)
@@ -46,7 +45,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
@@ -70,13 +69,13 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
             axes.set_xlim(-0.5, len(rows) - 0.5)
-            axes.set_title(KIND[kind], fontsize=10)
+            axes.set_title(KINDS[kind], fontsize=10)
             axes.set_ylim(0, 1)
             axes.set_xlabel(xlabel)
             axes.grid(axis="y", color=FAINT, linewidth=0.5)
         panels[0].set_ylabel("top-1 accuracy")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
@@ -100,7 +99,7 @@ def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: 
         axes.set(xlabel="named as", ylabel="species (test records)")
         axes.set_title(title, fontsize=11)
         figure.colorbar(image, ax=axes, shrink=0.7).set_label("share of the row")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[str, str]) -> None:
@@ -127,13 +126,13 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
             axes.grid(color=FAINT, linewidth=0.5)
             axes.set_title(f"{name}\n{notes[name]}", fontsize=10)
         figure.supylabel("share named rightly", fontsize=10)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_accuracy_map(
     path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
 ) -> None:
-    """Where test records were named rightly and wrongly, and the accuracy of each held-out square.
+    """Map of the test records that were named rightly and wrongly, with the accuracy of each held-out square.
 
     Args:
         records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
@@ -155,21 +154,11 @@ def draw_accuracy_map(
             axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=INK, linewidth=1.2))
             inside = records.loc[records["square"] == number, "right"]
             if len(inside):
-                axes.annotate(
-                    f"{inside.mean():.0%} of {len(inside)}",
-                    (square["lon"], max(lat for _, lat in corners)),
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                )
+                label, above = f"{inside.mean():.0%} of {len(inside)}", (square["lon"], max(lat for _, lat in corners))
+                axes.annotate(label, above, ha="center", va="bottom", fontsize=8)
         middle = records["lat"]
         axes.set_aspect(1 / np.cos(np.radians((middle.min() + middle.max()) / 2)))
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title, fontsize=11)
         axes.legend(loc="best", frameon=True, fontsize=8, markerscale=2)
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with complete_file(path) as aside:
-        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+        save(figure, path)

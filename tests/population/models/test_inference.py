@@ -27,9 +27,9 @@ def make(store, study, split_of):
 
     def make(family="qwen2_5_vl", batch_size=4):
         params = small_params(
-            {"model.family": family, "sft.head": "mlp", "sft.template": "{city}?", "prompt.fields": ["city"]}
+            {"model.family": family, "sft.head": "mlp", "sft.template": "{city}?", "prompt.fields": ["city"], "seed": 1}
         )
-        start = begin(params, study, seed=1)
+        start = begin(params, study)
         vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         with torch.no_grad():
             for p in vlm.parameters():
