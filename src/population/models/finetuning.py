@@ -101,10 +101,13 @@ def make_settings(params: Params, store: Store, split: Split, front: BandFrontEn
     ridge = None
     if params.sft.head == "anchored":
         fitted = regression.fit_ridge(
-            regression.band_means(store, train.tile.to_numpy(), front.side),
+            regression.band_summaries(store, train.tile.to_numpy(), front.side)[:, 0],
             train.growth_rate.to_numpy(),
             regression.ALPHAS,
-            (regression.band_means(store, validation.tile.to_numpy(), front.side), validation.growth_rate.to_numpy()),
+            (
+                regression.band_summaries(store, validation.tile.to_numpy(), front.side)[:, 0],
+                validation.growth_rate.to_numpy(),
+            ),
         )
         ridge = {"weight": fitted.weight.tolist(), "intercept": float(fitted.intercept), "alpha": float(fitted.alpha)}
     label, pixel_size = train.growth_rate, store.tiles.pixel_size.median()
