@@ -59,8 +59,7 @@ def main(params, inputs, out, dry_run=False):
     run.set_threads(params.threads)
     audit["pca_difference"] = check_pca(store, inputs)
     held = rows[rows.role != "train"]
-    asked = params.evaluate, params.prefs, params.seed
-    answers = group_predictions(inputs.sft, inputs.dpo, store, held, *asked)
+    answers = group_predictions(inputs.sft, inputs.dpo, store, held, params.evaluate, params.prefs, params.seed)
     controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
     fitted = read_baselines(inputs.baselines, held, facts)
     table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
@@ -74,11 +73,10 @@ def main(params, inputs, out, dry_run=False):
     table = table.join(known.columns.round(6))
     scores["prediction_intervals"] = known.facts | {"model_sha256": files.tree_sha256([inputs.sft])}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
-    used = used_params(params, facts)
     scores |= run_facts(params, facts, audit, opened, settings["sft"])
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
-    scores["params_sha256"] = params_hash(used)
+    scores["params_sha256"] = params_hash(used := used_params(params, facts))
     scores = regression_scores.rounded(scores)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
