@@ -111,9 +111,8 @@ def run_facts(params: Params, facts: dict, audit: dict, opened: dict | None, set
 
 def used_params(params: Params, facts: dict) -> dict:
     """The params that may change a score, with split.json as `split`."""
-    values = params.model_dump() | {"split": facts}
-    names = ("seed", "threads", "data", "memory", "split", "model", "pretrain", "baselines", "prompt")
-    return {name: values[name] for name in (*names, "sft", "prefs", "dpo")}
+    names = {"seed", "threads", "data", "memory", "model", "pretrain", "baselines", "prompt", "sft", "prefs", "dpo"}
+    return params.model_dump(include=names) | {"split": facts}
 
 
 def params_hash(used: dict) -> str:
