@@ -131,7 +131,7 @@ def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
     shifted = squares.choose_squares(lat, lon, **CHOICE, seed=1)
     assert (shifted["lat"] != chosen["lat"]).all()
     code = (
-        "from tests.core.test_squares import *\n"
+        "from tests.core.splits.test_squares import *\n"
         "names = np.array([f's{i % 7}' for i in range(4000)])\n"
         "print(squares.choose_squares(*make_points(), **CHOICE, species=names).to_csv())"
     )
