@@ -144,7 +144,7 @@ def make_run(tmp_path, make_params, monkeypatch):
     def call(name="run", dry_run=False, changes=None, final=False):
         folder = tmp_path / name
         out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        inputs.final = final_test
+        inputs.final = final
         evaluate.main(make_params(changes), inputs, out, dry_run)
         return out
 

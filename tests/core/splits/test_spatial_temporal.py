@@ -135,10 +135,10 @@ def test_row_order_changes_nothing():
 def test_hash_seed_changes_nothing():
     code = (
         "import hashlib\n"
-        "from tests.core.test_splits import *\n"
+        "from tests.core.splits.test_spatial_temporal import *\n"
         "tiles = make_tiles()\n"
-        "blocks = splits.split_blocks(tiles, **DRAW)\n"
-        "drawn = [blocks, splits.split_regions(tiles, region=make_regions(tiles), **REGIONS)]\n"
+        "blocks = spatial_temporal.split_blocks(tiles, **DRAW)\n"
+        "drawn = [blocks, spatial_temporal.split_regions(tiles, region=make_regions(tiles), **REGIONS)]\n"
         "print(hashlib.sha256(pd.concat(drawn).to_csv().encode()).hexdigest())"
     )
     assert len(printed(code)) == 1

@@ -97,7 +97,7 @@ def test_alone_a_process_is_the_main_one_and_waits_for_nobody(monkeypatch):
 
 
 def test_data_stages_do_without_torch():
-    program = "import sys\nfrom src.core import files, run\nassert not {'torch', 'transformers'} & set(sys.modules)"
+    program = "import sys\nfrom src.core.stage import files, run\nassert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 

@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, what):
         "json": "files.write_json(out, list(range(100_000)))",
     }[what]
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom src.core import files\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom src.core.stage import files\n"
         "from src.core.stage.errors import StorageError\n"
         f"out = Path({str(tmp_path / 'out')!r})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"

@@ -8,7 +8,7 @@ from src.core.stage import distributed
 from src.core.stage.errors import BandwiseError
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.sharding import ShardingMixin
-from tests.core.test_trainable import fit, make_net, parts
+from tests.core.training.test_parameter_groups import fit, make_net, parts
 
 
 class SmallTrainer(ShardingMixin, Trainer):
