@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All four folds of two draws of the blocks, out-of-fold predictions pooled and compared over repeated splits.
 # Hardware: 2 CPU cores, JOBS runs at a time (1 GB each). Queue from a committed state.
-# Time and score: README.md, "All folds". Writes metrics/folds.json and plots/population/folds.
+# Time and score: docs/results.md, "All folds". Writes metrics/folds.json and plots/population/folds.
 # More seeds (SEEDS="0 1 2") tell how much is owed to the model's own randomness; a variant is one more -S below.
 set -euo pipefail
 cd "$(dirname "$0")/.."

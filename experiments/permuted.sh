@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The null of the model: five trainings on permuted labels. Hardware: 2 CPU cores, JOBS runs at a time (1 GB each).
-# Time and p-value: README.md, "Nulls and controls". Writes metrics/model_null.json. Queue from a committed state.
+# Time and p-value: docs/results.md, "Nulls and controls". Writes metrics/model_null.json. Queue from a committed state.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=$(mktemp -d)

@@ -9,6 +9,8 @@ Everything is fitted to training rows. Rows without an embedding get no answer f
 whose dates are wider than 31 days have no season: location_season answers as location does.
 """
 
+from collections.abc import Container
+
 import numpy as np
 
 from src.core.evaluation import regression_scores
@@ -16,13 +18,10 @@ from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.species.data import task
 from src.species.data.task import Task
-from src.species.evaluation import classifiers, predictions
+from src.species.evaluation import classifiers, predictions, predictors
 from src.species.evaluation.classifiers import Candidates, Fits
 from src.species.models import features
 from src.species.params import Params
-
-BLOCKS = {"language": ["language"], "vision": ["vision_pooled"], "": ["language", "vision_pooled"]}
-"""Ending of a group's name -> the embeddings it knows."""
 
 
 def main(params, inputs, out, dry_run=False):
@@ -34,13 +33,13 @@ def main(params, inputs, out, dry_run=False):
             f"{inputs.split}/split.parquet: role: found {len(study.train)} training rows of {len(study.classes)} "
             "species, expected two species at least; bring more records or choose another split"
         )
-    blocks = {name: needed for name, needed in BLOCKS.items() if set(needed) <= set(study.store.modalities)}
+    blocks = embedding_blocks(study.store.modalities)
     print(
         f"baselines: {len(study.train)} training rows of {len(study.classes)} species, {len(study.held_out)} held out; "
         f"embeddings: {', '.join(study.store.modalities) or 'none'}"
     )
     if dry_run:
-        most = max((features.matrix_bytes(study, needed) for needed in blocks.values()), default=0)
+        most = max((features.matrix_bytes(study, needed) for needed in blocks), default=0)
         print(
             f"baselines: would fit majority, place and season, and {2 * len(blocks)} groups on embeddings; the largest "
             f"matrix in memory takes {most / 1e9:.2g} GB"
@@ -49,13 +48,22 @@ def main(params, inputs, out, dry_run=False):
 
     found = Fits(study)
     fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
-    for name, needed in blocks.items():
-        fit_embeddings(found, study, name, needed, params.baselines, params.seed)
+    for needed, names in blocks.items():
+        fit_embeddings(found, study, needed, names, params.baselines, params.seed)
     with files.complete_folder(out.out) as folder:
         predictions.write(folder, study, found.groups)
         files.write_json(folder / "choices.json", regression_scores.rounded(found.choices))
     for name, choice in found.choices.items():
         print(f"baselines: {name}: {describe(choice)}")
+
+
+def embedding_blocks(stored: Container[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Modalities, all of them `stored` -> method -> name of the predictor that is fitted to them."""
+    blocks: dict[tuple[str, ...], dict[str, str]] = {}
+    for one in predictors.PREDICTORS:
+        if one.stage == "baselines" and one.needs and all(name in stored for name in one.needs):
+            blocks.setdefault(one.needs, {})[one.fit] = one.name
+    return blocks
 
 
 def describe(choice: dict) -> str:
@@ -68,21 +76,17 @@ def describe(choice: dict) -> str:
 
 def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
     """Baselines that know where and when, and nothing of the embeddings."""
-    codes = study.targets(study.train)
-    found.choose(
-        "majority", classifiers.majority(len(study.held_out), classifiers.class_prior(codes, found.classes)), len(codes)
-    )
+    prior = classifiers.class_prior(study.targets(study.train), found.classes)
+    found.choose("majority", classifiers.majority(len(study.held_out), prior), len(study.train))
 
     degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
     grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
 
     def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
-        codes = study.targets(train)
-        return classifiers.places(
-            values[train], codes, values[query], classifiers.class_prior(codes, found.classes), **grid
-        )
+        known = classifiers.Examples.of(values[train], study.targets(train), found.classes)
+        return classifiers.places(known, values[query], **grid)
 
-    found.choose("location", candidates(degrees, study.train, study.held_out), len(codes))
+    found.choose("location", candidates(degrees, study.train, study.held_out), len(study.train))
     dated = np.isfinite(season).all(axis=1)
     train, answered = study.train[dated[study.train]], dated[study.held_out]
     if 2 * len(train) < len(study.train):
@@ -97,25 +101,23 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
         found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
 
 
-def fit_embeddings(found: Fits, study: Task, name: str, needed: list[str], settings, seed: int) -> None:
-    """Neighbours and logistic regression on principal components of the embeddings `needed`."""
+def fit_embeddings(
+    found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], settings, seed: int
+) -> None:
+    """Neighbours and logistic regression, called `names`, on principal components of the embeddings `needed`."""
     present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
     train, answered = study.train[present[study.train]], present[study.held_out]
-    groups = [f"{kind}_{name}".rstrip("_") for kind in ("knn", "logistic")]
     if len(train) < 2 or not answered.any():
-        for group in groups:
-            found.leave_out(group, f"{len(train)} training rows and {answered.sum()} held-out rows have {needed}")
+        for name in names.values():
+            found.leave_out(name, f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}")
         return
     ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(groups, ours, study.targets(train), theirs, settings, answered)
+    found.choose_on_features(
+        (names["neighbours"], names["logistic"]), ours, study.targets(train), theirs, settings, answered
+    )
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.baselines",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote", "split": "folder that the split stage wrote"},
-        outputs={"out": "folder for predictions and choices"},
-    )
+    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    outputs = {"out": "folder for predictions and choices"}
+    run.stage(main, Params, name="species.baselines", doc=__doc__, inputs=inputs, outputs=outputs)

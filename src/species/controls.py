@@ -1,4 +1,4 @@
-"""What leaks are worth: cheap models under our split, without its buffer, on random rows, with shuffled embeddings.
+"""Measure what leaks are worth: cheap models under our split, without its buffer, on random and on shuffled rows.
 
     python -m src.species.controls --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out data/species/controls
@@ -30,21 +30,20 @@ import numpy as np
 from src.core.evaluation import intervals, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
-from src.species.data.task import Task
+from src.species.data.task import EMBEDDINGS, KINDS, Task
 from src.species.evaluation import classifiers
 from src.species.evaluation.classifiers import Fits
 from src.species.models import features
 from src.species.params import Params
 from src.species.report import controls_figure
 
+# key of a chosen setting -> argument of `Model.candidates` that holds all that are tried
 GRID = {
     "neighbours": "neighbours",
     "leaf": "leaves",
     "prior_share": "prior_shares",
     "inverse_penalty": "inverse_penalties",
 }
-"""Key of a chosen setting -> argument of candidates that has all that are tried."""
-
 PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
 
 
@@ -53,21 +52,28 @@ class Model:
     """Candidates on `vectors`, (N, F) of all store rows; rows that are not `present` (N,) have none.
 
     Attributes:
-        candidates: of fits, with what training and query rows and settings do not decide.
+        species: (N,) names, the truth.
+        candidates: (examples, query vectors, settings to try) -> candidates.
         tried: the settings that are chosen among, arguments of `candidates`.
     """
 
+    species: np.ndarray
     vectors: np.ndarray
     present: np.ndarray
     candidates: Callable[..., classifiers.Candidates]
     tried: dict[str, Sequence]
 
-    def named(self, study: Task, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
+    def named(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
         """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
-        names, codes = np.unique(_species(study, train), return_inverse=True)
-        prior, only = classifiers.class_prior(codes, len(names)), {GRID[key]: [value] for key, value in setting.items()}
-        ((_, values),) = self.candidates(self.vectors[train], codes, self.vectors[query], prior=prior, **only)
+        names, codes = np.unique(self.species[train], return_inverse=True)
+        known = classifiers.Examples.of(self.vectors[train], codes, len(names))
+        only = {GRID[key]: [value] for key, value in setting.items()}
+        ((_, values),) = self.candidates(known, self.vectors[query], **only)
         return names[np.argmax(values, axis=1)]
+
+    def hits(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
+        """(Q,) bool: rows of `query` that are `named` rightly."""
+        return self.named(train, query, setting) == self.species[query]
 
 
 def main(params, inputs, out, dry_run=False):
@@ -75,7 +81,7 @@ def main(params, inputs, out, dry_run=False):
     run.set_threads(params.threads)
     study = task.read(inputs.store, inputs.split)
     returned = buffer_rows(study)
-    embeddings = [name for name in task.EMBEDDINGS if name in study.store.modalities]
+    embeddings = [name for name in EMBEDDINGS if name in study.store.modalities]
     draws = params.controls.draws
     print(
         f"controls: {len(study.train)} training rows, {len(returned)} more without a buffer, "
@@ -88,9 +94,8 @@ def main(params, inputs, out, dry_run=False):
         return
 
     found, models = Fits(study), {"location": location_model(study, params)}
-    for name in embeddings:
-        if (model := embedding_model(study, name, returned, params)) is not None:
-            models[name] = model
+    models |= {name: embedding_model(study, name, returned, params) for name in embeddings}
+    models = {name: model for name, model in models.items() if model is not None}
     result = {"draws": draws, "returned_rows": len(returned), "models": {}}
     for name, model in models.items():
         setting = choose(found, study, name, model)
@@ -102,10 +107,8 @@ def main(params, inputs, out, dry_run=False):
         files.write_json(folder / "controls.json", result)
         controls_figure.draw_controls(folder / "controls.png", result["models"])
     for name, scores in result["models"].items():
-        top1 = {
-            key: value for key in controls_figure.SETTINGS if (value := controls_figure.top1(scores, key)) is not None
-        }
-        line = "  ".join(f"{key} {value:.3f}" for key, value in top1.items())
+        top1 = {key: controls_figure.top1(scores, key) for key in controls_figure.SETTINGS}
+        line = "  ".join(f"{key} {value:.3f}" for key, value in top1.items() if value is not None)
         print(f"controls: {name}, {controls_figure.describe(scores)}: {line}")
 
 
@@ -122,7 +125,7 @@ def location_model(study: Task, params: Params) -> Model:
     degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
     candidates = partial(classifiers.places, seed=params.seed, threads=params.threads)
     tried = {"neighbours": params.baselines.neighbours, "leaves": params.baselines.leaves}
-    return Model(degrees, np.ones(len(degrees), bool), candidates, tried)
+    return Model(study.species, degrees, np.ones(len(degrees), bool), candidates, tried)
 
 
 def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Params) -> Model | None:
@@ -138,16 +141,16 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Pa
     ours, theirs = features.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
-    return Model(vectors, present, classifiers.logistic, {"inverse_penalties": params.baselines.inverse_penalties})
+    tried = {"inverse_penalties": params.baselines.inverse_penalties}
+    return Model(study.species, vectors, present, classifiers.logistic, tried)
 
 
 def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     """The setting with the least balanced log loss on validation of our split."""
-    train, answered = _with(model, study.train), model.present[study.held_out]
+    train, answered = study.train[model.present[study.train]], model.present[study.held_out]
     codes, query = study.targets(train), study.held_out[answered]
-    prior = classifiers.class_prior(codes, found.classes)
-    candidates = model.candidates(model.vectors[train], codes, model.vectors[query], prior=prior, **model.tried)
-    found.choose(name, candidates, len(train), answered)
+    known = classifiers.Examples.of(model.vectors[train], codes, found.classes)
+    found.choose(name, model.candidates(known, model.vectors[query], **model.tried), len(train), answered)
     return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
 
 
@@ -155,25 +158,25 @@ def accuracies(
     study: Task, model: Model, setting: dict, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool
 ) -> dict:
     """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
-    train, more = _with(model, study.train), _with(model, returned)
-    tests = {kind: _with(model, study.rows("test", kind)) for kind in task.KINDS}
-    tests = {kind: rows for kind, rows in tests.items() if len(rows)}
-    spatial, without = tests["spatial"], np.concatenate([train, more])
-    right = {kind: model.named(study, train, rows, setting) == _species(study, rows) for kind, rows in tests.items()}
-    leaky = model.named(study, without, spatial, setting) == _species(study, spatial)
-    difference = leaky.astype(np.float64) - right["spatial"]
+    train, tests = rows_with(study, model)
+    more, spatial = returned[model.present[returned]], tests["spatial"]
+    without = np.concatenate([train, more])
+    hits = {kind: model.hits(train, rows, setting) for kind, rows in tests.items()}
+    leaky = model.hits(without, spatial, setting)
     squares = study.observations["square"].to_numpy()[spatial]
+    gain = intervals.mean_interval(leaky.astype(np.float64) - hits["spatial"], squares)
+    gain = {"difference": gain[""], "low": gain["_low"], "high": gain["_high"], "method": gain["method"]}
     result = {
-        "split": {kind: float(hits.mean()) for kind, hits in right.items()},
+        "split": {kind: float(right.mean()) for kind, right in hits.items()},
         "n": {"train": len(train)} | {kind: len(rows) for kind, rows in tests.items()},
         "no_buffer": float(leaky.mean()),
-        "no_buffer_minus_split": _renamed(intervals.mean_interval(difference, squares)),
+        "no_buffer_minus_split": gain,
     }
-    majority = {kind: majority_accuracy(study, train, rows) for kind, rows in tests.items()}
-    majority["no_buffer"] = majority_accuracy(study, without, spatial)
+    majority = {kind: majority_accuracy(model.species, train, rows) for kind, rows in tests.items()}
+    majority["no_buffer"] = majority_accuracy(model.species, without, spatial)
 
     def same_size(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        # more than there are where nearly all lie in the buffer
+        # none is kept where more lie in the buffer than outside
         kept = generator.choice(train, max(0, len(train) - len(more)), replace=False)
         return np.concatenate([np.sort(kept), more]), spatial
 
@@ -183,34 +186,33 @@ def accuracies(
         return pool[~tested], pool[tested]
 
     for name, draw in {"no_buffer_same_size": same_size, "random": random}.items():
-        found = []
-        for generator in _generators(seed, name, draws):
-            trained, tested = draw(generator)
-            hits = model.named(study, trained, tested, setting) == _species(study, tested)
-            found.append((hits.mean(), majority_accuracy(study, trained, tested)))
-        result[name], majority[name] = map(_drawn, zip(*found, strict=True))
+        splits = [draw(generator) for generator in _generators(seed, name, draws)]
+        result[name] = _drawn([model.hits(*rows, setting).mean() for rows in splits])
+        majority[name] = _drawn([majority_accuracy(model.species, *rows) for rows in splits])
     if shuffled:
-        result["shuffled"] = shuffled_accuracies(study, model, setting, train, tests, draws, seed)
+        result["shuffled"] = shuffled_accuracies(study, model, setting, draws, seed)
     return result | {"majority": majority}
 
 
-def shuffled_accuracies(
-    study: Task, model: Model, setting: dict, train: np.ndarray, tests: dict[str, np.ndarray], draws: int, seed: int
-) -> dict:
+def shuffled_accuracies(study: Task, model: Model, setting: dict, draws: int, seed: int) -> dict:
     """Kind -> top-1 with vectors permuted among all rows, and `if_independent`, the mean over draws."""
-    pool, found = np.concatenate([train, *tests.values()]), {kind: [] for kind in tests}
+    train, tests = rows_with(study, model)
+    pool, top1, expected = np.concatenate([train, *tests.values()]), {}, {}
     for generator in _generators(seed, "shuffled", draws):
         vectors = model.vectors.copy()
         vectors[pool] = vectors[generator.permutation(pool)]
         permuted = replace(model, vectors=vectors)
         for kind, rows in tests.items():
-            names, truth = permuted.named(study, train, rows, setting), _species(study, rows)
-            found[kind].append(((names == truth).mean(), if_independent(names, truth)))
-    result = {}
-    for kind, pairs in found.items():
-        top1, expected = zip(*pairs, strict=True)
-        result[kind] = _drawn(top1) | {"if_independent": float(np.mean(expected))}
-    return result
+            names, truth = permuted.named(train, rows, setting), model.species[rows]
+            top1.setdefault(kind, []).append((names == truth).mean())
+            expected.setdefault(kind, []).append(if_independent(names, truth))
+    return {kind: _drawn(top1[kind]) | {"if_independent": float(np.mean(expected[kind]))} for kind in tests}
+
+
+def rows_with(study: Task, model: Model) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training rows that the model has vectors of, and such test rows by kind, of the kinds that have any."""
+    train, *tests = (rows[model.present[rows]] for rows in (study.train, *(study.rows("test", one) for one in KINDS)))
+    return train, {kind: rows for kind, rows in zip(KINDS, tests, strict=True) if len(rows)}
 
 
 def draw_records(record: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -223,10 +225,10 @@ def draw_records(record: np.ndarray, count: int, generator: np.random.Generator)
     return drawn[index]
 
 
-def majority_accuracy(study: Task, train: np.ndarray, query: np.ndarray) -> float:
+def majority_accuracy(species: np.ndarray, train: np.ndarray, query: np.ndarray) -> float:
     """Share of `query` that is of the commonest species of `train`, the first of equally common ones."""
-    names, count = np.unique(_species(study, train), return_counts=True)
-    return float(np.mean(_species(study, query) == names[np.argmax(count)]))
+    names, count = np.unique(species[train], return_counts=True)
+    return float(np.mean(species[query] == names[np.argmax(count)]))
 
 
 def if_independent(named: np.ndarray, truth: np.ndarray) -> float:
@@ -234,14 +236,6 @@ def if_independent(named: np.ndarray, truth: np.ndarray) -> float:
     species, codes = np.unique(np.concatenate([named, truth]), return_inverse=True)
     guesses, shares = (np.bincount(part, minlength=len(species)) / len(truth) for part in np.split(codes, 2))
     return float(guesses @ shares)
-
-
-def _with(model: Model, rows: np.ndarray) -> np.ndarray:
-    return rows[model.present[rows]]
-
-
-def _species(study: Task, rows: np.ndarray) -> np.ndarray:
-    return study.observations["species"].to_numpy(dtype=str)[rows]
 
 
 def _generators(seed: int, purpose: str, draws: int) -> list[np.random.Generator]:
@@ -253,16 +247,7 @@ def _drawn(values: Sequence[float]) -> dict:
     return {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values), "draws": values}
 
 
-def _renamed(mean: dict) -> dict:
-    return {"difference": mean[""], "low": mean["_low"], "high": mean["_high"], "method": mean["method"]}
-
-
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.controls",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote", "split": "folder that the split stage wrote"},
-        outputs={"out": "folder for accuracies and figure"},
-    )
+    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    outputs = {"out": "folder for accuracies and figure"}
+    run.stage(main, Params, name="species.controls", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -20,9 +20,9 @@ from src.core.evaluation import classification_scores, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
 from src.species.evaluation import group_scores, predictions
+from src.species.evaluation.predictors import MAIN, TITLES
 from src.species.params import Params
 from src.species.report import page, score_figures
-from src.species.report.result_tables import MAIN, MEANING
 
 
 def main(params, inputs, out, dry_run=False):
@@ -34,8 +34,8 @@ def main(params, inputs, out, dry_run=False):
         answers = predictions.read(folder, study)
         group_scores.require_answers(held, answers, str(folder / predictions.NAME))
         found |= answers
-    groups = {name: found[name] for name in MEANING if name in found}
-    counts = {kind: int(held.test(kind).sum()) for kind in (*task.KINDS, "all")}
+    groups = {name: found[name] for name in TITLES if name in found}
+    counts = {kind: int(rows.sum()) for kind, rows in held.tests.items()}
     print(f"evaluate: test records with every embedding {counts}, {len(study.classes)} species, groups {list(groups)}")
     if dry_run:
         return
@@ -47,36 +47,40 @@ def main(params, inputs, out, dry_run=False):
         "records": {name: found["observations"] for name, found in facts["statistics"].items()},
         "audit": audit,
         **group_scores.score_groups(held, groups, settings.calibration_bins),
-        "incomplete": group_scores.score_incomplete(held, groups),
+        "incomplete": group_scores.score_points(held, groups, held.rows("test", complete=False), ("top1", "n")),
         "paired": group_scores.score_pairs(held, groups),
-        "validation": group_scores.score_validation(held, groups),
+        "validation": group_scores.score_points(held, groups, held.rows("validation"), ("top1", "log_loss", "n")),
         "controls": files.read_json(inputs.controls / "controls.json"),
         "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
         "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
     }
     main_groups = {name: groups[name] for name in MAIN if name in groups}
+    divisions = {
+        "frequency": (held.frequency, settings.frequency),
+        "distance": (held.distance_km, settings.distance_km),
+    }
     bins = {
-        name: group_scores.score_bins(held, main_groups, values, edges, settings.calibration_bins)
-        for name, values, edges in (
-            ("frequency", held.frequency, settings.frequency),
-            ("distance", held.distance_km, settings.distance_km),
-        )
+        name: group_scores.score_bins(held, main_groups, *division, settings.calibration_bins)
+        for name, division in divisions.items()
     }
     scores, bins = regression_scores.rounded(scores), regression_scores.rounded(bins)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
         draw(plots, study, held, groups, scores, bins, facts, settings)
+        # into git, where a reader of the README finds them
         for picture in (
             inputs.split / "split_map.png",
             inputs.split / "distances.png",
             inputs.controls / "controls.png",
         ):
-            shutil.copyfile(picture, plots / picture.name)  # into git, where a reader of the README finds them
-        used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
-        used |= {"split": params.split.model_dump(), "baselines": params.baselines.model_dump()}
-        used |= {"train": params.train.model_dump(), "crossmodal": params.crossmodal.model_dump()}
-        used |= {"controls": params.controls.model_dump(), "evaluate": settings.model_dump()}
+            shutil.copyfile(picture, plots / picture.name)
+        sections = {
+            "data": params.data, "split": params.split, "baselines": params.baselines, "train": params.train,
+            "crossmodal": params.crossmodal, "controls": params.controls, "evaluate": settings,
+        }  # fmt: skip
+        used = {"seed": params.seed, "threads": params.threads}
+        used |= {name: section.model_dump() for name, section in sections.items()}
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -107,59 +111,41 @@ def draw(
 ) -> None:
     """The PNGs of plots/species/evaluate."""
     note = "simulated records; " if scores["simulated"] else ""
-    score_figures.draw_scores(
-        folder / "scores.png",
-        {MEANING[name]: scores[name] for name in groups},
-        f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals",
-    )
+    title = f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals"
+    score_figures.draw_scores(folder / "scores.png", {TITLES[name]: scores[name] for name in groups}, title)
     score_figures.draw_bins(folder / "by_frequency.png", bins["frequency"], "training records of the species")
     score_figures.draw_bins(folder / "by_distance.png", bins["distance"], "km to the nearest training record")
-    rows, best = held.test("all"), next(name for name in MAIN if name in groups)
+
+    rows, best = held.tests["all"], next(name for name in MAIN if name in groups)
     named = study.classes[groups[best][rows].argmax(axis=1)]
     common = study.observations["species"].iloc[study.train].value_counts(sort=False).sort_index()
     names = list(common.sort_values(ascending=False, kind="stable").index[: settings.commonest])
-    score_figures.draw_confusion(
-        folder / "confusion.png",
-        held.species[rows],
-        named,
-        names,
-        f"The {len(names)} commonest species, {MEANING[best]}, all test records",
-    )
+    title = f"The {len(names)} commonest species, {TITLES[best]}, all test records"
+    score_figures.draw_confusion(folder / "confusion.png", held.species[rows], named, names, title)
+
     shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
-    score_figures.draw_calibration(
-        folder / "calibration.png",
-        {
-            name: classification_scores.reliability_table(
-                groups[name][rows], held.truth[rows], settings.calibration_bins
-            )
-            for name in shown
-        },
-        {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown},
-    )
-    tested = study.observations.iloc[study.held_out[rows]]
-    score_figures.draw_accuracy_map(
-        folder / "accuracy_map.png",
-        tested.assign(right=named == held.species[rows])[["lat", "lon", "right", "square"]],
-        study.observations.iloc[study.train][["lat", "lon"]],
-        facts["squares"],
-        f"Where {MEANING[best]} names the species ({note}per square: share of its test records)",
-    )
+    tables = {
+        name: classification_scores.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
+        for name in shown
+    }
+    errors = {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown}
+    score_figures.draw_calibration(folder / "calibration.png", tables, errors)
+
+    tested = study.observations.iloc[study.held_out[rows]].assign(right=named == held.species[rows])
+    trained, title = study.observations.iloc[study.train], f"Where {TITLES[best]} names the species"
+    title += f" ({note}per square: share of its test records)"
+    score_figures.draw_accuracy_map(folder / "accuracy_map.png", tested, trained, facts["squares"], title)
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.evaluate",
-        doc=__doc__,
-        inputs={
-            "store": "folder that ingest wrote",
-            "split": "folder that split wrote",
-            "baselines": "folder that baselines wrote",
-            "controls": "folder that controls wrote",
-            "train": "models that train wrote",
-            "crossmodal": "model that crossmodal wrote",
-            "curves": "folder with the curves of train and crossmodal",
-        },
-        outputs={"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"},
-    )
+    inputs = {
+        "store": "store that ingest wrote",
+        "split": "folder that split wrote",
+        "baselines": "folder that baselines wrote",
+        "controls": "folder that controls wrote",
+        "train": "models that train wrote",
+        "crossmodal": "model that crossmodal wrote",
+        "curves": "folder with the curves of train and crossmodal",
+    }
+    outputs = {"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"}
+    run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, outputs=outputs)

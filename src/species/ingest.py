@@ -26,13 +26,19 @@ from src.core.data import embedding_store, npy
 from src.core.data.embedding_store import EmbeddingWriter
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
-from src.species.data import dates, embedding_files, gbif_table, observation_ids, observations
+from src.species.data import dates, embedding_files, observation_ids, observations
 from src.species.data.embedding_files import SHAPES, Source
-from src.species.data.observations import Records, some
+from src.species.data.observation_ids import some
+from src.species.data.observations import Records
 from src.species.params import Data, Params
 
 LISTED = Path("logs/species.ingest/refused.csv")
-MODULES = (embedding_store, files, npy, dates, observation_ids, observations, embedding_files, gbif_table)
+# The store is a function of these too: what an older version of one left in the scratch is not gone on with.
+SOURCES = [
+    *sorted(Path(__file__).parent.glob("data/*.py")),
+    *(Path(module.__file__) for module in (embedding_store, files, npy)),
+    Path(__file__),
+]
 MAX_DESCRIPTION = 2**20  # bytes
 
 
@@ -48,9 +54,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         raise
     observations.warn_if_polar(records)
     found, ignored = embedding_files.find(inputs.root, params.data.modalities)
-    index, beyond = observations.with_images(
-        records, {observation_ids.parse_id(name) for source in found for name in source.ids}
-    )
+    embedded = {observation_ids.parse_id(name) for source in found for name in source.ids}
+    index, beyond = observations.with_images(records, embedded)
     index, shapes = with_rows(index, found)
     describe(records, index, shapes, about, params.data)
     if ignored:
@@ -85,7 +90,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
 
 def read_about(root: Path) -> dict[str, Any]:
-    """What source.json says: simulated (bool), description (str) and the rest under `about`; without it, observed."""
+    """Contents of source.json: simulated (bool), description (str), the rest as `about`; without it, not simulated."""
     path = Path(root) / "source.json"
     if not path.exists():
         return {"simulated": False, "description": "", "about": {}}
@@ -178,7 +183,7 @@ def scratch_folder(root: str, data: Data, source_root: Path, table: Path, found:
         status = path.stat()
         facts.append([path.relative_to(source_root).as_posix(), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode())
-    digest.update(files.tree_sha256([*(Path(module.__file__) for module in MODULES), Path(__file__)]).encode())
+    digest.update(files.tree_sha256(SOURCES).encode())
     return Path(root) / f"species.ingest-{digest.hexdigest()[:16]}"
 
 
@@ -197,7 +202,7 @@ def write_refused(refused: pd.DataFrame, path: Path) -> None:
 
 
 def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[str, Any], data: Data) -> None:
-    """What a person wants to know of it."""
+    """Print the numbers of records, species and embeddings, and what was left out."""
     said = "simulated " if about["simulated"] else ""
     print(
         f"ingest: {len(index)} {said}observations of {index['gbif_id'].nunique()} records and "
@@ -209,9 +214,8 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
     if records.rare:
         shown = [f"{name} ({count})" for name, count in records.rare.items()]
         print(f"ingest: {len(shown)} species with fewer than {data.minimum_records} records left out: {some(shown)}")
-    counts = {name: int((index[f"{name}_row"] >= 0).sum()) for name in shapes}
-    for name, count in counts.items():
-        print(f"ingest: {name}: {count} of {len(index)} observations have it")
+    for name in shapes:
+        print(f"ingest: {name}: {(index[f'{name}_row'] >= 0).sum()} of {len(index)} observations have it")
     if shapes:
         bare = (index[[f"{name}_row" for name in shapes]] < 0).all(axis=1).sum()
         print(f"ingest: {bare} observations have no embedding at all; kept, masked everywhere")
@@ -220,11 +224,6 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.ingest",
-        doc=__doc__,
-        inputs={"root": "folder with the table and embeddings/ (data.root)"},
-        outputs={"out": "folder of the store"},
-    )
+    inputs = {"root": "folder with the table and embeddings/ (data.root)"}
+    outputs = {"out": "folder of the store"}
+    run.stage(main, Params, name="species.ingest", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -61,7 +61,7 @@ class Baselines(Section):
 
 
 class Training(Section):
-    """What both trainings have."""
+    """Keys that both trainings have."""
 
     epochs: Positive
     patience: Positive
@@ -115,11 +115,10 @@ class Params(Section):
     controls: Controls
     evaluate: Evaluate
 
-    # Rules between keys are here and not in their sections, of which an error would show every value.
-
     @model_validator(mode="after")
-    def _simulated_records_suffice(self) -> "Params":
-        simulate = self.simulate
+    def _rules_between_keys(self) -> "Params":
+        """Rules are here and not in their sections, of which an error would show every value."""
+        simulate, split = self.simulate, self.split
         if simulate.observations < 10 * simulate.species:
             raise ValueError(
                 f"simulate.observations: found {simulate.observations}, expected at least 10 for each of "
@@ -131,11 +130,6 @@ class Params(Section):
                 f"simulate.full_vision {simulate.full_vision}: expected at most the {whole} observations that miss "
                 "nothing; lower it"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _buffers_and_years(self) -> "Params":
-        split = self.split
         if split.buffer_km > split.apart_km:
             raise ValueError(
                 f"split.buffer_km: found {split.buffer_km:g}, which reaches beyond apart_km {split.apart_km:g}: a "
@@ -146,10 +140,6 @@ class Params(Section):
                 f"split.test_from: found {split.test_from}, expected at least two years after train_from "
                 f"{split.train_from}, one to train and one to validate; raise it or lower train_from"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _edges_ascend(self) -> "Params":
         for name in ("frequency", "distance_km"):
             edges = getattr(self.evaluate, name)
             if any(one >= other for one, other in pairwise(edges)):

@@ -3,84 +3,39 @@
     python -m src.species.simulate --params pipelines/species/params.yaml --out data/species/simulated
 
 Writes observations.csv, embeddings/ (packs of language, vision_pooled and vision, each with its .ids.txt), source.json
-(that and how it is simulated) and map.png. Species, records and taxon numbers are invented; the coast alone is
-Florida's, about.
-
-Places: habitat is four Gaussian random fields with a correlation length of 20 km. Four fifths of the records lie
-around sites (150 m; long-tailed effort; sites in clusters of some 6 km), the others anywhere on land. What is reported
-is off by the uncertainty. Effort grows by the year, and 2025 ends in June; some records at a site share a day.
-
-Species: a record's is drawn with log-probability abundance (log-normal: Preston 1948, Ecology 29) - half the squared
-distance of the habitat from the species' optimum in tolerances (Gaussian niche: ter Braak and Prentice 1988, Advances
-in Ecological Research 18) + a cosine of the days to its flowering peak + its affinity to the place, a random field for
-each species with lengths of 0.8 km (a third of the variance) and 4 km, which only visits can teach. First every
-species is given three records, where and when it grows best.
-
-Embeddings: a latent vector of 64 dimensions is the sum of four independent parts. A strength (`simulate.language`,
-`simulate.vision`) is the standard deviation of a part in each dimension: species (half the variance is its genus';
-other vectors in each modality), habitat (linear in the fields), place (linear in random fields with the same lengths
-as affinity and independent of it, as the background of a photo; each modality sees 26, and 20 are the same) and noise
-of the one observation. The sum, brought to variance 1, is taken to 7168 or 1408 dimensions by a random matrix that
-keeps the variance, and every number gets independent noise of standard deviation 0.5. So a model that memorises
-backgrounds gains at sites that it knows, gains something within some 4 km, and is misled elsewhere.
+(that and how it is simulated) and map.png. Species, records and taxon numbers are invented; only the outline of the
+land is Florida's, roughly. How records and embeddings are drawn is said in data/simulated_records.py and
+data/simulated_embeddings.py.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from src.core.report.figures import STYLE
 from src.core.stage import files, run
 from src.species.data import random_fields
-from src.species.data.observation_ids import make_id
-from src.species.params import Params, Simulate, Strengths
+from src.species.data.embedding_files import SHAPES
+from src.species.data.simulated_embeddings import ISOTROPIC, write_embeddings
+from src.species.data.simulated_records import HABITAT_KM, HABITATS, World, simulate_observations, write_csv
+from src.species.params import Params, Simulate
 
-WIDTHS = {"language": 7168, "vision_pooled": 1408}
-TOKENS = 8, 24, 24  # frames, rows and columns of the full vision embedding
-LATENT, ISOTROPIC = 64, 0.5
-CHANNELS = 32  # of the place fields
-PLACES = {"language": slice(0, 26), "vision_pooled": slice(6, 32)}  # those that each modality sees
-HABITATS, HABITAT_KM = 4, 20
-PLACE_KM = 0.8, 4.0, 4.0  # a third of the variance within a site, the rest beyond, so that a buffer is needed
-ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.5, (0.5, 1.0), 1.5, 3.6
-LEAST = 3  # records of a species
-FIRST_YEAR, LAST_DAY, LAST_YEAR_SHARE, GROWTH = 2010, "2025-06-30", 0.07, 1.15
-VISITS, SECOND_IMAGES, MONTHS_ONLY, TIMES, BLANKS = 0.15, 0.05, 0.01, 0.25, 0.1
-FIRST_RECORD, FIRST_TAXON = 9_900_000_001, 900_000_001  # beyond what GBIF has given out
-STEMS = "Fict", "Simulat", "Imaginat", "Conflat", "Invent"
-ENDINGS = "anthus", "ella", "ochloa", "ospermum", "iastrum", "odendron", "ophyllum", "opsis"
-EPITHETS = (  # the same in every gender
-    "absens", "ascendens", "atrox", "audax", "duplex", "elegans", "fallax", "ferox", "fragrans", "frequens", "fulgens",
-    "ingens", "latens", "mendax", "nutans", "pallens", "pernix", "praecox", "procumbens", "recens", "repens",
-    "rarescens", "serpens", "simplex", "spectans", "tenax", "triplex", "vagans", "velox", "virens",
-)  # fmt: skip
 MEANING = {
     "species": "standard deviation in each latent dimension of the species' vector, half its variance the genus'",
     "habitat": "the same, of what is linear in the habitat fields, whose correlation length is 20 km",
     "place": "the same, of what is linear in place fields with correlation lengths of 0.8 and 4 km",
     "noise": "the same, of what belongs to one observation alone",
 }
-CHUNK = 512  # rows projected at a time
-
-
-@dataclass(frozen=True)
-class World:
-    """What a place is like: fields of habitat, of backgrounds and of every species' affinity."""
-
-    habitat: random_fields.Field
-    place: random_fields.Field
-    affinity: random_fields.Field
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     settings = params.simulate
-    gigabytes = 2 * (settings.observations * sum(WIDTHS.values()) + settings.full_vision * np.prod(TOKENS) * 1408) / 1e9
+    counts = dict.fromkeys(("language", "vision_pooled"), settings.observations) | {"vision": settings.full_vision}
+    gigabytes = 2 * sum(count * np.prod(SHAPES[name]) for name, count in counts.items()) / 1e9
     print(f"simulate: {settings.observations} observations of {settings.species} species, {gigabytes:.2f} GB")
     if dry_run:
         return
@@ -93,173 +48,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         draw_map(world, table, folder / "map.png")
     counts = table.groupby("species")["gbifID"].nunique()
     print(f"simulate: {table.gbifID.nunique()} records, {counts.min()} to {counts.max()} of a species")
-
-
-def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
-    """The world, and one row per image.
-
-    Returns:
-        World; DataFrame with gbifID, imageIndex, east, north (km, where it truly was), lat, lon (degrees, as reported),
-        uncertainty_m, day (datetime64), code (int64 of the species), species, taxonKey.
-    """
-    generator = np.random.default_rng([settings.seed, 0])
-    world = World(
-        random_fields.draw_field(generator, HABITATS, [HABITAT_KM]),
-        random_fields.draw_field(generator, CHANNELS, PLACE_KM),
-        random_fields.draw_field(generator, settings.species, PLACE_KM),
-    )
-    seconds = round(SECOND_IMAGES * settings.observations)
-    count = settings.observations - seconds
-    km, site = random_fields.draw_places(generator, count, settings.sites)
-    day = draw_days(generator, site)
-    code = draw_species(generator, world, km, day, settings.species)
-    uncertainty = np.clip(generator.lognormal(np.log(30), 1.5, count), 5, 5000).round()
-    # 95 % of a round normal scatter lies within 2.45 standard deviations
-    moved = km + generator.standard_normal((count, 2)) * uncertainty[:, None] / 1000 / 2.45
-    lat, lon = random_fields.to_degrees(random_fields.keep_on_land(moved, km))
-    records = pd.DataFrame({
-        "gbifID": FIRST_RECORD + np.arange(count),
-        "imageIndex": 1,
-        "east": km[:, 0],
-        "north": km[:, 1],
-        "lat": lat,
-        "lon": lon,
-        "uncertainty_m": np.where(generator.random(count) < BLANKS, np.nan, uncertainty),
-        "day": day,
-        "code": code,
-        "species": invent_names(settings.species)[code],
-        "taxonKey": FIRST_TAXON + code,
-    })  # fmt: skip
-    again = records.iloc[np.sort(generator.choice(count, seconds, replace=False))].assign(imageIndex=2)
-    table = pd.concat([records, again]).sort_values(["gbifID", "imageIndex"], ignore_index=True)
-    return world, table
-
-
-def draw_days(generator: np.random.Generator, site: np.ndarray) -> np.ndarray:
-    """(N,) datetime64 days: more by the year, in spring and in autumn; some records at a site share theirs."""
-    calendar = pd.date_range(f"{FIRST_YEAR}-01-01", LAST_DAY)
-    year, of_year = calendar.year.to_numpy(), calendar.day_of_year.to_numpy()
-    spring, autumn = (np.exp(-0.5 * ((of_year - peak) / wide) ** 2) for peak, wide in ((95, 40), (285, 25)))
-    season = 0.3 + spring + 0.6 * autumn
-    weight = season / pd.Series(season).groupby(year).transform("sum").to_numpy() * GROWTH ** (year - FIRST_YEAR)
-    last = year == year[-1]
-    weight[last] *= LAST_YEAR_SHARE / (1 - LAST_YEAR_SHARE) * weight[~last].sum() / weight[last].sum()
-    day = pd.Series(generator.choice(calendar.to_numpy(), len(site), p=weight / weight.sum()))
-    same_visit = (generator.random(len(site)) < VISITS) & (site >= 0)
-    return day.mask(same_visit).groupby(site).ffill().fillna(day).to_numpy()
-
-
-def draw_species(
-    generator: np.random.Generator, world: World, km: np.ndarray, day: np.ndarray, species: int
-) -> np.ndarray:
-    """(N,) int64 code of each record's species, every one of `species` at least LEAST times."""
-    abundance = ABUNDANCE * generator.standard_normal(species)
-    optimum = generator.standard_normal((species, HABITATS))
-    tolerance = generator.uniform(*TOLERANCE, species)
-    peak = generator.vonmises(2 * np.pi * 105 / 365, 1, species)
-    apart = np.square(world.habitat.at(km)[:, None] - optimum).sum(axis=2)  # (N, S)
-    angle = 2 * np.pi * pd.DatetimeIndex(day).day_of_year.to_numpy() / 365
-    logits = AFFINITY * world.affinity.at(km) - apart / (2 * tolerance**2) + SEASON * np.cos(angle[:, None] - peak)
-    # The largest of logits with Gumbel noise is a draw from their softmax, the largest three are three without
-    # replacement (Vieira 2014; Kool and others 2019, ICML).
-    noisy = logits + generator.gumbel(size=logits.shape)
-    code = np.full(len(km), -1)
-    for one in range(species):
-        code[np.argsort(np.where(code < 0, -noisy[:, one], np.inf), kind="stable")[:LEAST]] = one
-    drawn = (logits + abundance + generator.gumbel(size=logits.shape)).argmax(axis=1)
-    return np.where(code < 0, drawn, code)
-
-
-def invent_names(species: int) -> np.ndarray:
-    """(species,) binomials of genera that do not exist."""
-    genera = [stem + ending for ending in ENDINGS for stem in STEMS]
-    count = genus_count(species)
-    return np.array([f"{genera[code % count]} {EPITHETS[code // count]}" for code in range(species)], dtype=object)
-
-
-def genus_count(species: int) -> int:
-    """About six species in a genus; species `code` belongs to genus `code % genus_count`."""
-    return min(len(STEMS) * len(ENDINGS), -(-species // 6))
-
-
-def write_csv(table: pd.DataFrame, seed: int, path: Path) -> None:
-    """observations.csv with the columns of a GBIF download; some dates hold a time, few no day."""
-    generator = np.random.default_rng([seed, 2])
-    record = table["gbifID"].to_numpy() - FIRST_RECORD
-    kind, minute = generator.random(record.max() + 1)[record], generator.integers(360, 1140, record.max() + 1)[record]
-    date = table["day"].dt.strftime("%Y-%m-%d")
-    time = pd.Series([f"T{one // 60:02d}:{one % 60:02d}:00" for one in minute])
-    date = date.where(kind >= MONTHS_ONLY, date.str[:7]).where(kind < 1 - TIMES, date + time)
-    frame = pd.DataFrame({
-        "gbifID": table["gbifID"],
-        "imageIndex": table["imageIndex"],
-        "decimalLatitude": table["lat"].map("{:.6f}".format),
-        "decimalLongitude": table["lon"].map("{:.6f}".format),
-        "coordinateUncertaintyInMeters": table["uncertainty_m"].astype("Int64"),
-        "eventDate": date,
-        "year": table["day"].dt.year,
-        "species": table["species"],
-        "taxonKey": table["taxonKey"],
-    })  # fmt: skip
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
-def write_embeddings(world: World, table: pd.DataFrame, settings: Simulate, folder: Path) -> None:
-    """Packs `<modality>.npy` float16 with `<modality>.ids.txt`, of the observations that have that modality."""
-    generator = np.random.default_rng([settings.seed, 1])
-    shuffled = generator.permutation(len(table))
-    full, others = np.sort(shuffled[: settings.full_vision]), shuffled[settings.full_vision :]
-    missing = round(settings.missing * len(table))
-    with tqdm(total=2 * (len(table) - min(missing, len(others))), desc="embeddings", unit="row") as bar:
-        for name, strengths in (("language", settings.language), ("vision_pooled", settings.vision)):
-            kept = np.sort(np.setdiff1d(np.arange(len(table)), generator.permutation(others)[:missing]))
-            latent = embed(generator, world, table, name, strengths, settings.species)[kept]
-            projection = generator.standard_normal((LATENT, WIDTHS[name]), dtype=np.float32) / np.sqrt(LATENT)
-            pack = open_pack(folder, name, table.iloc[kept], (WIDTHS[name],))
-            for start in range(0, len(kept), CHUNK):
-                values = latent[start : start + CHUNK] @ projection
-                values += ISOTROPIC * generator.standard_normal(values.shape, dtype=np.float32)
-                pack[start : start + CHUNK] = values
-                bar.update(len(values))
-            pack.flush()
-    if len(full):
-        pack = open_pack(folder, "vision", table.iloc[full], (*TOKENS, WIDTHS["vision_pooled"]))
-        pooled = np.load(folder / "vision_pooled.npy", mmap_mode="r")
-        for row, at in enumerate(np.searchsorted(kept, full)):
-            pack[row] = tokens_around(generator, pooled[at].astype(np.float32))
-        pack.flush()
-
-
-def embed(
-    generator: np.random.Generator, world: World, table: pd.DataFrame, name: str, strengths: Strengths, species: int
-) -> np.ndarray:
-    """(N, LATENT) float32 of variance 1: the four parts of the module's docstring."""
-    km = table[["east", "north"]].to_numpy()
-    genus = generator.standard_normal((genus_count(species), LATENT))[np.arange(species) % genus_count(species)]
-    own = (genus + generator.standard_normal((species, LATENT))) / np.sqrt(2)
-    place = world.place.at(km)[:, PLACES[name]]
-    parts = {
-        "species": own[table["code"]],
-        "habitat": world.habitat.at(km) @ generator.standard_normal((HABITATS, LATENT)) / np.sqrt(HABITATS),
-        "place": place @ generator.standard_normal((place.shape[1], LATENT)) / np.sqrt(place.shape[1]),
-        "noise": generator.standard_normal((len(table), LATENT)),
-    }
-    strength = strengths.model_dump()
-    total = sum(strength[part] * values for part, values in parts.items())
-    return (total / (np.linalg.norm(list(strength.values())) or 1)).astype(np.float32)
-
-
-def tokens_around(generator: np.random.Generator, pooled: np.ndarray) -> np.ndarray:
-    """(8, 24, 24, D) float32 tokens whose mean is `pooled` (D,)."""
-    tokens = generator.standard_normal((*TOKENS, len(pooled)), dtype=np.float32)
-    return tokens - tokens.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32) + pooled
-
-
-def open_pack(folder: Path, name: str, rows: pd.DataFrame, shape: tuple[int, ...]) -> np.memmap:
-    """Writable (len(rows), *shape) float16 `<name>.npy`, with the rows' ids beside it."""
-    ids = [make_id(*pair) for pair in zip(rows["gbifID"], rows["imageIndex"], strict=True)]
-    (folder / f"{name}.ids.txt").write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
-    return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=(len(rows), *shape))
 
 
 def describe(settings: Simulate) -> dict:
@@ -290,20 +78,14 @@ def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
         image = right.pcolormesh(lon, lat, habitat, cmap="BrBG", shading="nearest", rasterized=True)
         figure.colorbar(image, ax=right, label="standard deviations")
         right.set_title(f"one of {HABITATS} habitat fields, correlation length {HABITAT_KM} km", fontsize=11)
+        aspect = 1 / np.cos(np.radians(random_fields.MIDDLE[0]))
         for axes in (left, right):
             axes.plot(*coast.T, color="0.4", linewidth=0.8)
-            axes.set(
-                xlabel="longitude (°)", ylabel="latitude (°)", aspect=1 / np.cos(np.radians(random_fields.MIDDLE[0]))
-            )
+            axes.set(xlabel="longitude (°)", ylabel="latitude (°)", aspect=aspect)
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.simulate",
-        doc=__doc__,
-        inputs={},
-        outputs={"out": "folder for observations, embeddings and map"},
-    )
+    inputs = {}
+    outputs = {"out": "folder for observations, embeddings and map"}
+    run.stage(main, Params, name="species.simulate", doc=__doc__, inputs=inputs, outputs=outputs)

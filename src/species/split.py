@@ -86,7 +86,7 @@ def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str
     known = set(observations.loc[table["role"] == "train", "species"])
     found = {}
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in KINDS), *roles.ROLES[3:]):
-        here = (names(table) == name).to_numpy()
+        here = (roles.names(table) == name).to_numpy()
         of_role = observations[here]
         untrained = ~of_role["species"].isin(known)
         km = table.loc[here, "nearest_train_km"]
@@ -104,11 +104,6 @@ def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str
     return found
 
 
-def names(table: pd.DataFrame) -> pd.Series:
-    """ "train" or "test/spatial"."""
-    return (table["role"] + "/" + table["kind"]).str.rstrip("/")
-
-
 def summarise(drawn: Roles, per_role: dict[str, dict[str, Any]], split) -> dict[str, Any]:
     """split.json."""
     squares = [
@@ -123,20 +118,18 @@ def summarise(drawn: Roles, per_role: dict[str, dict[str, Any]], split) -> dict[
         **drawn.facts,
         "statistics": per_role,
         "squares": squares,
-        "roles": dict(zip(drawn.table["id"], names(drawn.table), strict=True)),
+        "roles": dict(zip(drawn.table["id"], roles.names(drawn.table), strict=True)),
     }
 
 
 def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
-    """What a person wants to know of it."""
+    """Print a table of the roles, and what else of the split needs to be known."""
     print(f"split: {'':20}{'records':>8}{'species':>8}{'untrained':>10}{'years':>11}{'share':>7}{'km':>8}")
     for name, found in per_role.items():
         years = "{}–{}".format(*found["years"]) if found["years"] else "–"
         km = "–" if found["median_km"] is None else f"{found['median_km']:.3g}"
-        print(
-            f"split: {name:20}{found['records']:8}{found['species']:8}{found['untrained_species']:10}{years:>11}"
-            f"{found['share']:7.1%}{km:>8}"
-        )
+        species = f"{found['species']:8}{found['untrained_species']:10}"
+        print(f"split: {name:20}{found['records']:8}{species}{years:>11}{found['share']:7.1%}{km:>8}")
     print("split: untrained: species without a training record; km: median distance to the nearest training record")
     print(f"split: buffer: {drawn.facts['buffer']}")
     print(f"split: {drawn.facts['unknown_uncertainty']} observations of unknown uncertainty are kept")
@@ -152,34 +145,23 @@ def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
 
 def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
     """split_map.png and distances.png."""
-    lat, lon = points[["lat", "lon"]].to_numpy(float).T
     squares = f"{split.squares} + {split.validation_squares} squares of {split.side_km:g} km"
     buffer = f"buffer {split.buffer_km:g} km" if split.buffer_km else "no buffer (demonstration)"
     split_map.draw_map(
         folder / "split_map.png",
-        lat,
-        lon,
-        drawn.table,
+        points,
         drawn.squares,
         side_km=split.side_km,
         buffer_km=split.buffer_km,
         title=f"Tests from {split.test_from} on and in {squares}, validation made alike one year earlier, {buffer}",
     )
-    role = drawn.table["role"].to_numpy()
-    of_test = drawn.table[role == "test"]
-    split_map.draw_distances(
-        folder / "distances.png",
-        {kind: of_test.loc[of_test["kind"] == kind, "nearest_train_km"].to_numpy() for kind in KINDS},
-        split_map.random_split_km(points, role, split.seed),
-    )
+    test = drawn.table[drawn.table["role"] == "test"]
+    km = {kind: test.loc[test["kind"] == kind, "nearest_train_km"].to_numpy() for kind in KINDS}
+    random_km = split_map.random_split_km(points, points["role"].to_numpy(), split.seed)
+    split_map.draw_distances(folder / "distances.png", km, random_km)
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.split",
-        doc=__doc__,
-        inputs={"store": "store that ingest wrote"},
-        outputs={"out": "folder for roles, statistics, audit and map"},
-    )
+    inputs = {"store": "store that ingest wrote"}
+    outputs = {"out": "folder for roles, statistics, audit and map"}
+    run.stage(main, Params, name="species.split", doc=__doc__, inputs=inputs, outputs=outputs)

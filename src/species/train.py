@@ -26,11 +26,11 @@ from src.core.stage import files
 from src.core.training import checkpoints
 from src.species.data import task as tasks
 from src.species.evaluation import predictions
+from src.species.evaluation.predictors import INPUTS
 from src.species.models import networks, training
 from src.species.params import Params
 
 logger = logging.getLogger(__name__)
-INPUTS = {"language": ("language",), "vision": ("vision_pooled",), "both": ("language", "vision_pooled")}
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:

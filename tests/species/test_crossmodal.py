@@ -182,7 +182,7 @@ def test_a_linear_map_recovers_a_linear_relation(task, monkeypatch):
 
     monkeypatch.setattr(reconstruction, "standardised", planted)
     validation = both(task, task.rows("validation"))
-    mapped, penalty = reconstruction.map_linearly(task, "language", "vision_pooled", train, validation, held, 12, 0)
+    mapped, penalty = reconstruction.map_linearly(task, ("language", "vision_pooled"), (train, validation), held, 12, 0)
     truth = planted(task, "vision_pooled", held)
     assert np.mean((mapped - truth) ** 2) < 1e-3 * np.mean(truth**2) and penalty == min(reconstruction.PENALTIES)
 

@@ -297,9 +297,10 @@ PROGRAM = """
 import sys
 from argparse import Namespace
 from pathlib import Path
-from src.species import ingest, sources
+from src.species import ingest
+from src.species.data import embedding_files
 from tests.species.test_ingest import make_params
-sources.CHUNK_BYTES = 1
+embedding_files.CHUNK_BYTES = 1
 folder = Path(sys.argv[1])
 ingest.main(make_params(folder), Namespace(root=folder / "data"), Namespace(out=folder / sys.argv[2]))
 """

@@ -202,5 +202,5 @@ def test_real_records_are_split_and_audited_within_seconds(tmp_path, monkeypatch
         for other in corners[:k]:
             pairs = np.array([[*a, *b] for a in one for b in other])
             assert geodesic_km(*pairs.T).min() >= 15
-    counts = split.names(drawn.table).value_counts()
+    counts = roles.names(drawn.table).value_counts()
     assert all(counts[f"{role}/{kind}"] > 20 for role in ("test", "validation") for kind in ("temporal", "spatial"))

@@ -74,7 +74,7 @@ class Loader:
         return {name: values.to(device, non_blocking=device.type == "cuda") for name, values in batch.items()}
 
     def read(self, rows: Sequence[int], modalities: Sequence[str], pinned: bool = False) -> dict[str, torch.Tensor]:
-        """As `get_batch`, by row of the store and on the CPU."""
+        """The batch of `get_batch`, by row of the store and on the CPU."""
         rows = np.asarray(rows, np.int64)
         batch = {
             "species": torch.from_numpy(self._species[rows]),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src.core.data.npy import read_array_header
 from src.core.stage.errors import DataError
-from src.species.data.observation_ids import parse_id
+from src.species.data.observation_ids import parse_id, some
 
 SHAPES = {"language": (7168,), "vision_pooled": (1408,), "vision": (8, 24, 24, 1408)}
 SUFFIXES = ".npy", ".safetensors"
@@ -27,7 +27,6 @@ CHUNK_BYTES = 64 * 2**20  # read before the scratch is synced and marked; an emb
 MAX_ID_BYTES = 2**28
 LARGEST = float(np.finfo(np.float16).max)
 ROUNDING = 1e-2  # float16 keeps three digits; a mean of other tokens differs by far more
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
 
 
 def ids_path(pack: Path) -> Path:
-    """Where a pack's ids are."""
+    """Path of a pack's ids."""
     return pack.with_suffix(".ids.txt")
 
 
@@ -167,7 +166,7 @@ def _pack(folder: Path, modality: str) -> Source:
     if len(ids) != rows:
         raise DataError(f"{beside}: found {len(ids)} lines, expected one for each of the {rows} rows of {path}")
     for number, name in enumerate(ids, start=1):
-        _require_id(f"{beside}: line {number}", name)
+        parse_id(name, f"{beside}: line {number}: observation id")
     _require_once(beside, ids)
     return Source(modality, ids, (path,), offset, dtype.str)
 
@@ -177,7 +176,7 @@ def _files(folder: Path, modality: str) -> Source:
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.suffix not in SUFFIXES or not path.is_file():
             raise DataError(f"{path}: found neither .npy nor .safetensors, expected embeddings alone; move it away")
-        _require_id(str(path), path.stem)
+        parse_id(path.stem, f"{path}: observation id")
         named.append((path.stem, path))
     if not named:
         raise DataError(
@@ -195,29 +194,16 @@ def _files(folder: Path, modality: str) -> Source:
     return Source(modality, ids, paths)
 
 
-def _require_id(where: str, name: str) -> None:
-    try:
-        parse_id(name)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
 def _require_once(where: Path, ids: tuple[str, ...]) -> None:
     if twice := [name for name, count in Counter(ids).items() if count > 1]:
-        more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
-        raise DataError(
-            f"{where}: id: found {', '.join(twice[:SHOWN])}{more} twice, expected each once; leave one embedding "
-            "of each"
-        )
+        raise DataError(f"{where}: id: found {some(twice)} twice, expected each once; leave one embedding of each")
 
 
 def _safetensors_header(path: Path, modality: str) -> tuple[tuple[int, ...], str]:
     try:
         with safe_open(path, framework="numpy") as file:
             if (names := sorted(file.keys())) != [modality]:
-                raise DataError(
-                    f"{path}: tensors: found {', '.join(names[:SHOWN]) or 'none'}, expected {modality} alone; rename it"
-                )
+                raise DataError(f"{path}: tensors: found {some(names) or 'none'}, expected {modality} alone; rename it")
             tensor = file.get_slice(modality)
             dtype = tensor.get_dtype()
             return tuple(tensor.get_shape()), {"F16": "float16", "F32": "float32"}.get(dtype, dtype)

@@ -1,4 +1,4 @@
-"""Where the simulated records may lie, and smooth random fields that can be evaluated anywhere on that plane.
+"""The plane on which simulated records lie, and smooth random fields that can be evaluated anywhere on it.
 
 The plane is the azimuthal equidistant projection around the middle of central Florida, in km east and north.
 """

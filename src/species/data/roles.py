@@ -29,7 +29,7 @@ ROLE_OF = {  # (place, period) -> role and kind; all other pairs are buffer
 
 @dataclass(frozen=True)
 class Roles:
-    """What `draw` decides.
+    """Squares, and the role of every observation.
 
     Attributes:
         table: split.parquet: id, role, kind, square, cell, nearest_train_km, in the order of the observations.
@@ -56,7 +56,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
             kind is left empty.
     """
     require_buffer(split)
-    lat, lon = (observations[name].to_numpy() for name in ("lat", "lon"))
+    lat, lon = observations[["lat", "lon"]].to_numpy().T
     period = periods(observations["first_day"].to_numpy(), observations["last_day"].to_numpy(), split)
     certain = ~(observations["uncertainty_m"].to_numpy() > split.max_uncertainty_m)
     _require_periods(observations, period, certain, split, where)
@@ -92,6 +92,11 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
             },
         },
     )
+
+
+def names(table: pd.DataFrame) -> pd.Series:
+    """ "train", "test/spatial" and so on, from role and kind."""
+    return (table["role"] + "/" + table["kind"]).str.rstrip("/")
 
 
 def require_buffer(split: Split) -> None:
@@ -192,7 +197,7 @@ def _require_periods(
 
 
 def _require_one_role(observations: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
-    """All images of a record are of one place and day, so they have one role."""
+    """Raise DataError if images of one record, which are of one place and day, have several roles."""
     several = (table["role"] + table["kind"]).groupby(observations["gbif_id"].to_numpy()).nunique()
     if (several > 1).any():
         raise DataError(
@@ -203,7 +208,7 @@ def _require_one_role(observations: pd.DataFrame, table: pd.DataFrame, where: st
 
 def _require_kinds(table: pd.DataFrame, where: str) -> None:
     """Raise DataError if nothing trains, or one of the tests or of the validations by place or time is empty."""
-    counts = (table["role"] + "/" + table["kind"]).str.rstrip("/").value_counts()
+    counts = names(table).value_counts()
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in ("temporal", "spatial"))):
         if name not in counts:
             raise DataError(

@@ -1,6 +1,7 @@
 """Store and split together: which rows train, validate and test, and which species can be predicted."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ from src.core.data.embedding_store import EmbeddingStore
 from src.core.stage import files
 from src.core.stage.errors import DataError
 
-KINDS = ("temporal", "spatial", "both")
+KINDS = {  # of test and of validation
+    "temporal": "known places, a new year",
+    "spatial": "new places, known years",
+    "both": "new places, a new year",
+}
 EMBEDDINGS = ("language", "vision_pooled")  # the modalities that models read: vectors
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every stage after the split reads.
+    """Store and split, as every stage after the split reads them.
 
     Attributes:
         store: the embeddings and their index.
@@ -34,9 +39,14 @@ class Task:
     held_out: np.ndarray
     statistics: dict[str, np.ndarray]
 
+    @cached_property
+    def species(self) -> np.ndarray:
+        """(N,) str, the species of every observation."""
+        return self.observations["species"].to_numpy(dtype=str)
+
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """(B,) int64 index into `classes` of each row's species, -1 where nothing of it trains."""
-        species = self.observations["species"].to_numpy()[rows]
+        species = self.species[rows]
         at = np.minimum(np.searchsorted(self.classes, species), len(self.classes) - 1)
         return np.where(self.classes[at] == species, at, -1)
 

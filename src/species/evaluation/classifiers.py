@@ -1,11 +1,12 @@
-"""Cheap classifiers - majority, neighbours, forests, logistic regression - and the choice among them on validation.
+"""Closed-form and convex classifiers: neighbours, forests and logistic regression, and the choice among their settings.
 
-Every classifier yields pairs of a setting and natural log-probabilities (Q, C) over all C classes. The prior, the
-classes' frequencies in training, is mixed into all of them, so that a class which got no vote is unlikely and not
-impossible: with a share that is chosen too where votes are few, and as one row more beside a regression's.
+Each yields candidates: pairs of a setting and natural log-probabilities (Q, C) over all C classes. The prior, which is
+the classes' frequencies in training, is mixed into all of them, so that a class without a vote is unlikely and not
+impossible. Where votes are few the prior's share is chosen too; beside a regression it counts as one more row.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from src.core.evaluation import classification_scores
 from src.core.geo import distances
 from src.species.data.task import Task
+from src.species.models.features import unit
 from src.species.params import Baselines
 
 Candidates = Iterable[tuple[dict, np.ndarray]]
@@ -33,8 +35,22 @@ SEASON_KM = (3.0, 10.0, 30.0, 100.0)  # radius of the circle of seasons: twice a
 YEAR_DAYS = 365.2425
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Training rows: vectors (n, F), codes (n,) int64 of their classes, and prior (C,), see `class_prior`."""
+
+    vectors: np.ndarray
+    codes: np.ndarray
+    prior: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, codes: np.ndarray, classes: int) -> "Examples":
+        """Examples whose prior is that of their codes."""
+        return cls(vectors, codes, class_prior(codes, classes))
+
+
 class Fits:
-    """What was chosen so far: a group of log-probabilities (H, C) for `Task.held_out` and a choice for JSON each.
+    """Predictors chosen so far, each with log-probabilities (H, C) for `Task.held_out` and a choice for JSON.
 
     Attributes:
         groups: name -> (H, C) log-probabilities, NaN where there is no answer.
@@ -97,10 +113,9 @@ class Fits:
             codes: (n,) int64 class of each training row.
             answered: (H,) bool.
         """
-        prior, (knn, regression) = class_prior(codes, self.classes), names
-        self.choose(knn, like_neighbours(train, codes, query, section.neighbours, prior), len(train), answered)
-        penalties = section.inverse_penalties
-        self.choose(regression, logistic(train, codes, query, penalties, prior), len(train), answered)
+        known, (knn, regression) = Examples.of(train, codes, self.classes), names
+        self.choose(knn, like_neighbours(known, query, section.neighbours), len(train), answered)
+        self.choose(regression, logistic(known, query, section.inverse_penalties), len(train), answered)
 
     def leave_out(self, name: str, reason: str) -> None:
         """Say why a group is absent."""
@@ -123,47 +138,34 @@ def majority(queries: int, prior: np.ndarray) -> Candidates:
 
 
 def near_neighbours(
-    train: np.ndarray,
-    codes: np.ndarray,
-    query: np.ndarray,
-    neighbours: Sequence[int],
-    prior: np.ndarray,
-    prior_shares: Sequence[float] = PRIOR_SHARES,
+    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_shares: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
     """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM).
 
     Args:
-        train, query: (n, F) and (Q, F) km, Earth-centred coordinates (`geo.to_cartesian`) for example.
-        codes: (n,) int64 class of each training row.
+        known: with vectors in km, Earth-centred coordinates (`distances.to_cartesian`) for example.
+        query: (Q, F) vectors of the same kind.
         neighbours: every k; one above n is n.
-        prior: (C,) of `class_prior`.
-        prior_shares: every share of it.
+        prior_shares: every share of the prior.
     """
-    counts = _at_most(neighbours, len(train))
-    distance, found = cKDTree(train).query(query, k=np.arange(1, max(counts) + 1))
-    yield from _votes(codes[found], 1 / (distance + NEAR_KM), counts, prior, prior_shares)
+    counts = _at_most(neighbours, known)
+    distance, found = cKDTree(known.vectors).query(query, k=np.arange(1, max(counts) + 1))
+    yield from _votes(known, found, 1 / (distance + NEAR_KM), counts, prior_shares)
 
 
 def like_neighbours(
-    train: np.ndarray,
-    codes: np.ndarray,
-    query: np.ndarray,
-    neighbours: Sequence[int],
-    prior: np.ndarray,
-    prior_shares: Sequence[float] = PRIOR_SHARES,
+    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_shares: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
     """k neighbours of the least angle (cosine), whose votes weigh alike. Arguments as of `near_neighbours`."""
-    counts = _at_most(neighbours, len(train))
-    found = _least_angle(_unit(train), _unit(query), max(counts))
-    yield from _votes(codes[found], np.ones(found.shape), counts, prior, prior_shares)
+    counts = _at_most(neighbours, known)
+    found = _least_angle(unit(known.vectors), unit(query), max(counts))
+    yield from _votes(known, found, np.ones(found.shape), counts, prior_shares)
 
 
 def forest(
-    train: np.ndarray,
-    codes: np.ndarray,
+    known: Examples,
     query: np.ndarray,
     leaves: Sequence[int],
-    prior: np.ndarray,
     prior_shares: Sequence[float] = PRIOR_SHARES,
     *,
     seed: int,
@@ -171,23 +173,21 @@ def forest(
 ) -> Candidates:
     """Random forests (Breiman 2001) with every least number of rows in a leaf. Arguments as of `near_neighbours`."""
     for least in leaves:
-        shares = np.zeros((len(query), len(prior)))
+        shares = np.zeros((len(query), len(known.prior)))
         for first in range(0, TREES, TREES_AT_ONCE):
             state = int(np.random.default_rng([seed, first]).integers(2**31))
             trees = RandomForestClassifier(TREES_AT_ONCE, min_samples_leaf=least, random_state=state, n_jobs=threads)
-            trees.fit(train, codes)
+            trees.fit(known.vectors, known.codes)
             # One job: with more, the trees' shares are summed in the order in which threads finish.
             trees.set_params(n_jobs=1)
             shares[:, trees.classes_] += trees.predict_proba(query) * TREES_AT_ONCE / TREES
         for share in prior_shares:
-            yield {"leaf": least, "prior_share": share}, with_prior(shares, share, prior)
+            yield {"leaf": least, "prior_share": share}, with_prior(shares, share, known.prior)
 
 
 def places(
-    train: np.ndarray,
-    codes: np.ndarray,
+    known: Examples,
     query: np.ndarray,
-    prior: np.ndarray,
     *,
     neighbours: Sequence[int] = (),
     leaves: Sequence[int] = (),
@@ -195,40 +195,38 @@ def places(
     seed: int,
     threads: int,
 ) -> Candidates:
-    """What knows the place, or place and season: neighbours in km, then forests. Other arguments as of both.
+    """Classifiers of the place, or of place and season: neighbours in km, then forests. Other arguments as of both.
 
     Args:
-        train, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
+        known, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
             them, of which neighbours see a circle of every radius in SEASON_KM.
     """
     if neighbours:
-        for radius in SEASON_KM if train.shape[1] == 4 else (0.0,):
+        for radius in SEASON_KM if query.shape[1] == 4 else (0.0,):
             ours, theirs = (
-                np.hstack([distances.to_cartesian(*at[:, :2].T), radius * at[:, 2:]]) for at in (train, query)
+                np.hstack([distances.to_cartesian(*at[:, :2].T), radius * at[:, 2:]]) for at in (known.vectors, query)
             )
             beside = {"season_km": radius} if radius else {}
-            near = near_neighbours(ours, codes, theirs, neighbours, prior, prior_shares)
+            near = near_neighbours(replace(known, vectors=ours), theirs, neighbours, prior_shares)
             yield from ((setting | beside, values) for setting, values in near)
-    yield from forest(train, codes, query, leaves, prior, prior_shares, seed=seed, threads=threads)
+    yield from forest(known, query, leaves, prior_shares, seed=seed, threads=threads)
 
 
-def logistic(
-    train: np.ndarray, codes: np.ndarray, query: np.ndarray, inverse_penalties: Sequence[float], prior: np.ndarray
-) -> Candidates:
-    """Multinomial logistic regression with every inverse penalty C of scikit-learn, (n, F) and (Q, F) features.
+def logistic(known: Examples, query: np.ndarray, inverse_penalties: Sequence[float]) -> Candidates:
+    """Multinomial logistic regression with every inverse penalty C of scikit-learn.
 
     "converged" says whether L-BFGS came to its end within STEPS. Classes without a training row get the prior alone.
     """
-    present = np.unique(codes)
+    present, count = np.unique(known.codes), len(known.codes)
     for inverse in inverse_penalties:
-        shares, converged = np.zeros((len(query), len(prior))), True
+        shares, converged = np.zeros((len(query), len(known.prior))), True
         if len(present) == 1:
             shares[:, present] = 1.0
         else:
-            model = LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE).fit(train, codes)
+            model = LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE).fit(known.vectors, known.codes)
             shares[:, model.classes_] = model.predict_proba(query)
             converged = int(model.n_iter_[0]) < STEPS
-        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, 1 / (len(train) + 1), prior)
+        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, 1 / (count + 1), known.prior)
 
 
 def season(observations: pd.DataFrame) -> np.ndarray:
@@ -240,22 +238,20 @@ def season(observations: pd.DataFrame) -> np.ndarray:
 
 
 def _votes(
-    codes: np.ndarray, weights: np.ndarray, counts: Sequence[int], prior: np.ndarray, prior_shares: Sequence[float]
+    known: Examples, found: np.ndarray, weights: np.ndarray, counts: Sequence[int], prior_shares: Sequence[float]
 ) -> Candidates:
-    """Votes of the first 1 to K neighbours, nearest first, from codes and weights (Q, K)."""
+    """Votes of the first 1 to K neighbours, from their rows and weights (Q, K), nearest first."""
+    classes, queries = len(known.prior), len(found)
     for count in counts:
-        shares = _shares(codes[:, :count], weights[:, :count], len(prior))
+        cells = np.arange(queries)[:, None] * classes + known.codes[found[:, :count]]
+        votes = np.bincount(cells.ravel(), weights[:, :count].ravel(), minlength=queries * classes)
+        shares = votes.reshape(queries, classes) / votes.reshape(queries, classes).sum(axis=1, keepdims=True)
         for share in prior_shares:
-            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, prior)
+            yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, known.prior)
 
 
-def _at_most(neighbours: Sequence[int], rows: int) -> list[int]:
-    return sorted({min(count, rows) for count in neighbours})
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(length > 0, length, 1)
+def _at_most(neighbours: Sequence[int], known: Examples) -> list[int]:
+    return sorted({min(count, len(known.codes)) for count in neighbours})
 
 
 def _least_angle(train: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
@@ -267,10 +263,3 @@ def _least_angle(train: np.ndarray, query: np.ndarray, count: int) -> np.ndarray
         order = np.argsort(np.take_along_axis(far, near, axis=1), axis=1, kind="stable")
         found[start : start + QUERIES_AT_ONCE] = np.take_along_axis(near, order, axis=1)
     return found
-
-
-def _shares(codes: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
-    """Share of each query's votes for each class, (Q, C), from codes and weights (Q, k)."""
-    cells = np.arange(len(codes))[:, None] * classes + codes
-    votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(codes) * classes).reshape(-1, classes)
-    return votes / votes.sum(axis=1, keepdims=True)

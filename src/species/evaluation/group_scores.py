@@ -7,30 +7,21 @@ import numpy as np
 from src.core.evaluation import classification_scores
 from src.core.stage.errors import DataError
 from src.species.data.task import EMBEDDINGS, KINDS, Task
+from src.species.evaluation.predictors import PAIRS
 
-PAIRS = (
-    ("language", "location"),
-    ("vision", "location"),
-    ("both", "location"),
-    ("both", "language"),
-    ("both", "vision"),
-    ("both", "logistic"),
-    ("crossmodal", "pca"),
-    ("crossmodal", "both"),
-)
-"""Differences that are given: what a modality adds to the place, one to the other, a network to a linear model, and
-the shared space to principal components."""
+Groups = dict[str, np.ndarray]  # name -> (H, C) log-probabilities
 
 
 class Held:
-    """What the held-out rows are: where, when, of which species, and which of them every group can answer.
+    """The held-out rows: where, when, of which species, and which of them every group can answer.
 
     Attributes, (H,) each, in the order of `Task.held_out`:
-        role, kind, square, cell, date: of split.parquet and the store; a date is what is known of it.
+        role, kind, square, cell, date: of split.parquet and the store; date is the first and the last possible day.
         species: names; truth: index into the classes, -1 where never trained.
         frequency: training records of its species.
         distance_km: to the nearest training record.
         complete: it has every embedding that is stored, so that all groups are scored on the same rows.
+        tests: kind of test, or "all" -> bool, its complete test rows; kinds without rows are absent.
     """
 
     def __init__(self, task: Task):
@@ -41,24 +32,24 @@ class Held:
         first, last = here["first_day"].to_numpy(), here["last_day"].to_numpy()
         self.date = np.char.add(np.char.add(first.astype(str), " "), last.astype(str))
         self.dated = bool(np.mean(first == last) >= 0.5)
-        self.species, self.truth = here["species"].to_numpy(dtype=str), task.targets(rows)
+        self.species, self.truth = task.species[rows], task.targets(rows)
         trained = task.observations["species"].iloc[task.train].value_counts()
         self.frequency = here["species"].map(trained).fillna(0).to_numpy(np.int64)
         self.distance_km = here["nearest_train_km"].to_numpy()
-        self.complete = np.ones(len(rows), dtype=bool)
-        for name in EMBEDDINGS:
-            if name in task.store.modalities:
-                self.complete &= task.store.present(name, rows)
+        stored = [task.store.present(name, rows) for name in EMBEDDINGS if name in task.store.modalities]
+        self.complete = np.all([np.ones(len(rows), bool), *stored], axis=0)
+        tests = {kind: self.rows("test") & ((self.kind == kind) | (kind == "all")) for kind in (*KINDS, "all")}
+        self.tests = {kind: rows for kind, rows in tests.items() if rows.any()}
 
-    def test(self, kind: str) -> np.ndarray:
-        """(H,) bool: complete test rows of one of KINDS, or "all"."""
-        return (self.role == "test") & self.complete & ((self.kind == kind) | (kind == "all"))
+    def rows(self, role: str, complete: bool = True) -> np.ndarray:
+        """(H,) bool: rows of a role that have every stored embedding, or that lack one."""
+        return (self.role == role) & (self.complete == complete)
 
     def units(self, rows: np.ndarray, kind: str) -> dict[str, np.ndarray]:
-        """What rows of a kind have in common, whose resampling intervals stand for: regions, and dates at known places.
+        """Names of the regions, and of the dates, that rows share; intervals leave out one of these units at a time.
 
-        Regions are held-out squares, elsewhere grid cells as large as one. Dates count where most records have a day: a
-        visit to known places brings many records, and in a square the square holds them together anyway.
+        Regions are held-out squares, elsewhere grid cells as large as one. Dates count at known places alone, and only
+        if most records have a day: one visit brings many records there, while in a square the square unites them.
         """
         square = self.square[rows]
         regions = np.where(square >= 0, np.char.add("square ", square.astype(str)), self.cell[rows])
@@ -67,7 +58,7 @@ class Held:
         return {"regions": regions, "dates": self.date[rows]}
 
 
-def require_answers(held: Held, groups: dict[str, np.ndarray], where: str) -> None:
+def require_answers(held: Held, groups: Groups, where: str) -> None:
     """Raise DataError if a group has no answer for a complete record, on which all are to be compared."""
     for name, values in groups.items():
         missing = int((held.complete & ~np.isfinite(values).all(axis=1)).sum())
@@ -78,72 +69,54 @@ def require_answers(held: Held, groups: dict[str, np.ndarray], where: str) -> No
             )
 
 
-def score_groups(held: Held, groups: dict[str, np.ndarray], bins: int) -> dict[str, dict[str, dict]]:
-    """name -> kind -> `classification.score_intervals`; a kind without rows is absent.
-
-    Args:
-        groups: name -> (H, C) log-probabilities.
-        bins: of the calibration error.
-    """
-    scored = {}
-    for name, values in groups.items():
-        scored[name] = {}
-        for kind in (*KINDS, "all"):
-            rows = held.test(kind)
-            if rows.any():
-                scored[name][kind] = classification_scores.score_intervals(
-                    values[rows], held.truth[rows], held.units(rows, kind), held.species[rows], bins
-                )
-    return scored
+def score_groups(held: Held, groups: Groups, bins: int) -> dict[str, dict[str, dict]]:
+    """name -> kind -> `classification_scores.score_intervals`, with `bins` of the calibration error."""
+    return {
+        name: {
+            kind: classification_scores.score_intervals(
+                values[rows], held.truth[rows], held.units(rows, kind), held.species[rows], bins
+            )
+            for kind, rows in held.tests.items()
+        }
+        for name, values in groups.items()
+    }
 
 
-def score_validation(held: Held, groups: dict[str, np.ndarray]) -> dict[str, dict]:
-    """name -> top1 and log_loss of complete validation rows, by which settings and sweeps are chosen."""
-    rows = (held.role == "validation") & held.complete
-    found = {name: classification_scores.scores(values[rows], held.truth[rows]) for name, values in groups.items()}
-    return {name: {key: score[key] for key in ("top1", "log_loss", "n")} for name, score in found.items()}
-
-
-def score_incomplete(held: Held, groups: dict[str, np.ndarray]) -> dict[str, dict]:
-    """name -> top1 and n of the test rows that lack a modality, of the groups that answer them all."""
-    rows = (held.role == "test") & ~held.complete
+def score_points(held: Held, groups: Groups, rows: np.ndarray, scores: Sequence[str]) -> dict[str, dict]:
+    """name -> those `scores` on `rows`, (H,) bool, without intervals; a group that cannot answer all is absent."""
     answers = {name: values[rows] for name, values in groups.items() if rows.any() and np.isfinite(values[rows]).all()}
     found = {name: classification_scores.scores(values, held.truth[rows]) for name, values in answers.items()}
-    return {name: {"top1": score["top1"], "n": score["n"]} for name, score in found.items()}
+    return {name: {score: values[score] for score in scores} for name, values in found.items()}
 
 
-def score_pairs(held: Held, groups: dict[str, np.ndarray]) -> dict[str, dict[str, dict]]:
-    """ "a-b" -> kind -> `classification.paired_difference` for PAIRS whose groups are there."""
-    scored = {}
-    for one, other in PAIRS:
-        if one in groups and other in groups:
-            scored[f"{one}-{other}"] = {
-                kind: classification_scores.paired_difference(
-                    groups[one][rows], groups[other][rows], held.truth[rows], held.units(rows, kind), held.species[rows]
-                )
-                for kind in (*KINDS, "all")
-                if (rows := held.test(kind)).any()
-            }
-    return scored
+def score_pairs(held: Held, groups: Groups) -> dict[str, dict[str, dict]]:
+    """ "a-b" -> kind -> `classification_scores.paired_difference` for PAIRS whose groups are there."""
+    return {
+        f"{one}-{other}": {
+            kind: classification_scores.paired_difference(
+                groups[one][rows], groups[other][rows], held.truth[rows], held.units(rows, kind), held.species[rows]
+            )
+            for kind, rows in held.tests.items()
+        }
+        for one, other in PAIRS
+        if one in groups and other in groups
+    }
 
 
 def score_bins(
-    held: Held, groups: dict[str, np.ndarray], values: np.ndarray, edges: Sequence[float], bins: int
+    held: Held, groups: Groups, values: np.ndarray, edges: Sequence[float], bins: int
 ) -> dict[str, dict[str, list[dict]]]:
-    """kind -> group -> `classification.scores_by_bin` of `values` (H,), each bin with its label.
+    """kind -> group -> `classification_scores.scores_by_bin` of `values` (H,), each bin with its label.
 
     bins: of the calibration error.
     """
-    found = {}
-    for kind in KINDS:
-        rows = held.test(kind)
-        if not rows.any():
-            continue
-        found[kind] = {
+    kinds = {kind: rows for kind, rows in held.tests.items() if kind != "all"}
+    return {
+        kind: {
             name: [
-                bin_ | {"label": label(bin_["from"], bin_["to"])}
-                for bin_ in classification_scores.scores_by_bin(
-                    predictions[rows],
+                found | {"label": label(found["from"], found["to"])}
+                for found in classification_scores.scores_by_bin(
+                    answers[rows],
                     held.truth[rows],
                     held.units(rows, kind),
                     values[rows],
@@ -152,9 +125,10 @@ def score_bins(
                     bins,
                 )
             ]
-            for name, predictions in groups.items()
+            for name, answers in groups.items()
         }
-    return found
+        for kind, rows in kinds.items()
+    }
 
 
 def label(low: float | None, high: float | None) -> str:

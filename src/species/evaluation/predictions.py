@@ -9,6 +9,7 @@ from safetensors.numpy import save
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.species.data.task import Task
+from src.species.evaluation import predictors
 
 NAME = "predictions.safetensors"
 DIGEST = "split_sha256"
@@ -21,7 +22,11 @@ def write(folder: Path, task: Task, groups: dict[str, np.ndarray]) -> None:
     Args:
         groups: name -> (H, C) log-probabilities of `Task.held_out` over `Task.classes`; a row of NaN where a model has
             no answer because its modality is missing.
+
+    Raises:
+        DataError: `predictors.PREDICTORS` does not list a group.
     """
+    predictors.require_listed(groups, str(Path(folder) / NAME))
     arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in sorted(groups.items())}
     (Path(folder) / NAME).write_bytes(save({DIGEST: _digest(task), **arrays}))
 
@@ -31,7 +36,8 @@ def read(folder: Path, task: Task) -> dict[str, np.ndarray]:
 
     Raises:
         StorageError: there is no such file.
-        DataError: they are of another split or other species: their model may have learned from these rows.
+        DataError: they are of another split or other species, so that their model may have learned from these rows;
+            or `predictors.PREDICTORS` does not list a group.
     """
     path = Path(folder) / NAME
     arrays = files.read_arrays(path)
@@ -40,6 +46,7 @@ def read(folder: Path, task: Task) -> dict[str, np.ndarray]:
             f"{path}: {DIGEST}: found another one than of this split's {len(task.train)} training rows, "
             f"{len(task.held_out)} held-out ones and {len(task.classes)} species; run the stage that wrote it again"
         )
+    predictors.require_listed(arrays, str(path))
     return arrays
 
 

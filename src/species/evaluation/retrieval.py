@@ -1,6 +1,8 @@
-"""How well a vector of one modality finds the other one's of the same observation, beside chance and its nulls."""
+"""Retrieval: how often a vector of one modality finds the other one's of the same observation, beside chance."""
 
 import numpy as np
+
+from src.species.models.features import unit
 
 WITHIN = (1, 5, 10)
 SHUFFLES = 20
@@ -32,7 +34,7 @@ def retrieve(queries: np.ndarray, gallery: np.ndarray, species: np.ndarray, seed
     pairings = np.array([np.arange(count), *(generator.permutation(count) for _ in range(SHUFFLES))])
     ranks, own = np.empty(pairings.shape), np.empty(count)
     nearest = np.empty(count, np.int64)
-    queries, gallery = _unit(queries), _unit(gallery)
+    queries, gallery = unit(queries), unit(gallery)
     for start in range(0, count, BLOCK):
         part = slice(start, start + BLOCK)
         similarity = queries[part] @ gallery.T
@@ -75,10 +77,3 @@ def _ranks(similarity: np.ndarray, partner: np.ndarray) -> np.ndarray:
     """(B,) rank from 1 of each row's partner among the columns, where a tie counts half."""
     own = similarity[np.arange(len(partner)), partner][:, None]
     return 1 + (similarity > own).sum(axis=1) + ((similarity == own).sum(axis=1) - 1) / 2
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, zeros where a row is zero; float32 and exact enough that equal rows tie."""
-    vectors = np.asarray(vectors, np.float32)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)

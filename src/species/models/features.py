@@ -56,6 +56,13 @@ def standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """(N, D) float32 rows of length 1, zeros where a row is zero; exact enough that equal rows tie."""
+    vectors = np.asarray(vectors, np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
+
+
 def matrix_bytes(task: Task, modalities: Sequence[str]) -> int:
     """Bytes of the float32 matrix that `components` of the training rows with all `modalities` holds."""
     rows = np.logical_and.reduce([task.store.present(name, task.train) for name in modalities]).sum()

@@ -91,14 +91,9 @@ class SpeciesClassifier(nn.Module):
         return {"loss": loss.mean(), "logits": logits}
 
     def description(self) -> dict:
-        """What config.json says of this model (Trainer takes an attribute `config` for one of its own)."""
-        return {
-            "architectures": [type(self).__name__],
-            "inputs": {name: len(layer.mean) for name, layer in self.standardise.items()},
-            "hidden": self.hidden,
-            "dropout": self.dropout,
-            "id2label": {str(index): name for index, name in enumerate(self.classes)},
-        }
+        """Settings for config.json (Trainer takes an attribute `config` for one of its own)."""
+        id2label = {str(index): name for index, name in enumerate(self.classes)}
+        return {"hidden": self.hidden, "dropout": self.dropout, "id2label": id2label}
 
 
 class CrossModalAutoencoder(nn.Module):
@@ -168,13 +163,8 @@ class CrossModalAutoencoder(nn.Module):
         return self.predictors[modality](self.encoders[name](self.standardise[name](visible)))
 
     def description(self) -> dict:
-        """What config.json says of this model."""
-        return {
-            "architectures": [type(self).__name__],
-            "inputs": {name: len(layer.mean) for name, layer in self.standardise.items()},
-            "dim": self.dim,
-            "contrastive": self.contrastive,
-        }
+        """Settings for config.json."""
+        return {"dim": self.dim, "contrastive": self.contrastive}
 
 
 def trunk(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -199,7 +189,9 @@ def save(model: SpeciesClassifier | CrossModalAutoencoder, folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
-    files.write_json(folder / CONFIG, model.description())
+    inputs = {name: len(layer.mean) for name, layer in model.standardise.items()}
+    config = {"architectures": [type(model).__name__], "inputs": inputs} | model.description()
+    files.write_json(folder / CONFIG, config)
 
 
 def load(folder: Path) -> SpeciesClassifier | CrossModalAutoencoder:

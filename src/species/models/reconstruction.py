@@ -1,4 +1,4 @@
-"""What a cross-modal autoencoder predicts and finds, beside a linear map, the training mean and shuffled pairs."""
+"""Errors and retrieval of a cross-modal autoencoder, beside a linear map, the training mean and shuffled pairs."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,8 @@ def measure(
     rows = {kind: _with_both(task, task.rows("test", kind)) for kind in KINDS}
     errors, found = {}, {}
     for target, source in model.other.items():
-        mapped, penalty = map_linearly(task, source, target, *pairs, np.concatenate([*rows.values()]), components, seed)
+        every = np.concatenate([*rows.values()])
+        mapped, penalty = map_linearly(task, (source, target), pairs, every, components, seed)
         ends = np.cumsum([len(chosen) for chosen in rows.values()])
         errors[target], way = {"linear_map_penalty": penalty}, {}
         for (kind, chosen), linear in zip(rows.items(), np.split(mapped, ends[:-1]), strict=True):
@@ -51,7 +52,7 @@ def measure(
                 "training_mean": _squared(np.zeros_like(truth), truth),
                 "shuffled_pairs": _squared(shuffled, truth),
             }
-            species = task.observations["species"].to_numpy(dtype=str)[chosen]
+            species = task.species[chosen]
             query, gallery = (encode(model, task, name, chosen) for name in (source, target))
             way[kind] = {
                 "model": retrieve(query, gallery, species, seed),
@@ -63,10 +64,8 @@ def measure(
 
 def map_linearly(
     task: Task,
-    source: str,
-    target: str,
-    train: np.ndarray,
-    validation: np.ndarray,
+    ways: tuple[str, str],
+    pairs: tuple[np.ndarray, np.ndarray],
     rows: np.ndarray,
     components: int,
     seed: int,
@@ -74,12 +73,14 @@ def map_linearly(
     """Ridge regression of one standardised modality on principal components of the other one.
 
     Args:
-        train, validation: rows with both; the penalty is the one with the least squared error on validation.
+        ways: the modality that is known and the one to predict.
+        pairs: training and validation rows with both; the penalty is the one with the least error on validation.
         rows: to predict.
 
     Returns:
         (B, D) float32 of `rows`, and the penalty a training row.
     """
+    (source, target), (train, validation) = ways, pairs
     others = np.concatenate([validation, rows])
     scores, others = features.components(task, [source], train, others, components, seed)
     check, query = np.split(others, [len(validation)])
@@ -110,21 +111,14 @@ def encode(model: CrossModalAutoencoder, task: Task, modality: str, rows: np.nda
 
 @torch.no_grad()
 def in_batches(
-    function: Callable[[torch.Tensor], torch.Tensor],
-    model: CrossModalAutoencoder,
-    task: Task,
-    modality: str,
-    rows: np.ndarray,
+    function: Callable[[torch.Tensor], torch.Tensor], model: CrossModalAutoencoder, task: Task, modality: str, rows
 ) -> np.ndarray:
     """`function` of the raw embeddings of `rows`, AT_ONCE at a time, on the model's device."""
     device = model.log_scale.device
-    parts = (torch.from_numpy(task.store.read(modality, part)).to(device) for part in _parts(rows))
+    # one part without rows where there are none
+    slices = np.split(rows, np.arange(AT_ONCE, len(rows), AT_ONCE))
+    parts = (torch.from_numpy(task.store.read(modality, part)).to(device) for part in slices)
     return np.concatenate([function(part).cpu().numpy() for part in parts])
-
-
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    """`rows`, AT_ONCE at a time; one part without rows where there are none."""
-    return np.split(rows, np.arange(AT_ONCE, len(rows), AT_ONCE))
 
 
 def _with_both(task: Task, rows: np.ndarray) -> np.ndarray:

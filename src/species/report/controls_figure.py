@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def describe(setting: dict) -> str:
-    """What was chosen, in words."""
+    """The chosen setting in words."""
     if "leaf" in setting:
         return f"random forest, at least {setting['leaf']} in a leaf"
     if "inverse_penalty" in setting:

@@ -1,4 +1,4 @@
-"""reports/species/index.html: what evaluate found, in the order in which a reviewer asks."""
+"""The page reports/species/index.html: results first, then controls, split, training and data."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: d
                 "Bins with fewer than ten regions (or dates) have no interval; the figures leave out bins of fewer "
                 "than ten records."
             ],
-            [*bin_tables(bins)],
+            bin_tables(bins),
             [
                 Figure(plots / "by_frequency.png", "Top-1 accuracy by the number of training records of the species"),
                 Figure(plots / "by_distance.png", "Top-1 accuracy by the distance to the nearest training record"),
@@ -34,26 +34,28 @@ def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: d
         ),
         Section(
             "What is mistaken for what, where, and how surely",
-            [],
-            [],
-            [
+            figures=[
                 Figure(plots / "confusion.png", "Confusion of the commonest species; last column: any other"),
                 Figure(plots / "accuracy_map.png", "Test records named rightly and wrongly, and each held-out square"),
                 Figure(plots / "calibration.png", "Stated probability against accuracy; dots as large as their bin"),
             ],
         ),
         controls_section(scores["controls"], plots),
-        *([crossmodal_section(scores)] if scores["reconstruction"] else []),
         split_section(facts, scores["audit"], plots),
         training_section(scores, curves),
-        data_section(task),
+        Section("Data", about_data(task)),
         Section("Parameters", [json.dumps(used, ensure_ascii=False)]),
     ]
+    if scores["reconstruction"]:
+        unit = "Errors are in units of the training variance: 1 is what the training mean scores."
+        errors, found = scores["reconstruction"], scores["retrieval"]
+        tables = [result_tables.reconstruction_table(errors), result_tables.retrieval_table(found)]
+        sections.insert(4, Section("One modality from the other", [unit], tables))
     html_page.write(path, "Species from embeddings, on unseen places and years", lead, sections)
 
 
 def declared_leaks(facts: dict) -> list[str]:
-    """What was asked for that makes scores mean less, for the head of the page; `facts` is split.json."""
+    """Settings that make scores mean less, for the head of the page; `facts` is split.json."""
     said = []
     if facts["demonstration"]:
         said.append("NO BUFFER (split.buffer_km: 0): training lies at the edges of the squares, no score is a test.")
@@ -69,7 +71,7 @@ def result_section(scores: dict, plots: Path) -> Section:
     """Accuracies, differences and all other scores."""
     paragraphs = [
         "Three kinds of test: "
-        + "; ".join(f"{kind}: {result_tables.KIND[kind]}" for kind in KINDS)
+        + "; ".join(f"{kind}: {title}" for kind, title in KINDS.items())
         + ". Known places are those that no buffer keeps apart: training records may lie metres away.",
         "Every group is scored on the same records, those with every stored embedding. Intervals leave out one unit "
         "at a time (jackknife, Student's t): a held-out square; at known places a grid cell or a date, whichever is "
@@ -102,12 +104,12 @@ def bin_tables(bins: dict) -> list[Table]:
             rows = [
                 [group, *(html_page.cell_interval(bin_, "top1") for bin_ in found)] for group, found in groups.items()
             ]
-            tables.append(Table(f"{captions[name]}: {result_tables.KIND[kind]}", header, rows))
+            tables.append(Table(f"{captions[name]}: {KINDS[kind]}", header, rows))
     return tables
 
 
 def controls_section(controls: dict, folder: Path) -> Section:
-    """What leaks are worth."""
+    """Worth of leaks."""
     return Section(
         "Controls: what a leak is worth",
         [
@@ -122,20 +124,9 @@ def controls_section(controls: dict, folder: Path) -> Section:
     )
 
 
-def crossmodal_section(scores: dict) -> Section:
-    """Reconstruction beside its nulls, retrieval beside chance."""
-    return Section(
-        "One modality from the other",
-        ["Errors are in units of the training variance: 1 is what the training mean scores."],
-        [
-            result_tables.reconstruction_table(scores["reconstruction"]),
-            result_tables.retrieval_table(scores["retrieval"]),
-        ],
-    )
-
-
 def split_section(facts: dict, audit: dict, folder: Path) -> Section:
     """Roles, audit, map and distances."""
+    caption = "Leakage audit; a violation stops the stage unless split.shared_embeddings allows it"
     return Section(
         "Split and audit",
         [
@@ -144,10 +135,8 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
             *declared_leaks(facts),
         ],
         [
-            result_tables.roles_table(facts["statistics"]),
-            result_tables.flat_table(
-                "Leakage audit; a violation stops the stage unless split.shared_embeddings allows it", audit
-            ),
+            result_tables.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
+            result_tables.flat_table(caption, audit),
         ],
         [
             Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),
@@ -157,27 +146,25 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
 
 
 def training_section(scores: dict, folder: Path) -> Section:
-    """Curves, and what was chosen by."""
+    """Scores on validation, and the curves of the stages that trained."""
     stages = {"train": "The classifiers", "crossmodal": "The masked autoencoder and the probe"}
-    pictures = {folder / stage / "curves.png": title for stage, title in stages.items()}
+    curves = {folder / stage / "curves.png": f"{title}: loss per epoch" for stage, title in stages.items()}
     return Section(
         "Training",
-        [],
-        [result_tables.validation_table(scores["validation"])],
-        [Figure(path, f"{title}: loss per epoch") for path, title in pictures.items() if path.exists()],
+        tables=[
+            result_tables.facts_table("Validation, by which settings and epochs were chosen", scores["validation"])
+        ],
+        figures=[Figure(path, caption) for path, caption in curves.items() if path.exists()],
     )
 
 
-def data_section(task: Task) -> Section:
-    """What was ingested."""
+def about_data(task: Task) -> list[str]:
+    """Source, numbers and missing values of the observations."""
     manifest, index = task.store.manifest, task.store.index
     present = {name: int(task.store.present(name).sum()) for name in task.store.modalities}
-    return Section(
-        "Data",
-        [
-            manifest["description"] or "No description (source.json) came with the data.",
-            f"{len(index)} observations of {index['species'].nunique()} species, {index['year'].min()} to "
-            f"{index['year'].max()}; embeddings: {present}; coordinate uncertainty unknown for "
-            f"{int(index['uncertainty_m'].isna().sum())}.",
-        ],
-    )
+    return [
+        manifest["description"] or "No description (source.json) came with the data.",
+        f"{len(index)} observations of {index['species'].nunique()} species, {index['year'].min()} to "
+        f"{index['year'].max()}; embeddings: {present}; coordinate uncertainty unknown for "
+        f"{int(index['uncertainty_m'].isna().sum())}.",
+    ]

@@ -1,38 +1,12 @@
-"""What the groups of metrics/species.json are called, and the tables of the report."""
+"""Tables of the report."""
 
 from collections.abc import Iterator
 
 from src.core.report.html_page import Table, cell, cell_interval
+from src.species.data.task import KINDS
+from src.species.evaluation.predictors import PREDICTORS, TITLES
 
-MEANING = {
-    "language": "network on language",
-    "vision": "network on vision",
-    "both": "network on both (late fusion)",
-    "crossmodal": "network on the shared space",
-    "crossmodal_logistic": "logistic regression on the shared space",
-    "crossmodal_knn": "nearest neighbours in the shared space",
-    "pca": "network on principal components of both",
-    "pca_logistic": "logistic regression on components of both",
-    "pca_knn": "nearest neighbours in components of both",
-    "logistic_language": "logistic regression on language",
-    "logistic_vision": "logistic regression on vision",
-    "logistic": "logistic regression on both",
-    "knn_language": "nearest neighbours in language",
-    "knn_vision": "nearest neighbours in vision",
-    "knn": "nearest neighbours in both",
-    "location_season": "place and season alone",
-    "location": "place alone",
-    "majority": "frequencies of training",
-}
-MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
-"""Those with figures of their own, the first one there is also with maps and confusion."""
-
-KIND = {
-    "temporal": "known places, a new year",
-    "spatial": "new places, known years",
-    "both": "new places, a new year",
-    "all": "all test records",
-}
+TESTS = KINDS | {"all": "all test records"}
 SCORE = {
     "top1": "top-1",
     "top5": "top-5",
@@ -41,60 +15,52 @@ SCORE = {
     "calibration_error": "calibration error",
 }
 EXPECTED = "calibration_error_if_calibrated"
-"""What the calibration error of a perfectly calibrated model would be on as many independent rows: it is never 0."""
+"""Calibration error that a perfectly calibrated model would have on as many independent rows: it is never 0."""
 
 
 def accuracy_table(scores: dict) -> Table:
     """Top-1 of every group, a column per kind."""
-    names = [name for name in MEANING if name in scores]
-    kinds = [kind for kind in KIND if any(kind in scores[name] for name in names)]
-    rows = [
-        [name, MEANING[name], *(cell_interval(scores[name][kind], "top1") for kind in kinds if kind in scores[name])]
-        for name in names
-    ]
-    n = {kind: scores[names[0]][kind] for kind in kinds}
-    header = ["group", "what", *(f"{kind} (n = {n[kind]['n']})" for kind in kinds)]
-    strong = frozenset(row for row, name in enumerate(names) if name in ("language", "vision", "both", "crossmodal"))
+    found = [one for one in PREDICTORS if one.name in scores]
+    kinds = scores[found[0].name]  # the same of all
+    rows = [[one.name, one.title, *(cell_interval(scores[one.name][kind], "top1") for kind in kinds)] for one in found]
+    header = ["group", "what", *(f"{kind} (n = {score['n']})" for kind, score in kinds.items())]
+    strong = frozenset(row for row, one in enumerate(found) if one.kind == "trained")
     return Table("Top-1 accuracy [95 % interval]", header, rows, strong=strong, words=2)
 
 
 def detail_tables(scores: dict) -> list[Table]:
     """All five scores of every group, a table per kind."""
-    names = [name for name in MEANING if name in scores]
+    groups = {name: scores[name] for name in TITLES if name in scores}
+    first = next(iter(groups))
     tables = []
-    for kind, title in KIND.items():
+    for kind, facts in groups[first].items():
         rows = [
-            [name, *(cell_interval(scores[name][kind], score) for score in SCORE), cell(scores[name][kind][EXPECTED])]
-            for name in names
-            if kind in scores[name]
+            [name, *(cell_interval(found[kind], score) for score in SCORE), cell(found[kind][EXPECTED])]
+            for name, found in groups.items()
         ]
-        if rows:
-            facts = scores[names[0]][kind]
-            caption = (
-                f"{kind} ({title}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
-                f"intervals of {names[0]}: {facts['method']}"
-            )
-            tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
+        caption = (
+            f"{kind} ({TESTS[kind]}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
+            f"intervals of {first}: {facts['method']}"
+        )
+        tables.append(Table(caption, ["group", *SCORE.values(), "if calibrated"], rows))
     return tables
 
 
 def paired_table(paired: dict) -> Table:
     """Differences of top-1, a row per pair."""
-    kinds = [kind for kind in KIND if any(kind in found for found in paired.values())]
+    kinds = next(iter(paired.values()))
     rows = [
-        [
-            " minus ".join(f"“{part}”" for part in name.split("-")),
-            *(cell_interval(found[kind], "top1") for kind in kinds if kind in found),
-        ]
+        [f"“{name.replace('-', '” minus “')}”", *(cell_interval(found[kind], "top1") for kind in kinds)]
         for name, found in paired.items()
     ]
     return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
 
 
-def validation_table(validation: dict) -> Table:
-    """What was chosen by: top-1 and log loss on validation."""
-    rows = [[name, cell(found["top1"]), cell(found["log_loss"])] for name, found in validation.items()]
-    return Table("Validation, by which settings and epochs were chosen", ["group", "top-1", "log loss (nats)"], rows)
+def facts_table(caption: str, rows: dict[str, dict]) -> Table:
+    """A row of facts under each name; the first row's keys are the header, without what is itself a dict."""
+    header = [key for key, value in next(iter(rows.values()), {}).items() if not isinstance(value, dict)]
+    cells = [[_words(name), *(_fact(found[key]) for key in header)] for name, found in rows.items()]
+    return Table(caption, ["", *map(_words, header)], cells)
 
 
 def controls_table(models: dict) -> Table:
@@ -104,7 +70,7 @@ def controls_table(models: dict) -> Table:
         gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
         rows.append(
             [
-                name.replace("_", " "),
+                _words(name),
                 cell(found["split"].get("temporal")),
                 cell(found["split"]["spatial"]),
                 cell(found["no_buffer"]),
@@ -117,67 +83,35 @@ def controls_table(models: dict) -> Table:
         )
         nulls = [majority.get("temporal"), majority["spatial"], majority["no_buffer"], None]
         nulls += [majority["no_buffer_same_size"]["mean"], majority["random"]["mean"]]
-        rows.append([f"{name.replace('_', ' ')}: majority class", *map(cell, nulls), "–", "–"])
+        rows.append([f"{_words(name)}: majority class", *map(cell, nulls), "–", "–"])
     header = ["", "temporal", "spatial", "no buffer", "gain", "as many rows", "random", "shuffled", "if independent"]
     return Table("Top-1 accuracy under each split; of draws the mean (least to greatest)", header, rows)
 
 
 def reconstruction_table(found: dict) -> Table:
-    """Squared error of the masked modality, a row per modality and kind."""
-    names = {"model": "autoencoder", "linear_map": "linear map", "training_mean": "training mean"}
-    names |= {"shuffled_pairs": "autoencoder, shuffled pairs"}
-    rows = [
-        [f"{modality.replace('_', ' ')}, {kind} (n = {errors['count']})", *(cell(errors[name]) for name in names)]
+    """Squared error of the masked modality, a row per modality and kind of test."""
+    rows = {
+        f"{modality}, {kind}": errors
         for modality, kinds in found.items()
         for kind, errors in kinds.items()
-        if kind in KIND
-    ]
-    return Table("Squared error of the masked modality, guessed from the other", ["masked", *names.values()], rows)
+        if kind in KINDS
+    }
+    return facts_table("Squared error of the masked modality, guessed from the other", rows)
 
 
 def retrieval_table(found: dict) -> Table:
     """Recall and rank of the other modality's vector of the same observation, a row per direction, kind and model."""
-    rows = []
+    rows = {}
     for direction, kinds in found.items():
         for kind, models in kinds.items():
-            scored = {name: score for name, score in models.items() if score is not None}
-            for name, score in scored.items():
-                what = f"{direction.replace('_', ' ')}, {kind}: {name.replace('_', ' ')}"
-                rows.append([what, *_retrieved(score), cell(score["within_species"]["recall_at_1"])])
-            if scored:
-                score = next(iter(scored.values()))
-                what = f"{direction.replace('_', ' ')}, {kind}: chance (n = {score['count']})"
-                rows.append([what, *_retrieved(score["chance"]), cell(score["within_species"]["chance"])])
-    header = ["", "recall@1", "recall@5", "recall@10", "median rank", "same species", "recall@1 within species"]
-    return Table("The other modality's vector of the same observation, among the test records of a kind", header, rows)
-
-
-def roles_table(statistics: dict) -> Table:
-    """What each role holds."""
-    rows = [
-        [
-            name,
-            str(found["observations"]),
-            str(found["records"]),
-            str(found["species"]),
-            str(found["untrained_species"]),
-            "–".join(map(str, found["years"])) if found["years"] else "–",
-            f"{found['share']:.1%}",
-            cell(found["median_km"]),
-        ]
-        for name, found in statistics.items()
-    ]
-    header = [
-        "role",
-        "observations",
-        "records",
-        "species",
-        "of them untrained",
-        "years",
-        "share",
-        "median km to training",
-    ]
-    return Table("Roles; records may have several images (observations)", header, rows)
+            for name, score in models.items():
+                if score is not None:
+                    within = score["within_species"]
+                    rows[f"{direction}, {kind}: {name}"] = score | {"recall_at_1_within_species": within["recall_at_1"]}
+                    chance = {"count": score["count"]} | score["chance"]
+                    rows[f"{direction}, {kind}: chance"] = chance | {"recall_at_1_within_species": within["chance"]}
+    caption = "The other modality's vector of the same observation, among the test records of a kind"
+    return facts_table(caption, rows)
 
 
 def flat_table(caption: str, values: dict) -> Table:
@@ -189,21 +123,20 @@ def _drawn(drawn: dict) -> str:
     return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
 
 
-def _retrieved(score: dict) -> list[str]:
-    recalls = [cell(score[f"recall_at_{k}"]) for k in (1, 5, 10)]
-    return [*recalls, cell(score["median_rank"], 1), cell(score["species_at_1"])]
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, list):
+        return "–".join(map(str, value))
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
     for key, value in values.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
+        name = f"{prefix}{_words(str(key))}"
         if isinstance(value, dict):
             yield from _flatten(value, f"{name} · ")
         else:
-            yield [name, _plain(value)]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
+            yield [name, _fact(value)]

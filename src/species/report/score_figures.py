@@ -11,9 +11,9 @@ from sklearn.metrics import confusion_matrix
 
 from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
 from src.core.stage.files import complete_file
-from src.species.report.result_tables import KIND
+from src.species.data.task import KINDS
 
-COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195", "all": INK}
+COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195"}
 GROUPS = (ACCENT, SECOND, "#7a5195", "#d69a2d", "#4f7a4c", "#7b8a92", "#20303a", "#b0578d")
 FEWEST = 10  # records whose share is drawn
 
@@ -24,7 +24,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
     Args:
         groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
     """
-    kinds = [kind for kind in ("temporal", "spatial", "both") if any(kind in kinds for kinds in groups.values())]
+    kinds = [kind for kind in KINDS if any(kind in scores for scores in groups.values())]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), layout="constrained")
         axes = figure.subplots()
@@ -38,7 +38,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
                     ends = [score["top1_low"], score["top1_high"]]
                     axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
                 axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
-            axes.plot([], [], "o-", color=COLOURS[kind], label=KIND[kind])
+            axes.plot([], [], "o-", color=COLOURS[kind], label=KINDS[kind])
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlim(0, 1)
@@ -70,7 +70,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
             axes.set_xlim(-0.5, len(rows) - 0.5)
-            axes.set_title(KIND[kind], fontsize=10)
+            axes.set_title(KINDS[kind], fontsize=10)
             axes.set_ylim(0, 1)
             axes.set_xlabel(xlabel)
             axes.grid(axis="y", color=FAINT, linewidth=0.5)
@@ -133,7 +133,7 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
 def draw_accuracy_map(
     path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
 ) -> None:
-    """Where test records were named rightly and wrongly, and the accuracy of each held-out square.
+    """Map of the test records that were named rightly and wrongly, with the accuracy of each held-out square.
 
     Args:
         records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
@@ -155,13 +155,8 @@ def draw_accuracy_map(
             axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor=INK, linewidth=1.2))
             inside = records.loc[records["square"] == number, "right"]
             if len(inside):
-                axes.annotate(
-                    f"{inside.mean():.0%} of {len(inside)}",
-                    (square["lon"], max(lat for _, lat in corners)),
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                )
+                label, above = f"{inside.mean():.0%} of {len(inside)}", (square["lon"], max(lat for _, lat in corners))
+                axes.annotate(label, above, ha="center", va="bottom", fontsize=8)
         middle = records["lat"]
         axes.set_aspect(1 / np.cos(np.radians((middle.min() + middle.max()) / 2)))
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")

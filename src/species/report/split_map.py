@@ -36,9 +36,7 @@ LEAST_KM = 1e-3  # nearer ones are drawn here: coordinates are no better, and a 
 
 def draw_map(
     path: Path,
-    lat: np.ndarray,
-    lon: np.ndarray,
-    table: pd.DataFrame,
+    points: pd.DataFrame,
     squares: pd.DataFrame,
     *,
     side_km: float,
@@ -48,34 +46,29 @@ def draw_map(
     """PNG of all observations by role and kind, with numbered squares and their buffers.
 
     Args:
-        lat, lon: (N,) degrees.
-        table: role and kind of each.
+        points: lat, lon (degrees), role and kind.
         squares: use, lat and lon of the centres; the number of a square is its row.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 9), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for (role, kind), (colour, shape, area) in POINTS.items():
-            here = ((table["role"] == role) & (table["kind"] == kind)).to_numpy()
-            if here.any():
+            here = points[(points["role"] == role) & (points["kind"] == kind)]
+            if len(here):
                 name = f"{role}, {kind}" if kind else role
-                axes.scatter(
-                    lon[here],
-                    lat[here],
-                    s=area,
-                    marker=shape,
-                    color=colour,
-                    linewidths=0.6 if shape == "x" else 0,
-                    label=f"{name}: {here.sum()} ({here.mean():.1%})",
-                )
+                label = f"{name}: {len(here)} ({len(here) / len(points):.1%})"
+                style = {"marker": shape, "color": colour, "linewidths": 0.6 if shape == "x" else 0, "label": label}
+                axes.scatter(here["lon"], here["lat"], s=area, **style)
         for number, square in enumerate(squares.itertuples()):
             _draw_square(axes, number, square, side_km, buffer_km)
         for use, colour in SQUARES.items():
             label = f"{use} squares: {(squares['use'] == use).sum()}, dashed: their buffers"
             axes.plot([], [], color=colour, linewidth=1.1, label=label)
-        rings = [outline(at.lat, at.lon, side_km=side_km, beyond_km=buffer_km) for at in squares.itertuples()]
-        (south, west), (north, east) = _extent(np.stack([lat, lon], axis=1), np.concatenate(rings))
-        beyond = int(((lat < south) | (lat > north) | (lon < west) | (lon > east)).sum())
+        rings = [outline(one.lat, one.lon, side_km=side_km, beyond_km=buffer_km) for one in squares.itertuples()]
+        at = points[["lat", "lon"]].to_numpy()
+        low, high = _extent(at, np.concatenate(rings))
+        beyond = int(((at < low) | (at > high)).any(axis=1).sum())
+        (south, west), (north, east) = low, high
         axes.set(xlim=(west, east), ylim=(south, north))
         axes.set_aspect(1 / np.cos(np.radians((south + north) / 2)), adjustable="box")
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
@@ -141,14 +134,8 @@ def _draw_square(axes: Axes, number: int, square, side_km: float, buffer_km: flo
     axes.fill(corners[:, 1], corners[:, 0], facecolor="none", edgecolor=colour, linewidth=1.1)
     if buffer_km:
         axes.fill(ring[:, 1], ring[:, 0], facecolor="none", edgecolor=colour, linewidth=0.7, linestyle=(0, (3, 2)))
-    axes.annotate(
-        str(number),
-        (ring[:, 1].max(), ring[:, 0].max()),
-        color=colour,
-        fontsize=8,
-        fontweight="bold",
-        path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
-    )
+    halo, corner = patheffects.withStroke(linewidth=2.5, foreground="white"), (ring[:, 1].max(), ring[:, 0].max())
+    axes.annotate(str(number), corner, color=colour, fontsize=8, fontweight="bold", path_effects=[halo])
 
 
 def _kilometres(km: float) -> str:

@@ -46,10 +46,10 @@ def test_predictions_come_back_and_belong_to_their_split(tmp_path):
     study = task.read(store, split)
     values = np.log(np.full((len(study.held_out), 4), 0.25))
     values[0] = np.nan
-    predictions.write(tmp_path, study, {"b": values, "a": values})
+    predictions.write(tmp_path, study, {"both": values, "majority": values})
     found = predictions.read(tmp_path, study)
-    assert list(found) == ["a", "b"]
-    np.testing.assert_array_equal(found["b"], values.astype(np.float32))
+    assert list(found) == ["both", "majority"]
+    np.testing.assert_array_equal(found["both"], values.astype(np.float32))
     with pytest.raises(StorageError, match=r"predictions\.safetensors"):
         predictions.read(tmp_path / "nowhere", study)
 
@@ -65,7 +65,7 @@ def test_predictions_over_other_species_are_refused(tmp_path):
     """As many species in another order: every column would be taken for another one's."""
     store, split = write_study(tmp_path)
     study = task.read(store, split)
-    predictions.write(tmp_path, study, {"a": np.zeros((len(study.held_out), 4))})
+    predictions.write(tmp_path, study, {"majority": np.zeros((len(study.held_out), 4))})
     index = pd.read_parquet(store / "index.parquet")
     index["species"] = index["species"].replace("Planta a", "Planta z")
     index.to_parquet(store / "index.parquet", index=False)

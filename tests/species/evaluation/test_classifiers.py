@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from src.core.geo.distances import to_cartesian
 from src.species.data import task
 from src.species.evaluation import classifiers
+from src.species.evaluation.classifiers import Examples
 from src.species.models import features
 from tests.species.study import write_study
 
@@ -41,7 +42,7 @@ def test_the_prior_by_hand():
 
 def test_near_votes_weigh_by_distance_by_hand():
     points, codes = np.array([[0.0], [1.0], [10.0]]), np.array([2, 1, 0])
-    setting, values = only(classifiers.near_neighbours(points, codes, np.array([[0.1]]), [2], PRIOR, [0.1]))
+    setting, values = only(classifiers.near_neighbours(Examples(points, codes, PRIOR), np.array([[0.1]]), [2], [0.1]))
     votes = np.array([0, 1 / (0.9 + classifiers.NEAR_KM), 1 / (0.1 + classifiers.NEAR_KM)])
     assert setting == {"neighbours": 2, "prior_share": 0.1}
     assert np.exp(values[0]) == pytest.approx(0.9 * votes / votes.sum() + 0.1 * PRIOR)
@@ -50,9 +51,9 @@ def test_near_votes_weigh_by_distance_by_hand():
 def test_like_votes_go_by_angle_and_not_by_length():
     train, codes = np.array([[100.0, 1.0], [1.0, 1.1], [0.0, 1.0]]), np.array([0, 1, 2])
     query = np.array([[0.001, 0.0], [0.0, 50.0]])
-    _, values = only(classifiers.like_neighbours(train, codes, query, [1], PRIOR, [0.02]))
+    _, values = only(classifiers.like_neighbours(Examples(train, codes, PRIOR), query, [1], [0.02]))
     assert values.argmax(axis=1).tolist() == [0, 2]
-    _, values = only(classifiers.like_neighbours(train, codes, query, [2], PRIOR, [0.02]))
+    _, values = only(classifiers.like_neighbours(Examples(train, codes, PRIOR), query, [2], [0.02]))
     assert np.exp(values[0]) == pytest.approx(0.98 * np.array([0.5, 0.5, 0]) + 0.02 * PRIOR)
 
 
@@ -71,20 +72,21 @@ def test_the_nearest_are_the_nearest_and_ties_go_to_the_first():
 
 def test_k_above_the_rows_is_the_rows_and_tried_once():
     points, codes = clouds(count=6)
+    known = Examples(points, codes, PRIOR)
     for neighbours in (classifiers.near_neighbours, classifiers.like_neighbours):
-        settings = [setting for setting, _ in neighbours(points, codes, points[:2], [1, 6, 30, 100], PRIOR, [0.1])]
+        settings = [setting for setting, _ in neighbours(known, points[:2], [1, 6, 30, 100], [0.1])]
         assert [setting["neighbours"] for setting in settings] == [1, 6]
 
 
 def test_every_classifier_names_what_is_easy_and_sums_to_one_with_absent_classes():
     train, codes = clouds()
     query, truth = clouds(count=30)
-    prior = classifiers.class_prior(codes, 5)  # classes 3 and 4 have no row
+    known = Examples(train, codes, classifiers.class_prior(codes, 5))  # classes 3 and 4 have no row
     families = {
-        "near": classifiers.near_neighbours(train, codes, query, [5], prior),
-        "like": classifiers.like_neighbours(train, codes, query, [5], prior),
-        "forest": classifiers.forest(train, codes, query, [1], prior, seed=0, threads=1),
-        "logistic": classifiers.logistic(train, codes, query, [1.0], prior),
+        "near": classifiers.near_neighbours(known, query, [5]),
+        "like": classifiers.like_neighbours(known, query, [5]),
+        "forest": classifiers.forest(known, query, [1], seed=0, threads=1),
+        "logistic": classifiers.logistic(known, query, [1.0]),
     }
     for name, candidates in families.items():
         for _, values in candidates:
@@ -96,25 +98,23 @@ def test_every_classifier_names_what_is_easy_and_sums_to_one_with_absent_classes
 def test_logistic_regression_is_scikit_learns_also_of_two_classes_and_of_one():
     train, codes = clouds()
     prior = classifiers.class_prior(codes, 3)
-    setting, values = only(classifiers.logistic(train, codes, train, [0.1], prior))
+    setting, values = only(classifiers.logistic(Examples(train, codes, prior), train, [0.1]))
     model = LogisticRegression(C=0.1, tol=1e-6, max_iter=1000).fit(train, codes)
     assert setting["converged"]
     expected = 90 / 91 * model.predict_proba(train) + prior / 91  # the prior as one row more
     assert np.exp(values) == pytest.approx(expected, abs=0.01)
     two = codes < 2
-    _, values = only(classifiers.logistic(train[two], codes[two], train, [0.1], prior))
+    _, values = only(classifiers.logistic(Examples(train[two], codes[two], prior), train, [0.1]))
     assert np.mean(values[two].argmax(axis=1) == codes[two]) > 0.95
-    _, values = only(classifiers.logistic(train[:1], codes[:1], train, [0.1], prior))
+    _, values = only(classifiers.logistic(Examples(train[:1], codes[:1], prior), train, [0.1]))
     assert (values.argmax(axis=1) == codes[0]).all()
 
 
 def test_a_forest_depends_on_its_seed_and_not_on_threads():
     train, codes = clouds()
-    prior = classifiers.class_prior(codes, 3)
+    known = Examples(train, codes, classifiers.class_prior(codes, 3))
     draw = [
-        np.stack(
-            [values for _, values in classifiers.forest(train, codes, train, [5], prior, seed=seed, threads=threads)]
-        )
+        np.stack([values for _, values in classifiers.forest(known, train, [5], seed=seed, threads=threads)])
         for seed, threads in ((0, 1), (0, 2), (1, 1))
     ]
     np.testing.assert_array_equal(draw[0], draw[1])
@@ -224,22 +224,18 @@ def test_a_setting_of_places_fitted_again_alone_answers_alike():
     degrees = np.hstack([generator.uniform([27, -82], [28, -81], (80, 2)), generator.normal(size=(80, 2))])
     codes, more = generator.integers(3, size=60), {"seed": 0, "threads": 1}
     for columns, names in ((2, {"neighbours", "prior_share"}), (4, {"neighbours", "prior_share", "season_km"})):
-        train, query = degrees[:60, :columns], degrees[60:, :columns]
-        found = list(classifiers.places(train, codes, query, PRIOR, neighbours=[1, 5], leaves=[5], **more))
+        known, query = Examples(degrees[:60, :columns], codes, PRIOR), degrees[60:, :columns]
+        found = list(classifiers.places(known, query, neighbours=[1, 5], leaves=[5], **more))
         assert set(found[0][0]) == names
         setting, values = found[-1]
         assert setting == {"leaf": 5, "prior_share": classifiers.PRIOR_SHARES[-1]}
         shares = {"prior_shares": classifiers.PRIOR_SHARES[-1:]}
-        _, alone = only(classifiers.places(train, codes, query, PRIOR, leaves=[5], **shares, **more))
+        _, alone = only(classifiers.places(known, query, leaves=[5], **shares, **more))
         np.testing.assert_array_equal(values, alone)
 
 
 def test_distances_are_kilometres():
-    lat, lon = np.array([28.0, 28.0, 28.0]), np.array([-81.0, -81.001, -81.1])
-    _, values = only(
-        classifiers.near_neighbours(
-            to_cartesian(lat, lon), np.arange(3), to_cartesian(lat, lon)[:1], [3], PRIOR, [0.01]
-        )
-    )
+    points = to_cartesian(np.array([28.0, 28.0, 28.0]), np.array([-81.0, -81.001, -81.1]))
+    _, values = only(classifiers.near_neighbours(Examples(points, np.arange(3), PRIOR), points[:1], [3], [0.01]))
     votes = 1 / (np.array([0, 0.0983, 9.83]) + classifiers.NEAR_KM)
     assert np.exp(values[0]) == pytest.approx(0.99 * votes / votes.sum() + 0.01 * PRIOR, rel=2e-3)

@@ -27,9 +27,9 @@ def perfect(held):
 def test_only_complete_test_records_are_scored(held):
     assert (~held.complete).sum() == 24
     for kind in ("temporal", "spatial", "both"):
-        rows = held.test(kind)
+        rows = held.tests[kind]
         assert (held.role[rows] == "test").all() and (held.kind[rows] == kind).all() and held.complete[rows].all()
-    assert held.test("all").sum() == sum(held.test(kind).sum() for kind in ("temporal", "spatial", "both")) == 108
+    assert held.tests["all"].sum() == sum(held.tests[kind].sum() for kind in ("temporal", "spatial", "both")) == 108
 
 
 def test_a_group_without_answers_where_a_modality_is_missing_is_scored_on_the_others(held):
@@ -38,17 +38,17 @@ def test_a_group_without_answers_where_a_modality_is_missing_is_scored_on_the_ot
     scored = group_scores.score_groups(held, {"language": values, "both": perfect(held)}, BINS)
     assert scored["language"]["all"]["top1"] == scored["both"]["all"]["top1"] == 1
     assert scored["language"]["all"]["n"] == 108
-    assert group_scores.score_incomplete(held, {"language": values, "both": perfect(held)}) == {
-        "both": {"top1": 1.0, "n": 12}
-    }
+    groups, incomplete = {"language": values, "both": perfect(held)}, held.rows("test", complete=False)
+    assert group_scores.score_points(held, groups, incomplete, ("top1", "n")) == {"both": {"top1": 1.0, "n": 12}}
+    assert group_scores.score_points(held, groups, incomplete & False, ("top1", "n")) == {}
 
 
 def test_units_are_squares_in_new_places_and_cells_and_dates_in_known_ones(held):
-    spatial = held.units(held.test("spatial"), "spatial")
+    spatial = held.units(held.tests["spatial"], "spatial")
     assert list(spatial) == ["regions"] and all(name.startswith("square ") for name in spatial["regions"])
-    temporal = held.units(held.test("temporal"), "temporal")
+    temporal = held.units(held.tests["temporal"], "temporal")
     assert set(temporal) == {"regions", "dates"} and all(name.startswith("cell ") for name in temporal["regions"])
-    assert len(set(temporal["dates"])) == held.test("temporal").sum()
+    assert len(set(temporal["dates"])) == held.tests["temporal"].sum()
 
 
 def test_a_record_known_by_its_month_does_not_switch_dates_off(tmp_path):
@@ -58,7 +58,7 @@ def test_a_record_known_by_its_month_does_not_switch_dates_off(tmp_path):
         wide = np.arange(len(index)) < share * len(index)
         index.assign(last_day=index["first_day"] + 30 * wide).to_parquet(store / "index.parquet", index=False)
         held = group_scores.Held(task.read(store, split))
-        assert set(held.units(held.test("temporal"), "temporal")) == kinds
+        assert set(held.units(held.tests["temporal"], "temporal")) == kinds
 
 
 def test_a_group_that_leaves_a_complete_record_out_is_named(held):
@@ -79,11 +79,11 @@ def test_bins_hold_every_row_once(held):
     bins = group_scores.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0], BINS)
     for kind, groups in bins.items():
         assert [bin_["label"] for bin_ in groups["both"]] == ["< 1", "1–5", "≥ 5"]
-        assert sum(bin_["n"] for bin_ in groups["both"]) == held.test(kind).sum()
+        assert sum(bin_["n"] for bin_ in groups["both"]) == held.tests[kind].sum()
 
 
 def test_validation_is_scored_apart_from_the_test(held):
     values = perfect(held)
     values[held.role == "test"] = np.roll(values[held.role == "test"], 1, axis=1)
-    found = group_scores.score_validation(held, {"both": values})["both"]
-    assert found["top1"] == 1 and found["n"] == 108
+    found = group_scores.score_points(held, {"both": values}, held.rows("validation"), ("top1", "n"))
+    assert found == {"both": {"top1": 1, "n": 108}}

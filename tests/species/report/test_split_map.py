@@ -19,8 +19,8 @@ def drawn():
 def draw_map(drawn, path, buffer_km=5.0):
     """Into `path`, which a test that only wants the figure leaves unwritten."""
     observations, found = drawn
-    lat, lon = observations[["lat", "lon"]].to_numpy().T
-    split_map.draw_map(path, lat, lon, found.table, found.squares, side_km=10, buffer_km=buffer_km, title="a map")
+    points = observations.assign(**found.table[["role", "kind"]])
+    split_map.draw_map(path, points, found.squares, side_km=10, buffer_km=buffer_km, title="a map")
     return path.read_bytes() if path.exists() else b""
 
 

@@ -1,0 +1,155 @@
+"""Simulated records of plants: where, when and of which species, and their table as GBIF would give it.
+
+Places: habitat is four Gaussian random fields with a correlation length of 20 km. Four fifths of the records lie
+around sites (150 m; long-tailed effort; sites in clusters of some 6 km), the others anywhere on land. What is reported
+is off by the uncertainty. Effort grows by the year, and 2025 ends in June; some records at a site share a day.
+
+Species: a record's is drawn with log-probability abundance (log-normal: Preston 1948, Ecology 29) - half the squared
+distance of the habitat from the species' optimum in tolerances (Gaussian niche: ter Braak and Prentice 1988, Advances
+in Ecological Research 18) + a cosine of the days to its flowering peak + its affinity to the place, a random field for
+each species with lengths of 0.8 km (a third of the variance) and 4 km, which only visits can teach. First every
+species is given three records, where and when it grows best.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.species.data import random_fields
+from src.species.params import Simulate
+
+CHANNELS = 32  # of the place fields
+HABITATS, HABITAT_KM = 4, 20
+PLACE_KM = 0.8, 4.0, 4.0  # a third of the variance within a site, the rest beyond, so that a buffer is needed
+ABUNDANCE, TOLERANCE, SEASON, AFFINITY = 1.5, (0.5, 1.0), 1.5, 3.6
+LEAST = 3  # records of a species
+FIRST_YEAR, LAST_DAY, LAST_YEAR_SHARE, GROWTH = 2010, "2025-06-30", 0.07, 1.15
+VISITS, SECOND_IMAGES, MONTHS_ONLY, TIMES, BLANKS = 0.15, 0.05, 0.01, 0.25, 0.1
+FIRST_RECORD, FIRST_TAXON = 9_900_000_001, 900_000_001  # beyond what GBIF has given out
+STEMS = "Fict", "Simulat", "Imaginat", "Conflat", "Invent"
+ENDINGS = "anthus", "ella", "ochloa", "ospermum", "iastrum", "odendron", "ophyllum", "opsis"
+EPITHETS = (  # the same in every gender
+    "absens", "ascendens", "atrox", "audax", "duplex", "elegans", "fallax", "ferox", "fragrans", "frequens", "fulgens",
+    "ingens", "latens", "mendax", "nutans", "pallens", "pernix", "praecox", "procumbens", "recens", "repens",
+    "rarescens", "serpens", "simplex", "spectans", "tenax", "triplex", "vagans", "velox", "virens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """Fields that say what a place is like: habitat, backgrounds and every species' affinity."""
+
+    habitat: random_fields.Field
+    place: random_fields.Field
+    affinity: random_fields.Field
+
+
+def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
+    """The world, and one row per image.
+
+    Returns:
+        World; DataFrame with gbifID, imageIndex, east, north (km, where it truly was), lat, lon (degrees, as reported),
+        uncertainty_m, day (datetime64), code (int64 of the species), species, taxonKey.
+    """
+    generator = np.random.default_rng([settings.seed, 0])
+    world = World(
+        random_fields.draw_field(generator, HABITATS, [HABITAT_KM]),
+        random_fields.draw_field(generator, CHANNELS, PLACE_KM),
+        random_fields.draw_field(generator, settings.species, PLACE_KM),
+    )
+    seconds = round(SECOND_IMAGES * settings.observations)
+    count = settings.observations - seconds
+    km, site = random_fields.draw_places(generator, count, settings.sites)
+    day = draw_days(generator, site)
+    code = draw_species(generator, world, km, day, settings.species)
+    uncertainty = np.clip(generator.lognormal(np.log(30), 1.5, count), 5, 5000).round()
+    # 95 % of a round normal scatter lies within 2.45 standard deviations
+    moved = km + generator.standard_normal((count, 2)) * uncertainty[:, None] / 1000 / 2.45
+    lat, lon = random_fields.to_degrees(random_fields.keep_on_land(moved, km))
+    records = pd.DataFrame({
+        "gbifID": FIRST_RECORD + np.arange(count),
+        "imageIndex": 1,
+        "east": km[:, 0],
+        "north": km[:, 1],
+        "lat": lat,
+        "lon": lon,
+        "uncertainty_m": np.where(generator.random(count) < BLANKS, np.nan, uncertainty),
+        "day": day,
+        "code": code,
+        "species": invent_names(settings.species)[code],
+        "taxonKey": FIRST_TAXON + code,
+    })  # fmt: skip
+    again = records.iloc[np.sort(generator.choice(count, seconds, replace=False))].assign(imageIndex=2)
+    table = pd.concat([records, again]).sort_values(["gbifID", "imageIndex"], ignore_index=True)
+    return world, table
+
+
+def draw_days(generator: np.random.Generator, site: np.ndarray) -> np.ndarray:
+    """(N,) datetime64 days: more by the year, in spring and in autumn; some records at a site share theirs."""
+    calendar = pd.date_range(f"{FIRST_YEAR}-01-01", LAST_DAY)
+    year, of_year = calendar.year.to_numpy(), calendar.day_of_year.to_numpy()
+    spring, autumn = (np.exp(-0.5 * ((of_year - peak) / wide) ** 2) for peak, wide in ((95, 40), (285, 25)))
+    season = 0.3 + spring + 0.6 * autumn
+    weight = season / pd.Series(season).groupby(year).transform("sum").to_numpy() * GROWTH ** (year - FIRST_YEAR)
+    last = year == year[-1]
+    weight[last] *= LAST_YEAR_SHARE / (1 - LAST_YEAR_SHARE) * weight[~last].sum() / weight[last].sum()
+    day = pd.Series(generator.choice(calendar.to_numpy(), len(site), p=weight / weight.sum()))
+    same_visit = (generator.random(len(site)) < VISITS) & (site >= 0)
+    return day.mask(same_visit).groupby(site).ffill().fillna(day).to_numpy()
+
+
+def draw_species(
+    generator: np.random.Generator, world: World, km: np.ndarray, day: np.ndarray, species: int
+) -> np.ndarray:
+    """(N,) int64 code of each record's species, every one of `species` at least LEAST times."""
+    abundance = ABUNDANCE * generator.standard_normal(species)
+    optimum = generator.standard_normal((species, HABITATS))
+    tolerance = generator.uniform(*TOLERANCE, species)
+    peak = generator.vonmises(2 * np.pi * 105 / 365, 1, species)
+    apart = np.square(world.habitat.at(km)[:, None] - optimum).sum(axis=2)  # (N, S)
+    angle = 2 * np.pi * pd.DatetimeIndex(day).day_of_year.to_numpy() / 365
+    logits = AFFINITY * world.affinity.at(km) - apart / (2 * tolerance**2) + SEASON * np.cos(angle[:, None] - peak)
+    # The largest of logits with Gumbel noise is a draw from their softmax, the largest three are three without
+    # replacement (Vieira 2014; Kool and others 2019, ICML).
+    noisy = logits + generator.gumbel(size=logits.shape)
+    code = np.full(len(km), -1)
+    for one in range(species):
+        code[np.argsort(np.where(code < 0, -noisy[:, one], np.inf), kind="stable")[:LEAST]] = one
+    drawn = (logits + abundance + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    return np.where(code < 0, drawn, code)
+
+
+def invent_names(species: int) -> np.ndarray:
+    """(species,) binomials of genera that do not exist."""
+    genera = [stem + ending for ending in ENDINGS for stem in STEMS]
+    count = genus_count(species)
+    return np.array([f"{genera[code % count]} {EPITHETS[code // count]}" for code in range(species)], dtype=object)
+
+
+def genus_count(species: int) -> int:
+    """About six species in a genus; species `code` belongs to genus `code % genus_count`."""
+    return min(len(STEMS) * len(ENDINGS), -(-species // 6))
+
+
+def write_csv(table: pd.DataFrame, seed: int, path: Path) -> None:
+    """observations.csv with the columns of a GBIF download; some dates hold a time, few no day."""
+    generator = np.random.default_rng([seed, 2])
+    record = table["gbifID"].to_numpy() - FIRST_RECORD
+    kind, minute = generator.random(record.max() + 1)[record], generator.integers(360, 1140, record.max() + 1)[record]
+    date = table["day"].dt.strftime("%Y-%m-%d")
+    time = pd.Series([f"T{one // 60:02d}:{one % 60:02d}:00" for one in minute])
+    date = date.where(kind >= MONTHS_ONLY, date.str[:7]).where(kind < 1 - TIMES, date + time)
+    frame = pd.DataFrame({
+        "gbifID": table["gbifID"],
+        "imageIndex": table["imageIndex"],
+        "decimalLatitude": table["lat"].map("{:.6f}".format),
+        "decimalLongitude": table["lon"].map("{:.6f}".format),
+        "coordinateUncertaintyInMeters": table["uncertainty_m"].astype("Int64"),
+        "eventDate": date,
+        "year": table["day"].dt.year,
+        "species": table["species"],
+        "taxonKey": table["taxonKey"],
+    })  # fmt: skip
+    frame.to_csv(path, index=False, lineterminator="\n")
