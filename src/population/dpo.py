@@ -40,7 +40,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
 from src.core.data.tile_store import Store
-from src.core.evaluation import intervals, regression_scores
+from src.core.evaluation import jackknife, regression_scores
 from src.core.models import lora
 from src.core.models.patches import tiles_at_once
 from src.core.stage import distributed, files
@@ -203,7 +203,7 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame) -> dict:
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()
     rows = samples.loc[dataset["sample"]]
-    interval = intervals.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
+    interval = jackknife.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
     how = interval.pop("method")
     if interval["_low"] is None:
         exact = binomtest(int(hits.sum()), len(hits)).proportion_ci()

@@ -3,14 +3,11 @@
 R² is 1 - SSE/SST about the mean of the truth that is scored. In a panel (places with several
 years each) it hides what was easy: `panel_scores` says what is explained within a year, between
 places, over time within a place, and beyond the training mean. Intervals of all of them are in
-`intervals.py`.
+`jackknife.py`, which calls these functions once for each unit that is left out: they are kept quick.
 """
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-
-MINIMUM_UNITS = 10
-"""With fewer independent units no interval is given."""
+from scipy.stats import rankdata
 
 SCORES = ("r2", "mae", "rmse", "pearson_r", "spearman_r", "bias")
 PANEL_SCORES = ("r2_within_year", "r2_between_place", "r2_change", "r2_oos")
@@ -33,11 +30,11 @@ def scores(y: np.ndarray, prediction: np.ndarray) -> dict:
     error = prediction - y
     constant = np.ptp(y) == 0 or np.ptp(prediction) == 0
     return {
-        "r2": _share_explained(error, y - y.mean(), y),
+        "r2": r2(y, prediction),
         "mae": float(np.mean(np.abs(error))),
         "rmse": float(np.sqrt(np.mean(error**2))),
-        "pearson_r": None if constant else float(pearsonr(y, prediction).statistic),
-        "spearman_r": None if constant else float(spearmanr(y, prediction).statistic),
+        "pearson_r": None if constant else float(np.corrcoef(y, prediction)[0, 1]),
+        "spearman_r": None if constant else float(np.corrcoef(rankdata(y), rankdata(prediction))[0, 1]),
         "bias": float(error.mean()),
         "n": len(y),
     }
@@ -73,6 +70,11 @@ def panel_scores(
     if reference is not None:
         result["r2_oos"] = _share_explained(prediction - y, y - finite(reference), y)
     return result
+
+
+def r2(y: np.ndarray, prediction: np.ndarray) -> float | None:
+    """1 - SSE/SST of finite (N,) float64 arrays; None where `y` is constant."""
+    return _share_explained(prediction - y, y - y.mean(), y)
 
 
 def r2_within_year(y: np.ndarray, prediction: np.ndarray, year: np.ndarray) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import conformal, interval_coverage, intervals
+from src.core.evaluation import conformal, interval_coverage, jackknife
 from src.core.stage.errors import DataError
 from src.population.evaluation.group_scores import units_of
 
@@ -81,7 +81,7 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
     # A place counts once, in the share as in its interval.
     rows = pd.DataFrame({"inside": (low <= y) & (y <= high), "unit": units_of(scored, unit)})
     places = rows.groupby(place).agg({"inside": "mean", "unit": "first"})
-    interval = intervals.mean_interval(places.inside.to_numpy(), places.unit.to_numpy())
+    interval = jackknife.mean_interval(places.inside.to_numpy(), places.unit.to_numpy())
     for end in ("low", "high"):
         bound = interval[f"_{end}"]
         found[f"coverage_{end}"] = None if bound is None else float(np.clip(bound, 0, 1))
