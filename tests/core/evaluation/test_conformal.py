@@ -6,7 +6,10 @@ from src.core.evaluation import conformal
 from src.core.evaluation.interval_coverage import coverage
 from src.core.stage.errors import DataError
 
-SETS = 500
+SETS, CROSSED_SETS = 500, 300
+"""Calibration sets drawn. The coverage of one varies by 0.02 to 0.094 about its mean (standard deviation), that of a
+crossed one, which costs 25 times as much, by 0.03 to 0.08. So the means found lie 3 of their standard errors or more
+inside the bars, but for cover_point at 29 places and level 0.8 (2.8)."""
 NEW_PLACES = 100
 
 
@@ -24,7 +27,12 @@ def draw_panel(places, icc, generator):
 
 
 def expected(level, places):
-    """Exact coverage where one year is drawn: of K + 1 exchangeable scores the new one is not above the m-th."""
+    """Exact coverage where one year is drawn: of K + 1 exchangeable scores the new one is not above the m-th.
+
+    Where every year is kept, about level / K above the level.
+    """
+    if places >= conformal.HIERARCHICAL_PLACES:
+        return level + level / places
     return np.ceil((places + 1) * level - 1e-9) / (places + 1)
 
 
@@ -68,13 +76,13 @@ def cover_sampled(places, icc, level, seed):
 
 
 def cover_crossed(places, icc, level, seed):
-    """The same of ridge on four features of a place, fitted without each of ten folds of places."""
+    """The same of ridge on four features of a place, fitted without each of ten folds; one row of each new place."""
     generator = np.random.default_rng([seed, 9])
     place, error = draw_panel(places + NEW_PLACES, icc, generator)
     x = generator.normal(size=(places + NEW_PLACES, 4))[place] + 0.3 * generator.normal(size=(len(place), 4))
     y = x @ np.array([1.0, -1.0, 0.5, 0.0]) + error
-    new = place >= places
-    bounds = cv_plus_by_place(Ridge(1.0), x[~new], y[~new], place[~new], x[new], level, 10, seed)
+    old, new = place < places, np.unique(place, return_index=True)[1][places:]
+    bounds = cv_plus_by_place(Ridge(1.0), x[old], y[old], place[old], x[new], level, 10, seed)
     return covered(y[new], bounds, place[new])
 
 
@@ -85,15 +93,22 @@ def mean_coverage(cover, places, icc, level, sets, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("icc", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("level", [0.8, 0.9])
-@pytest.mark.parametrize(
-    "cover, places",
-    [(cover, places) for cover in (cover_point, cover_sampled) for places in (19, 20, 22, 29, 39, 49, 50, 60)]
-    + [(cover_crossed, places) for places in (19, 39, 50)],
-)
-def test_mean_coverage_of_500_sets_is_within_2_points(cover, places, icc, level):
-    """At 19, 29, 39 and 49 places (K + 1) level is whole and `expected` is the level itself."""
-    target = expected(level, places) if places < conformal.HIERARCHICAL_PLACES else level
-    assert abs(mean_coverage(cover, places, icc, level, SETS) - target) < 0.02
+@pytest.mark.parametrize("places", [19, 20, 22, 29, 39, 49, 50, 60])
+@pytest.mark.parametrize("cover", [cover_point, cover_sampled])
+def test_mean_coverage_is_nominal(cover, places, level, icc):
+    """At 19, 29, 39 and 49 places (K + 1) level is whole and `expected` is the level itself.
+
+    Found: at most 0.011 from `expected` below 50 places, at most 0.004 from then on.
+    """
+    bar = 0.02 if places < conformal.HIERARCHICAL_PLACES else 0.01
+    assert abs(mean_coverage(cover, places, icc, level, SETS) - expected(level, places)) < bar
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("icc", [0.0, 0.8])
+@pytest.mark.parametrize("places", [19, 39, 50])
+def test_mean_coverage_of_fitted_folds_is_nominal(places, icc):
+    assert abs(mean_coverage(cover_crossed, places, icc, 0.9, CROSSED_SETS) - expected(0.9, places)) < 0.02
 
 
 @pytest.mark.parametrize("cover", [cover_point, cover_sampled, cover_crossed])
