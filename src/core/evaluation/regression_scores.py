@@ -27,14 +27,14 @@ def scores(y: np.ndarray, prediction: np.ndarray) -> dict:
     Raises ValueError where a value is not finite: `fill_missing` comes first.
     """
     y, prediction = finite(y), finite(prediction)
-    error = prediction - y
+    error, both = prediction - y, np.stack([y, prediction])
     constant = np.ptp(y) == 0 or np.ptp(prediction) == 0
     return {
         "r2": r2(y, prediction),
         "mae": float(np.mean(np.abs(error))),
         "rmse": float(np.sqrt(np.mean(error**2))),
-        "pearson_r": None if constant else float(np.corrcoef(y, prediction)[0, 1]),
-        "spearman_r": None if constant else float(np.corrcoef(rankdata(y), rankdata(prediction))[0, 1]),
+        "pearson_r": None if constant else float(np.corrcoef(both)[0, 1]),
+        "spearman_r": None if constant else float(np.corrcoef(rankdata(both, axis=1))[0, 1]),
         "bias": float(error.mean()),
         "n": len(y),
     }
