@@ -26,7 +26,7 @@ TOLERANCE = 1e-3  # by which probabilities may miss 1: they are stored as float3
 
 
 def scores(
-    log_probability: np.ndarray, truth: np.ndarray, truth_species: np.ndarray | None = None, bins: int = BINS
+    log_probability: np.ndarray, truth: np.ndarray, truth_class: np.ndarray | None = None, bins: int = BINS
 ) -> dict:
     """SCORES, calibration_error_if_calibrated, n and n_unknown.
 
@@ -38,21 +38,21 @@ def scores(
     Args:
         log_probability: (N, C) natural logarithms; finite, and each row's probabilities sum to 1.
         truth: (N,) int64 class, -1 where it was never trained.
-        truth_species: (N,) name of each row's class, or any code: rows of truth -1 that share one are one class of
+        truth_class: (N,) name of each row's class, or any code: rows of truth -1 that share one are one class of
             macro-F1, with F1 0. Where None they are one class together.
         bins: equal-width bins of confidence for the expected calibration error (Guo et al. 2017, arXiv:1706.04599).
 
     Raises:
         ValueError: a probability or a class is not what it should be.
     """
-    return _Rows(log_probability, truth, truth_species, bins).points()
+    return _Rows(log_probability, truth, truth_class, bins).points()
 
 
 def score_intervals(
     log_probability: np.ndarray,
     truth: np.ndarray,
     units: dict[str, np.ndarray],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
     bins: int = BINS,
 ) -> dict:
     """`scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units (kind -> number) and "method".
@@ -60,7 +60,7 @@ def score_intervals(
     Args:
         units: kind ("regions", "dates") -> (N,) names, see `jackknife.widest_intervals`.
     """
-    rows = _Rows(log_probability, truth, truth_species, bins)
+    rows = _Rows(log_probability, truth, truth_class, bins)
 
     def bounded(kept: np.ndarray) -> dict[str, float | None]:
         # without the calibration error, whose intervals would be wrong
@@ -79,14 +79,14 @@ def paired_difference(
     other: np.ndarray,
     truth: np.ndarray,
     units: dict[str, np.ndarray],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
 ) -> dict:
     """Score of the first minus score of the `other` model on the same rows, with intervals.
 
     Keys are DIFFERENCES with `_low` and `_high`, n, n_unknown, "method". The first is better where top1 and macro_f1
     are above 0 and log_loss below. Both are scored without the same unit each time.
     """
-    ours, theirs = (_Rows(values, truth, truth_species, BINS) for values in (log_probability, other))
+    ours, theirs = (_Rows(values, truth, truth_class, BINS) for values in (log_probability, other))
 
     def differences(kept: np.ndarray) -> dict[str, float | None]:
         a, b = ours.scores(kept), theirs.scores(kept)
@@ -104,13 +104,13 @@ def scores_by_bin(
     units: dict[str, np.ndarray],
     values: np.ndarray,
     edges: Sequence[float],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
     bins: int = BINS,
 ) -> list[dict]:
     """`score_intervals` of the rows in each bin of `values`, with its ends "from" and "to" (None: open).
 
     Args:
-        values: (N,) what the rows are divided by: training records of their species, or km to the nearest one. A row
+        values: (N,) what the rows are divided by: training records of their class, or km to the nearest one. A row
             on an edge belongs to the bin that starts there.
         edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores.
 
@@ -124,9 +124,9 @@ def scores_by_bin(
     table = []
     for number in range(len(edges) + 1):
         here = found == number
-        species = None if truth_species is None else np.asarray(truth_species)[here]
+        named = None if truth_class is None else np.asarray(truth_class)[here]
         some = {kind: np.asarray(names)[here] for kind, names in units.items()}
-        result = score_intervals(log_probability[here], truth[here], some, species, bins)
+        result = score_intervals(log_probability[here], truth[here], some, named, bins)
         table.append({"from": ends[number], "to": ends[number + 1]} | result)
     return table
 
@@ -154,7 +154,7 @@ class _Rows:
     probability, 0 where not known. bin: of the confidence. gap: hit - confidence, 0 where not known.
     """
 
-    def __init__(self, log_probability, truth, truth_species, bins):
+    def __init__(self, log_probability, truth, truth_class, bins):
         log_probability, truth = np.asarray(log_probability, np.float64), np.asarray(truth)
         if log_probability.ndim != 2 or truth.shape != log_probability.shape[:1]:
             raise ValueError(f"found shapes {log_probability.shape} and {truth.shape}, expected (N, C) and (N,)")
@@ -173,7 +173,7 @@ class _Rows:
         self.loss = np.where(self.known, -of_truth[:, 0], 0.0)
         self.label, self.count = truth.astype(np.int64), classes
         if not self.known.all():
-            names = np.zeros(rows) if truth_species is None else np.asarray(truth_species)
+            names = np.zeros(rows) if truth_class is None else np.asarray(truth_class)
             missing, code = np.unique(names[~self.known], return_inverse=True)
             self.label[~self.known] = classes + code
             self.count += len(missing)

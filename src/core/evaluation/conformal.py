@@ -50,8 +50,7 @@ def check_level(level: float, places: int) -> None:
     if places < needed:
         highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
         raise DataError(
-            f"params.yaml: evaluate.level: found {level:g} with {places} calibration places, expected at least "
-            f"{needed} places or {highest}; lower evaluate.level or calibrate on more places"
+            f"level: found {level:g} with {places} calibration places, expected at least {needed} places or {highest}"
         )
 
 
@@ -201,17 +200,17 @@ def cross_fit(
     return residual, fold, np.stack(fold_predictions)
 
 
-def guarantee(split_method: str, level: float, task: str = "new_place", crossed: bool = False) -> str:
+def guarantee(level: float, *, later: bool = False, elsewhere: bool = False, crossed: bool = False) -> str:
     """What the intervals promise, in words for the page.
 
     Args:
-        split_method: place | blocks | provinces, as in split.method.
-        task: as in split.task; where time separates, years are not exchangeable either.
+        later: test years are later than calibration years, so that years are not exchangeable.
+        elsewhere: test places lie in other regions than calibration places, so that places are not.
         crossed: intervals of `cv_plus` instead of `calibrate`.
     """
-    if task in ("next_year", "new_place_and_year"):
+    if later:
         return "no guarantee: test years are later than calibration years"
-    if split_method != "place":
+    if elsewhere:
         return "no guarantee: calibration and test places come from different regions"
     if crossed:
         return f"about {level:g}, proven only {max(2 * level - 1, 0):.3g}, for a new place like the calibration places"

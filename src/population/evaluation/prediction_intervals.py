@@ -13,6 +13,7 @@ import pandas as pd
 
 from src.core.evaluation import conformal, interval_coverage, jackknife
 from src.core.stage.errors import DataError
+from src.population.data.prediction_tasks import FORECASTS
 from src.population.evaluation.group_scores import units_of
 
 NAMES = {"head": "regression head", "text_samples": "sampled answers", "ridge": "ridge (CV+)"}
@@ -51,17 +52,19 @@ def assess(
         left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold, level, seed
     )
     # Locked places are those of other provinces, however the rest was split.
-    method = "provinces" if (scored.split == "locked").any() else facts["method"]
+    elsewhere = facts["method"] != "place" or bool((scored.split == "locked").any())
     result: dict = {"level": level, "groups": {}}
     columns, tables = {}, {}
     for group, bounds in functions.items():
         places = left_out.place.nunique() if group == "ridge" else len(np.unique(units_of(calibration, "place")))
-        said = conformal.guarantee(method, level, facts["task"], crossed=group == "ridge")
+        said = conformal.guarantee(
+            level, later=facts["task"] in FORECASTS, elsewhere=elsewhere, crossed=group == "ridge"
+        )
         part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
             low, high = bounds(level)
         except DataError as error:
-            part["refused"] = str(error)
+            part["refused"] = f"params.yaml: evaluate.{error}; lower evaluate.level or calibrate on more places"
             continue
         if group in CALIBRATED:
             part["added"] = added(calibration, group, level, facts["label_mean"], seed)

@@ -39,7 +39,7 @@ def audit(points, chosen, buffer_km=BUFFER):
 
 def require_clean(findings, **changes):
     settings = {"buffer_km": BUFFER, "apart_km": APART, "gap_days": GAP, "shared_embeddings": []}
-    point_audit.require_clean(findings, **settings | changes, where="out")
+    point_audit.require_clean(findings, **settings | changes, section="split", modalities_key="data.use", where="out")
 
 
 def place(points, rows, x, y, centre=CENTRES[0]):
