@@ -40,20 +40,6 @@ def required_places(level: float) -> int:
     return math.ceil(level / (1 - level) - ROUNDING)
 
 
-def check_level(level: float, places: int) -> None:
-    """Refuse a level that `places` calibration places cannot support, naming how many can.
-
-    Raises:
-        DataError: fewer than `required_places`.
-    """
-    needed = required_places(level)
-    if places < needed:
-        highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
-        raise DataError(
-            f"level: found {level:g} with {places} calibration places, expected at least {needed} places or {highest}"
-        )
-
-
 def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) -> float:
     """The score that a row of a new place exceeds with probability at most 1 - level.
 
@@ -75,14 +61,19 @@ def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.
     """Weights (N,) of the scores, K / (K + 1) together; the rest lies at infinity, where the new row's may be.
 
     Raises:
-        DataError: too few places for `level`.
+        DataError: too few places for `level`; says how many it takes, and which level they support.
     """
     _, index, counts = np.unique(np.asarray(place, dtype=str), return_inverse=True, return_counts=True)
-    check_level(level, len(counts))
-    if len(counts) >= HIERARCHICAL_PLACES:
-        return 1 / ((len(counts) + 1) * counts[index])
+    places = len(counts)
+    if places < (needed := required_places(level)):
+        highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
+        raise DataError(
+            f"level: found {level:g} with {places} calibration places, expected at least {needed} places or {highest}"
+        )
+    if places >= HIERARCHICAL_PLACES:
+        return 1 / ((places + 1) * counts[index])
     weights = np.zeros(len(index))
-    weights[draw_years(place, scores, seed)] = 1 / (len(counts) + 1)
+    weights[draw_years(place, scores, seed)] = 1 / (places + 1)
     return weights
 
 

@@ -49,7 +49,8 @@ def panel_scores(
 ) -> dict:
     """PANEL_SCORES of (N,) arrays; None where a score is not defined or its column is not given.
 
-    r2_within_year: errors against deviations from each year's own mean; needs two years.
+    r2_within_year: errors against deviations from each year's own mean, so that a predictor that knows only these
+        means scores 0: what is explained beyond the calendar; needs two years.
     r2_between_place: of the places' means, each place counting once; needs two places.
     r2_change: of deviations from the place's own mean, as a within (fixed-effects) regression
         scores; over the places with two rows or more.
@@ -59,7 +60,10 @@ def panel_scores(
     y, prediction = finite(y), finite(prediction)
     result = dict.fromkeys(PANEL_SCORES)
     if year is not None and len(np.unique(year)) > 1:
-        result["r2_within_year"] = r2_within_year(y, prediction, year)
+        index, count = _index_and_count(year)
+        result["r2_within_year"] = _share_explained(
+            prediction - y, y - (np.bincount(index, weights=y) / count)[index], y
+        )
     if place is not None:
         index, count = _index_and_count(place)
         mean_y, mean_p = (np.bincount(index, weights=values) / count for values in (y, prediction))
@@ -75,17 +79,6 @@ def panel_scores(
 def r2(y: np.ndarray, prediction: np.ndarray) -> float | None:
     """1 - SSE/SST of finite (N,) float64 arrays; None where `y` is constant."""
     return _share_explained(prediction - y, y - y.mean(), y)
-
-
-def r2_within_year(y: np.ndarray, prediction: np.ndarray, year: np.ndarray) -> float | None:
-    """1 - SSE/SST with SST about each year's own mean of `y`: what is explained beyond the calendar.
-
-    0 for a predictor that knows only each year's mean; None if no year holds two different values.
-    """
-    y, prediction = finite(y), finite(prediction)
-    index, count = _index_and_count(year)
-    mean = np.bincount(index, weights=y) / count
-    return _share_explained(prediction - y, y - mean[index], y)
 
 
 def rounded(value: object, digits: int = 6) -> object:

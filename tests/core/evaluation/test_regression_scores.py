@@ -91,9 +91,13 @@ def test_r2_within_year_gives_the_calendar_no_credit():
     y = (year - 2019) * 10.0 + generator.normal(0, 1, len(year))
     calendar = np.array([y[year == value].mean() for value in year])
     assert regression_scores.scores(y, calendar)["r2"] > 0.9
-    assert regression_scores.r2_within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
-    assert regression_scores.r2_within_year(y, y, year) == 1.0
-    assert regression_scores.r2_within_year(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1, 2])) is None
+
+    def within_year(y, prediction, year):
+        return regression_scores.panel_scores(y, prediction, year)["r2_within_year"]
+
+    assert within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
+    assert within_year(y, y, year) == 1.0
+    assert within_year(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1, 2])) is None
 
 
 @pytest.mark.parametrize("present", [1.0, 0.6])
