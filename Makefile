@@ -1,10 +1,10 @@
-# make setup | repro | test | test-slow | lint | bench. Everything runs with .venv/bin first on PATH.
+# make setup | repro | test | test-slow | lint | deps | bench. Everything runs with .venv/bin first on PATH.
 SHELL := /bin/bash
 PYTHON := $(shell for python in python3.11 python3; do $$python -c "" 2> /dev/null && echo $$python && break; done)
 INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro test test-slow lint bench
+.PHONY: setup repro test test-slow lint deps bench
 
 setup: $(INSTALLED)
 
@@ -19,15 +19,19 @@ repro: $(INSTALLED)
 	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 	dvc repro
 
-# One thread for each of the two workers, or they fight for the cores.
+# One thread for each of the two workers, or they fight for the cores. A file's tests stay together: they share models.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2
+	OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
-	python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	ruff check . && ruff format --check .
 
+# After a change of imports: the source files that each stage of each dvc.yaml lists. A test says when they are stale.
+deps: $(INSTALLED)
+	python .ci/deps.py
+
 bench: $(INSTALLED)
-	for name in preprocess crops pca mae cache split store; do python -m bench.$$name --json || exit 1; done
+	for name in preprocess crops pca mae split store; do python -m bench.$$name --json || exit 1; done

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = re.compile(r"\n {6}- src/\S+")
+SOURCE = re.compile(r"\n {6}- src/.*")
+DEPS = re.compile(r"(?:\A|\n)    deps:(?:\n {6}.*)*")  # the key with all its entries
 STAGE = re.compile(r"^  (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 
@@ -50,10 +51,13 @@ def with_deps(stage: re.Match, pipeline: str) -> str:
     """The text of a stage of dvc.yaml with the source files it reaches, in place of those that it lists."""
     name, body = stage[1], stage[2]
     lines = "".join(f"\n      - {path}" for path in source_deps(pipeline, name))
-    listed = SOURCE.search(body)
-    if listed is None:  # a new stage: behind its data
-        return f"  {name}:\n" + re.sub(r"(?<=    deps:)((?:\n {6}- .*)*)", lambda deps: deps[1] + lines, body, count=1)
-    return f"  {name}:\n{body[: listed.start()]}{lines}{SOURCE.sub('', body[listed.start() :])}"
+    if listed := SOURCE.search(body):
+        start = listed.start()
+    elif deps := DEPS.search(body):  # a new stage: behind its data
+        start = deps.end()
+    else:
+        raise SystemExit(f"{pipeline}: stage {name}: found no `deps:` in dvc.yaml; add the key, with its data if any")
+    return f"  {name}:\n{body[:start]}{lines}{SOURCE.sub('', body[start:])}"
 
 
 def source_deps(pipeline: str, stage: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a program prints, whatever the seed of Python's string hashes: sets and dicts must not decide anything."""
+"""Outputs of a program under two seeds of Python's string hashes: sets and dicts must not decide anything."""
 
 import os
 import subprocess

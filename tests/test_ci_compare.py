@@ -7,14 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT
+from src.population.evaluation.predictors import PREDICTORS
+from tests.pipelines import ROOT
 
 spec = importlib.util.spec_from_file_location("compare", ROOT / ".ci/compare.py")
 compare = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compare)
 
 BY_FILE = json.loads((ROOT / ".ci/tolerances.json").read_text())
-TOLERANCES = BY_FILE["metrics/population.json"]
+TOLERANCES = compare.tolerances_of("metrics/population.json")
 COMMITTED = {
     "audit": {"shared_places": 0, "nearest_train_test_km": 101.25},
     "ridge": {"r2": 0.3, "pearson_r": None, "n": 130},
@@ -118,7 +119,22 @@ def test_accuracies_stay_in_their_interval_or_near_where_there_is_none(kind, sco
 @pytest.mark.parametrize("metrics", sorted(BY_FILE))
 def test_the_committed_metrics_agree_with_themselves(metrics):
     committed = json.loads((ROOT / metrics).read_text(encoding="utf-8"))
-    assert compare.violations(committed, committed, BY_FILE[metrics]) == []
+    assert compare.violations(committed, committed, compare.tolerances_of(metrics)) == []
+
+
+def test_the_kind_in_the_list_of_predictors_decides_how_a_group_is_compared():
+    trained = {"r2": 0.3, "r2_low": 0.1, "r2_high": 0.5, "n": 9, "parse_rate": 1.0}
+    committed = {group.name: dict(trained) for group in PREDICTORS}
+    produced = {name: score | {"r2": 0.4} for name, score in committed.items()}
+    moved = compare.violations(produced, committed, TOLERANCES)
+    assert [line.split(".")[0] for line in moved] == sorted(g.name for g in PREDICTORS if g.kind == "closed form")
+    assert {"mean", "gp", "ridge", "forest"} <= TOLERANCES["closed_form"]
+    assert not {"head", "text", "boosting", "cnn"} & TOLERANCES["closed_form"]
+
+
+def test_a_score_of_no_listed_predictor_is_named():
+    both = COMMITTED | {"knn": COMMITTED["head"]}
+    assert compare.violations(both, both, TOLERANCES) == ["knn: scored, but not in the list of predictors"]
 
 
 def test_plain_values_are_exact():

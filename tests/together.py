@@ -3,6 +3,7 @@
 The processes are forked from a server that has imported torch and transformers once, not from pytest.
 """
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -41,6 +42,7 @@ def _one(rank: int, count: int, port: int, work: Callable[..., None], args: tupl
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     if count > 1:
         os.environ |= {name: str(value) for name, value in names.items()}
+    gc.freeze()  # what was imported stays; a full collection would look at all of it
     try:
         work(*args)
     except BandwiseError as error:

@@ -1,12 +1,12 @@
-"""Fit what the models have to beat, and ridge on permuted labels, once for all models of a split.
+"""Fit the baselines of a split, and ridge on permuted labels as a null; all models of the split are compared with them.
 
     python -m src.population.baselines --tiles data/population/tiles --split data/population/split \\
         --out data/population/baselines --plots plots/population/baselines
 
 Writes predictions.parquet (validation, test and locked labels, a column per baseline), null.parquet (ridge on
 permuted labels, a column per draw), ridge_left_out.parquet and ridge_by_fold.parquet (for CV+ intervals of ridge),
-choices.json (per baseline the setting with the least squared error on validation, among all that were tried) and
-the networks' curves (networks.png, curves.json).
+choices.json (per baseline the setting with the least squared error on validation, among all that were tried, or
+why it was left out) and the networks' curves (networks.png, curves.json).
 
 Every baseline is tuned with the same budget and fitted on training labels; a network's epoch is chosen on
 validation beside its setting. Labels of test and locked rows are taken out as soon as they are read.
@@ -16,18 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from src.core.baselines import regression
-from src.core.baselines.regression import spread
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
 from src.core.report import figures
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.population.data import prediction_tasks
-from src.population.evaluation import fitted_baselines as fit
-from src.population.evaluation.fitted_baselines import DECIMALS, Fits
+from src.population.evaluation import predictors
+from src.population.evaluation.fitted_baselines import DECIMALS, cross_fit_ridge, ridge_null
+from src.population.evaluation.regression_problem import Problem
 from src.population.params import Params, covariate_columns
 
 
@@ -37,8 +35,7 @@ def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
     facts = files.read_json(inputs.split / "split.json")
     statistics = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
-    covariates = covariate_columns(params.data.covariates, params.data.covariate_lag)
-    rows = read_rows(inputs.split, store, covariates)
+    rows = read_rows(inputs.split, store, covariate_columns(params.data.covariates, params.data.covariate_lag))
     require_places(rows, str(inputs.split / prediction_tasks.SAMPLES))
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
@@ -49,36 +46,37 @@ def main(params, inputs, out, dry_run=False):
         )
         return
 
-    used = rows[rows.role != "buffer"].reset_index(drop=True)
-    fits = Fits(used, budget, params.seed)
-    fit.fit_places(fits)
-    if facts["task"] == "next_year":
-        fit.fit_pasts(fits, rows, facts)
-    beside = used[["year"] * (used.year.nunique() > 1) + covariates].to_numpy(np.float64)
-    summaries = regression.band_summaries(store, used.tile.to_numpy(), min(store.height, store.width))
-    features = {
-        "means": np.hstack([summaries[:, 0], beside]),
-        "all": np.hstack([summaries.reshape(len(used), -1), beside]),
+    problem = Problem(rows, store, statistics, facts, params)
+    predictions, choices = fit_all(problem)
+    left_out, by_fold = cross_fit_ridge(problem, choices["ridge"]["setting"])
+    identity = problem.rows.loc[problem.held, ["sample", "role"]].reset_index(drop=True)
+    tables = {
+        "predictions": identity.join(predictions.round(DECIMALS)),
+        "null": identity[["sample"]].join(ridge_null(problem).round(DECIMALS)),
+        "ridge_left_out": left_out,
+        "ridge_by_fold": identity[["sample"]].join(by_fold.round(DECIMALS)),
     }
-    null = fit.fit_ridges(fits, features, params.baselines.permutations)
-    left_out, by_fold = fit.cross_fit_ridge(fits, features)
-    fit.fit_regressors(fits, features["all"])
-    if covariates:
-        fit.fit_covariates(fits, used[covariates].to_numpy(np.float64))
-    curves = fit_networks(fits, store, features["all"], beside, statistics, params) if networks else {}
-
-    identity = used.loc[fits.held, ["sample", "role"]].reset_index(drop=True)
-    predictions = identity.join(pd.DataFrame(fits.predictions).round(DECIMALS))
-    null = identity[["sample"]].join(pd.DataFrame(null).round(DECIMALS))
     with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:
-        predictions.to_parquet(folder / "predictions.parquet", index=False)
-        null.to_parquet(folder / "null.parquet", index=False)
-        left_out.to_parquet(folder / "ridge_left_out.parquet", index=False)
-        by_fold.to_parquet(folder / "ridge_by_fold.parquet", index=False)
-        files.write_json(folder / "choices.json", {"split_hash": facts["hash"], "budget": budget} | fits.choices)
-        write_curves(plots, curves)
-    for name, choice in fits.choices.items():
-        print(f"baselines: {name}: validation R2 {choice.get('validation_r2')}, {choice.get('setting')}")
+        for name, table in tables.items():
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+        files.write_json(folder / "choices.json", {"split_hash": facts["hash"], "budget": problem.budget} | choices)
+        write_curves(plots, problem.curves)
+    for name, choice in choices.items():
+        found = choice.get("left_out") or f"validation R2 {choice['validation_r2']}, {choice['setting']}"
+        print(f"baselines: {name}: {found}")
+
+
+def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """A column of held-out predictions for each baseline of the list, and its choice, or why it was left out."""
+    predictions, choices = {}, {}
+    for baseline in predictors.BASELINES:
+        if reason := predictors.left_out(baseline, problem):
+            choices[baseline.name] = {"left_out": reason}
+            continue
+        prediction, choices[baseline.name] = baseline.fit(problem)
+        if prediction is not None:
+            predictions[baseline.name] = prediction
+    return pd.DataFrame(predictions), choices
 
 
 def require_places(rows: pd.DataFrame, where: str) -> None:
@@ -115,44 +113,6 @@ def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame
     return rows
 
 
-def fit_networks(
-    fits: Fits, store: Store, features: np.ndarray, beside: np.ndarray, statistics: tuple, params: Params
-) -> dict[str, list[dict]]:
-    """The networks: `mlp` on `features`, the others on tiles and `beside` -> their settings with curves."""
-    # Imported here: it imports torch, which --help and --dry-run do without.
-    from src.core.baselines.tile_networks import TileRows, tile_images, train_network
-
-    run.set_threads(params.threads)
-    parts = {"train": fits.train, "validation": (fits.rows.role == "validation").to_numpy(), "held": fits.held}
-    mean, sd = fits.y.mean(), fits.y.std()
-    sample, target = fits.rows["sample"].to_numpy(), (fits.labels - mean) / sd
-    tiles, of_row = np.unique(fits.rows.tile, return_inverse=True)
-    images = tile_images(store, tiles, *statistics) if set(params.baselines.networks) - {"mlp"} else None
-    curves = {}
-    for kind in params.baselines.networks:
-        columns = standardised(features if kind == "mlp" else beside, fits.train)
-        sets = {
-            name: TileRows(
-                sample[part],
-                columns[part],
-                target[part],
-                images=None if kind == "mlp" else (images, of_row[part]),
-                seed=fits.seed if name == "train" else None,
-            )
-            for name, part in parts.items()
-        }
-        curves[kind] = []
-
-        def predict(setting: dict, kind=kind, sets=sets) -> np.ndarray:
-            prediction, lines = train_network(kind, setting, **sets, seed=fits.seed, epochs=params.baselines.epochs)
-            curves[kind].append({"setting": setting, "lines": lines})
-            return prediction * sd + mean
-
-        settings = spread(fits.budget, lr=(1e-4, 1e-2), weight_decay=(1e-3, 1))
-        fits.tuned(kind, tqdm(settings, desc=kind, unit="training", leave=False), predict)
-    return curves
-
-
 def write_curves(folder: Path, curves: dict[str, list[dict]]) -> None:
     """curves.json and networks.png: squared error of standardised labels by epoch, per network and setting."""
     numbers, panels = {}, {}
@@ -170,12 +130,6 @@ def write_curves(folder: Path, curves: dict[str, list[dict]]) -> None:
     files.write_json(folder / "curves.json", numbers)
     if panels:
         figures.curves(folder / "networks.png", panels)
-
-
-def standardised(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """(N, F) with mean 0 and standard deviation 1 over training rows; 0 where those are constant."""
-    mean, sd = columns[train].mean(axis=0), columns[train].std(axis=0)
-    return (columns - mean) / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)
 
 
 if __name__ == "__main__":

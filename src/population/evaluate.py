@@ -25,9 +25,9 @@ from src.core.splits.tile_audit import audit_pca
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.population.data import prediction_tasks
-from src.population.evaluation import final_test, group_scores, prediction_intervals
+from src.population.evaluation import final_test, group_scores, prediction_intervals, predictors
 from src.population.params import Params
-from src.population.report import model_card, page, result_tables
+from src.population.report import model_card, page
 
 
 def main(params, inputs, out, dry_run=False):
@@ -59,57 +59,60 @@ def main(params, inputs, out, dry_run=False):
     run.set_threads(params.threads)
     audit["pca_difference"] = check_pca(store, inputs)
     held = rows[rows.role != "train"]
-    answers = group_predictions(inputs.sft, inputs.dpo, store, held, params.evaluate, params.seed)
+    answers = group_predictions(inputs.sft, inputs.dpo, store, held, params.evaluate, params.prefs, params.seed)
     controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
     fitted = read_baselines(inputs.baselines, held, facts)
     table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
-    group_scores.check_finite(table, str(inputs.sft), list(fitted.predictions))
+    groups = predictors.in_table(table, f"{inputs.sft}, {inputs.dpo}, {inputs.baselines}")
+    group_scores.check_finite(table, groups, str(inputs.sft))
 
-    scores = group_scores.assess(table, list(fitted.predictions), fitted.null, fitted.choices, facts, params.seed)
-    model_sha256 = files.tree_sha256([inputs.sft])
+    scores = group_scores.assess(table, groups, fitted.null, fitted.choices, facts, params.seed)
     known = prediction_intervals.assess(
         table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed
     )
     table = table.join(known.columns.round(6))
-    scores["prediction_intervals"] = known.facts | {"model_sha256": model_sha256}
-    scores["audit"] = {name: audit[name] for name in group_scores.AUDIT}
-    scores |= {"kind": "final" if inputs.final else "exploratory", "final": opened, "task": facts["task"]}
-    scores |= {"fold": facts["fold"], "locked": facts["locked"], "prompt_fields": params.prompt.fields}
-    scores |= {"permutation": params.sft.permutation}
-    scores |= {"transductive": settings["sft"]["pretrained_on"] == "all"}
-    scores |= {"retrospective": bool(audit["future_tiles"]), "missing_answer": "scores as the training mean"}
+    scores["prediction_intervals"] = known.facts | {"model_sha256": files.tree_sha256([inputs.sft])}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
+    scores |= run_facts(params, facts, audit, opened, settings["sft"])
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
-    used = {"seed": params.seed, "threads": params.threads, "data": params.data.model_dump()}
-    used |= {"memory": params.memory.model_dump()}
-    used |= {"split": facts, "model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()}
-    used |= {"baselines": params.baselines.model_dump(), "prompt": params.prompt.model_dump()}
-    used |= {"sft": params.sft.model_dump(), "prefs": params.prefs.model_dump(), "dpo": params.dpo.model_dump()}
-    scores["params_sha256"] = params_hash(used)
+    scores["params_sha256"] = params_hash(used := used_params(params, facts))
     scores = regression_scores.rounded(scores)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
         page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, known.tables)
-        sections = [
-            *result_tables.result_sections(scores, facts, plots),
-            page.split_section(facts, audit, inputs.split),
-            *page.picture_sections(plots, inputs.curves / "baselines" / "networks.png", inputs.pca / "quicklook.png"),
-            page.data_section(files.read_json(inputs.tiles / "matching.json")),
-            page.training_section(scores),
-            page.run_section(
-                used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}, model_card.NAME
-            ),
-        ]
-        page.write(report / "index.html", facts, scores, sections)
-        model_card.write(
-            report / model_card.NAME, params.card, used, store, rows, settings["sft"], facts, audit, scores
-        )
+        shown = used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}
+        page.write(report / "index.html", inputs, plots, facts, audit, scores, shown)
+        model_card.write(report, params.card, used, store, rows, settings["sft"], facts, audit, scores)
     files.write_json(out.metrics, scores)
-    for group in ("head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"):
-        print(f"{group:<13} R² {scores[group]['r2']:6.3f}  MAE {scores[group]['mae']:6.3f}")
+    best = scores["best_baseline_on_validation"]
+    for group in predictors.listed({"head", "text", "dpo", best, "ridge", "mean"}, "metrics"):
+        print(f"{group.name:<13} R² {scores[group.name]['r2']:6.3f}  MAE {scores[group.name]['mae']:6.3f}")
     print(f"{scores['kind']}; report: {out.out}/index.html")
+
+
+def run_facts(params: Params, facts: dict, audit: dict, opened: dict | None, settings: dict) -> dict:
+    """The entries of the metrics that say of what kind the run and its scores are."""
+    return {
+        "audit": {name: audit[name] for name in group_scores.AUDIT},
+        "kind": "final" if opened else "exploratory",
+        "final": opened,
+        "task": facts["task"],
+        "fold": facts["fold"],
+        "locked": facts["locked"],
+        "prompt_fields": params.prompt.fields,
+        "permutation": params.sft.permutation,
+        "transductive": settings["pretrained_on"] == "all",
+        "retrospective": bool(audit["future_tiles"]),
+        "missing_answer": "scores as the training mean",
+    }
+
+
+def used_params(params: Params, facts: dict) -> dict:
+    """The params that may change a score, with split.json as `split`."""
+    names = {"seed", "threads", "data", "memory", "model", "pretrain", "baselines", "prompt", "sft", "prefs", "dpo"}
+    return params.model_dump(include=names) | {"split": facts}
 
 
 def params_hash(used: dict) -> str:
@@ -201,18 +204,18 @@ def predictions_table(
         split=held.role,
         y=held.growth_rate,
     )
-    groups = [*group_scores.NETWORK, *group_scores.WORDS]
     # Positions, not labels, join them: `answers` has one row for each of `held`, whatever its index.
-    for group in groups:
-        table[group] = answers[group].to_numpy(np.float64)
+    model = [group.name for group in predictors.MODEL]
+    for name in model:
+        table[name] = answers[name].to_numpy(np.float64)
     for name in controls:
         table.loc[held.role != "validation", name] = controls[name].to_numpy(np.float64)
     table = table.reset_index(drop=True).join(fitted)
     # Scores are those of the rounded numbers, so that this file alone gives them again.
-    numbers = [*groups, *controls, *fitted]
+    numbers = [*model, *controls, *fitted]
     table[numbers] = table[numbers].round(6) + 0.0
-    for answer in (*group_scores.ANSWERS, *group_scores.DRAWN):
-        table[answer] = answers[answer].to_numpy()
+    for name in (*predictors.WRITTEN, *answers.columns.difference([*model, *predictors.WRITTEN])):
+        table[name] = answers[name].to_numpy()
     return table
 
 

@@ -1,15 +1,15 @@
-"""Pool the out-of-fold test predictions of several runs: one fold says little, all of them say more.
+"""Pool the test predictions of several folds, and compare variants of a run on them.
 
     python -m src.population.folds --variant anchored='runs/anchored-*' --variant mlp='runs/mlp-*' \\
         --out metrics/folds.json --plots plots/population/folds
 
-Each variant names files or folders (a quoted pattern) with the predictions.parquet of its folds. Runs of several
-split.seed or seed are draws of the same: pooled scores are those of the first, the others tell how much they vary.
+Each variant names files or folders (a quoted pattern) with the predictions.parquet of its folds. Where runs differ in
+split.seed or seed, pooled scores are those of the first, and the others show how much scores vary.
 Prints and writes, per variant: scores pooled and per fold; paired differences with the interval over blocks, with
 Nadeau and Bengio's corrected interval over all splits, and their variance from data, seed and split; coverage of the
-prediction intervals; and the pooled validation scores, which alone decide between variants. But a validation place of
-one fold is a test place of another: `chosen` pools, for each fold, the test predictions of the variant that is better
-on that fold's own validation places, and is free of that choice. All of it is exploratory.
+prediction intervals; and the pooled validation scores, by which variants are to be compared. A validation place of one
+fold is a test place of another, so that choice has seen test labels: `chosen` takes, for each fold, the variant that is
+better on that fold's own validation places, and pools their test predictions. All scores are exploratory.
 """
 
 import argparse
@@ -25,19 +25,10 @@ from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
 from src.population.evaluation import prediction_intervals
 from src.population.evaluation.group_scores import units_of
+from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
 from src.population.report.folds_summary import print_summary
 
-GROUPS = ("head", "text", "dpo", "text_expectation")
-BASELINES = (
-    "mean", "year_mean", "previous_year", "place_mean", "place_trend", "province_year", "latlon", "gp", "covariates",
-    "ridge", "pls", "forest", "boosting", "mlp", "cnn", "resnet18",
-)  # fmt: skip
-WRITTEN = ("text", "dpo")
-PAIRS = {
-    "head_minus_ridge": ("head", "ridge"),
-    "text_minus_ridge": ("text", "ridge"),
-    "dpo_minus_text": ("dpo", "text"),
-}
+POOLED = (*CHOSEN, BY_NAME["text_expectation"], *BASELINES)
 DRAW = ["split_seed", "seed"]
 SHOWN = ("r2", "mae", "r2_within_year", "r2_between_place", "r2_change", "r2_oos")
 
@@ -143,41 +134,41 @@ def choose_by_fold(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def summarise(table: pd.DataFrame) -> dict:
     """Pooled and per-fold scores of one variant; the largest correlated units stay whole."""
     table = table.copy()
-    groups = [group for group in (*GROUPS, *BASELINES) if group in table and table[group].notna().any()]
+    known = in_table(table, "predictions.parquet")
+    groups = [group for group in POOLED if group in known and table[group.name].notna().any()]
     for group in groups:
-        if group in WRITTEN:  # an answer that does not parse; `mean` is the training mean of the row's own fold
-            table[group] = table[group].fillna(table["mean"])
-        elif table[group].isna().any():
-            folds = sorted(table.fold[table[group].isna()].unique())
+        name = group.name
+        if group.parsed:  # an answer that does not parse; `mean` is the training mean of the row's own fold
+            table[name] = table[name].fillna(table["mean"])
+        elif table[name].isna().any():
+            folds = sorted(table.fold[table[name].isna()].unique())
             raise DataError(
-                f"predictions.parquet: {group}: found no number in fold {folds[0]}, expected one in every row; run all "
+                f"predictions.parquet: {name}: found no number in fold {folds[0]}, expected one in every row; run all "
                 "folds with the same baselines.networks and covariates"
             )
+    names, tuned = ([group.name for group in part] for part in (groups, [g for g in groups if g in BASELINES]))
     draw = first_draw(table)
     test, validation = (draw[draw.split == split] for split in ("test", "validation"))
     unit = test.unit.iloc[0]
-    tuned = [group for group in groups if group in BASELINES]
-    best = min(tuned, key=lambda group: np.mean((validation[group] - validation.y) ** 2))
-    pairs = PAIRS | {f"head_minus_{best}": ("head", best)}
-    per_fold = {
-        str(fold): {group: _short(rows.y, rows[group]) for group in groups} for fold, rows in test.groupby("fold")
-    }
+    best = min(tuned, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+    pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= set(names)}
+    pairs |= {f"head_minus_{best}": ("head", best)}
     return {
         "n": len(test),
         "unit": unit,
         "n_units": len(np.unique(units_of(test, unit))),
         "draws": len(table[DRAW].drop_duplicates()),
-        "pooled": {group: pooled(test, group, unit) for group in groups},
+        "pooled": {name: pooled(test, name, unit) for name in names},
         "paired": {name: compare(table, pair, unit) for name, pair in pairs.items()},
         "best_baseline_on_validation": best,
-        "per_fold": per_fold,
+        "per_fold": {str(fold): _short(rows, names) for fold, rows in test.groupby("fold")},
         "prediction_intervals": coverage_of(test),
-        "validation": {group: _short(validation.y, validation[group]) for group in groups},
+        "validation": _short(validation, names),
     }
 
 
 def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
-    """SHOWN with their intervals, and R² against each fold's training mean, fold by fold."""
+    """SHOWN with their intervals, and the R² oos of each fold (against the fold's own training mean)."""
     y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
     year, reference = test.year.to_numpy(), test["mean"].to_numpy()
     values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
@@ -241,7 +232,7 @@ def r2_oos(rows: pd.DataFrame, group: str) -> float:
 def coverage_of(test: pd.DataFrame) -> dict:
     """Coverage of the prediction intervals over all folds, and by province where there are enough places."""
     found = {}
-    for group in prediction_intervals.NAMES:
+    for group in INTERVALS:
         if f"{group}_low" in test and test[f"{group}_low"].notna().all():
             low, high = (test[f"{group}_{end}"].to_numpy() for end in ("low", "high"))
             found[group] = prediction_intervals.coverage(test, low, high, test.unit.iloc[0])
@@ -264,9 +255,9 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
     return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
 
 
-def _short(y: pd.Series, prediction: pd.Series) -> dict:
-    values = regression_scores.scores(y.to_numpy(), prediction.to_numpy())
-    return {key: values[key] for key in ("r2", "mae", "n")}
+def _short(rows: pd.DataFrame, groups: list[str]) -> dict[str, dict]:
+    values = {group: regression_scores.scores(rows.y.to_numpy(), rows[group].to_numpy()) for group in groups}
+    return {group: {key: found[key] for key in ("r2", "mae", "n")} for group, found in values.items()}
 
 
 def _variants(texts: list[str]) -> dict[str, str]:

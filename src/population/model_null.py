@@ -19,8 +19,9 @@ from src.core.evaluation import regression_scores
 from src.core.evaluation.permutation import permutation_p_value
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
+from src.population.evaluation.predictors import MODEL
 
-GROUPS = ("head", "text", "dpo", "text_expectation", "dpo_expectation")
+GROUPS = tuple(group.name for group in MODEL if group.kind in ("head", "answer", "expectation"))
 
 
 def main(observed: Path, pattern: str, out: Path) -> dict:

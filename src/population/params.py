@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from src.core.stage.params import Count, Fraction, Positive, Rate, Section, Text, Weight
 
+# How this pipeline calls what core calls region and place: in messages, and as columns of its tables.
+WORDS = {"region": "province", "place": "city"}
 RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
 TINY = "tiny"  # model.backbone: built from params, not read
 
@@ -35,7 +37,7 @@ class Data(Section):
     quantisation: Literal["tags", "alphaearth", "linear", "none"]
     scale: Annotated[float, Field(gt=0)] | None
     nan_is_nodata: bool
-    size: Positive | None
+    tile_px: Positive | None
     match_year: Literal["exact", "nearest"]
     max_unmatched: Count
     tile_lag: Count
@@ -192,7 +194,6 @@ class Sft(Steps):
     mse_weight: Weight
     epochs: Positive
     freeze_encoder_epochs: Count
-    feature_cache_gb: Weight
     lr: SftLr
     weight_decay: Weight
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]

@@ -20,6 +20,7 @@ from src.core.data import band_statistics
 from src.core.data.pca import fit_pca, project
 from src.core.data.tile_store import Store
 from src.core.report import fonts
+from src.core.report.figures import save as save_figure
 from src.core.splits import spatial_temporal
 from src.core.stage import run
 from src.core.stage.errors import DataError
@@ -95,7 +96,7 @@ def draw_quicklook(
     colours = stretch(np.stack(components), masks)
 
     with rc_context({"font.family": fonts.with_chinese()}):
-        figure = Figure(figsize=(8, 9.2), dpi=120, layout="constrained")
+        figure = Figure(figsize=(8, 9.2), layout="constrained")
         for axes in (grid := figure.subplots(3, 3)).flat:
             axes.set_axis_off()
         for axes, tile, image in zip(grid.flat, chosen.itertuples(), colours, strict=False):
@@ -107,7 +108,7 @@ def draw_quicklook(
             f"as red, green, blue ({shares} of the variance; 2–98 % stretch; grey = no data)",
             fontsize=11,
         )
-        figure.savefig(path, metadata={"Software": None})
+        save_figure(figure, path, dpi=120)
 
 
 def choose_tiles(tiles: pd.DataFrame) -> pd.DataFrame:

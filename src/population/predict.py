@@ -10,11 +10,16 @@ head_low and head_high.
 
 A raster is a GeoTIFF of any size. Windows of the size the model reads cover it, --stride px apart, half a
 window unless given. The map is a GeoTIFF with one cell per stride: the head's growth rates (‰ per year) of
-the windows that cover the cell, weighted by how near their centres are; NaN where the raster has no data.
+the windows that cover the cell, weighted by how near their centres are to it; NaN where the raster has no data.
 """
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
+
+from src.core.stage import files, run
+from src.core.stage.errors import DataError, ParamsError
 
 
 def _positive(text: str) -> int:
@@ -42,27 +47,6 @@ PARSER.add_argument(
 )
 PARSER.add_argument("--stride", type=_positive, help="raster: px from window to window, and side of the map's cells")
 PARSER.add_argument("--batch-size", type=_positive, default=16)
-if __name__ == "__main__":
-    PARSER.parse_args()  # --help ends here, before seconds of imports
-
-import math
-import sys
-import tempfile
-
-import numpy as np
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
-
-from src.core.data import archive, large_raster, sliding_windows, tiles
-from src.core.data.quantisation import Quantisation
-from src.core.data.raster import Header
-from src.core.data.tile_store import Store, Writer
-from src.core.stage import files, run
-from src.core.stage.errors import DataError, ParamsError
-from src.population.data import labels
-from src.population.models import growth_map, prompts
-from src.population.models.inference import Reader, parsed
-from src.population.models.model_folder import Settings, load_for_use, read_settings
 
 
 def main(
@@ -74,6 +58,11 @@ def main(
     intervals: Path | None = None,
 ) -> None:
     """Predict every tile below `root` with the model folder `model`, into the CSV file `out`."""
+    # Imported here: they import torch, which --help does without.
+    from src.population.data.new_tiles import read_tiles, with_covariates
+    from src.population.models.inference import Reader, parsed
+    from src.population.models.model_folder import load_for_use
+
     reach = None if intervals is None else read_reach(intervals, model)
     network, tokenizer, settings = load_for_use(model)
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,13 +82,21 @@ def main(
 def map_raster(
     model: Path, path: Path, out: Path, year: int | None = None, stride: int | None = None, batch_size: int = 16
 ) -> None:
-    """Map the GeoTIFF `path` with the model folder `model` into the GeoTIFF `out`, see `mapping.write_growth`.
+    """Map the GeoTIFF `path` with the model folder `model` into the GeoTIFF `out`, see `growth_map.write_growth`.
 
     Raises:
         ParamsError: `out` is `path`, a stride beyond the window, or no year where the prompt names it.
         DataError: a raster unlike the tiles of training, or a model that reads covariates or names, which differ
             from place to place and which a raster does not hold.
     """
+    import pandas as pd
+
+    from src.core.data import large_raster, sliding_windows
+    from src.population.data.new_tiles import agreed_with_training
+    from src.population.models import growth_map, prompts
+    from src.population.models.inference import Reader
+    from src.population.models.model_folder import load_for_use, read_settings
+
     if out.resolve() == path.resolve():
         raise ParamsError(f"--out: found {out}, which is the raster; give another file")
     settings = read_settings(model)  # weights are read last: a wrong raster should not cost minutes
@@ -124,7 +121,7 @@ def map_raster(
     network, tokenizer, _ = load_for_use(model)
     network.front.quantisation = quantisation
 
-    def head(strip: growth_map.Strip, rows: np.ndarray) -> np.ndarray:
+    def head(strip, rows):
         reader = Reader(network, tokenizer, settings, strip, batch_size)
         return reader.head(pd.DataFrame({"tile": rows, "year": year}))
 
@@ -150,102 +147,6 @@ def read_reach(path: Path, model: Path) -> float:
         raise DataError(f"{path}: head: found no interval, expected one: {head['refused']}")
     print(f"head_low to head_high: {known['level']:.0%} intervals, {head['guarantee']}")
     return float(head["added"])
-
-
-def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
-    """The tiles below `root` as a store in `folder`, checked as preprocess checks them."""
-    with archive.opened(root) as opened:
-        names = archive.find_tiles(opened, root)
-        headers = tiles.read_headers(names, settings.bands)
-        quantisation = agreed_with_training(headers, settings, root)
-        size = tiles.common_size(headers, None)
-        if size < settings.side:
-            raise DataError(
-                f"{root}: the smallest tile has {size} px, the model reads {settings.side}; use larger ones"
-            )
-        writer = Writer(folder, len(headers), (settings.bands, size, size), tiles.stored_dtype(headers))
-        index = tiles.table(names, headers, size)
-        index = index.assign(**tiles.read_pixels(headers, writer, size, nan_is_nodata=False))
-        writer.finish(index, pd.DataFrame(), quantisation)
-    store = Store.open(folder)
-    edge = (size - settings.side) // 2
-    crop = np.s_[edge : edge + settings.side, edge : edge + settings.side]
-    blank = [name for tile, name in enumerate(store.tiles.tile_id) if not store.valid([tile])[0][crop].any()]
-    if blank:
-        raise DataError(
-            f"{root}: {blank[0]}: found no valid pixel in the centre {settings.side} px ({len(blank)} such tiles), "
-            "expected some; remove them"
-        )
-    return store
-
-
-def agreed_with_training(headers: list[Header], settings: Settings, where: Path) -> Quantisation:
-    """The quantisation that all files declare, or that of training where none does.
-
-    Raises:
-        DataError: quantisation, band names or pixel sizes differ, or are not those of the tiles the model
-            was trained on.
-    """
-    trained = Quantisation.from_dict(settings.quantisation)
-    undeclared = all(header.quantisation is None for header in headers)
-    param = (trained.kind, trained.scale) if undeclared else ("tags", None)
-    quantisation = tiles.agreed_quantisation(headers, *param)
-    if quantisation.kind != trained.kind:
-        raise DataError(f"{where}: quantisation is {quantisation}, the model was trained on {trained}; convert them")
-    tiles.check_pixel_sizes(headers)
-    tiles.check_band_names(headers)
-    for header in headers:
-        names, size = header.band_names, header.pixel_size[0]
-        if names and settings.band_names and list(names) != settings.band_names:
-            band = next(n for n, pair in enumerate(zip(names, settings.band_names, strict=True)) if len(set(pair)) > 1)
-            raise DataError(
-                f"{header.name}: band {band + 1}: found {names[band]!r}, expected {settings.band_names[band]!r} as in "
-                "training; export the bands in that order"
-            )
-        if settings.pixel_size and not math.isnan(size):
-            ratio = max(size, settings.pixel_size) / min(size, settings.pixel_size)
-            if ratio > tiles.MAX_PIXEL_RATIO:
-                raise DataError(
-                    f"{header.name}: pixel size: found {size:g} ({header.crs}), expected {settings.pixel_size:g} as in "
-                    "training, within 1 %; resample the tile"
-                )
-    return quantisation
-
-
-def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
-    """`rows` with the columns of the model's covariates, from a .csv or .xlsx keyed by province, city, year.
-
-    The file holds each column under its own name and year; a row takes those of `lag_years` before its year.
-
-    Raises:
-        DataError: no file, no such column or a text in it, or no number for a row.
-    """
-    given = settings.covariates
-    if not given.columns:
-        return rows
-    if path is None:
-        raise DataError(f"the model reads {given.names}; give a file of them with --covariates")
-    table = labels.read_covariates(path, given.names)
-    for name in given.names:
-        if not is_numeric_dtype(table[name]):
-            cell = next(cell for cell in table[name] if isinstance(cell, str))
-            raise DataError(f"{path}: {name}: found {cell!r}, expected numbers, as in training; correct the cell")
-    # The prompt shows a number as it was in training, where all covariates are float64.
-    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True))).astype(
-        dict.fromkeys(given.columns, "float64")
-    )
-    keys = ["province", "city", "year"]
-    wanted = rows[keys].assign(year=rows.year - given.lag_years)
-    found = wanted.merge(known, on=keys, how="left", validate="many_to_one")
-    empty = found[found[given.columns].isna().any(axis=1)]
-    if len(empty):
-        first = "/".join(map(str, empty[keys].iloc[0]))
-        lag = f", {given.lag_years} years before the prediction's" if given.lag_years else ""
-        raise DataError(
-            f"{path}: no row or a blank for {first} ({len(empty)} such rows), expected {', '.join(given.names)} of "
-            f"that year{lag}; add it"
-        )
-    return rows.assign(**{column: found[column].to_numpy() for column in given.columns})
 
 
 def command(given: argparse.Namespace) -> None:

@@ -6,37 +6,30 @@
 Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `counts.json`.
 """
 
-from src.core.stage import run
-
-CLI = {
-    "name": "population.prefs",
-    "doc": __doc__,
-    "inputs": {"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
-    "outputs": {"out": "folder to write"},
-}
-if __name__ == "__main__":
-    run.command_line(**CLI).parse_args()  # --help ends here, before seconds of imports
-
 import json
 import logging
 
 import numpy as np
 import pandas as pd
-from transformers import set_seed
 
 from src.core.data.tile_store import Store
-from src.core.stage import files
-from src.population.data.permuted_labels import permuted
-from src.population.data.stage_inputs import read_split
+from src.core.stage import files, run
 from src.population.models import prompts
-from src.population.models.inference import Reader
-from src.population.models.model_folder import load_for_use
 from src.population.params import Params, Prefs
 
 logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    """Store, split and SFT model -> pairs of its own answers."""
+    # Imported here: they import torch and transformers, which --help does without.
+    from transformers import set_seed
+
+    from src.population.data.permuted_labels import permuted
+    from src.population.data.stage_inputs import read_split
+    from src.population.models.inference import Reader
+    from src.population.models.model_folder import load_for_use
+
     run.set_threads(params.threads)
     set_seed(params.seed)
     store = Store.open(inputs.tiles)
@@ -121,4 +114,11 @@ def make_pairs(
 
 
 if __name__ == "__main__":
-    run.stage(main, Params, **CLI)
+    run.stage(
+        main,
+        Params,
+        name="population.prefs",
+        doc=__doc__,
+        inputs={"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
+        outputs={"out": "folder to write"},
+    )

@@ -17,14 +17,15 @@ from src.core.data import archive, raster, tile_store, tiles
 from src.core.data.quantisation import Quantisation
 from src.core.splits import spatial_temporal
 from src.core.stage import files, run
-from src.core.stage.errors import DataError
+from src.core.stage.errors import DataError, spelled
 from src.population.data import labels, matching
 from src.population.data.matching import Matching
-from src.population.params import Data, Params, covariate_columns
+from src.population.params import WORDS, Data, Params, covariate_columns
 
 UNMATCHED = Path("logs/preprocess/unmatched.csv")
 
 
+@spelled(WORDS)
 def main(params, inputs, out, dry_run=False):
     """Tiles and labels -> store. A dry run stops before the first pixel is decoded."""
     rates = labels.read(inputs.labels)
@@ -36,10 +37,10 @@ def main(params, inputs, out, dry_run=False):
         dtype = tiles.stored_dtype(headers)
         tiles.check_pixel_sizes(headers)
         tiles.check_band_names(headers)
-        size = tiles.common_size(headers, params.data.size)
+        size = tiles.common_size(headers, params.data.tile_px)
         shape = (params.model.bands, size, size)
         tile_store.tiles_per_shard(shape, dtype)
-        index = tiles.table(names, headers, size)
+        index = tiles.table(names, headers, size).rename(columns=WORDS)
         matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
         require_step(params.data, rates, matched)
         if count_unmatched(matched) > params.data.max_unmatched:
@@ -153,7 +154,7 @@ def report(
 
 
 def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
-    """The same for people."""
+    """The report as three or four lines to print."""
     bands, size, _ = shape
     tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
     quantisation = Quantisation.from_dict(facts["quantisation"])

@@ -27,17 +27,17 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.core.baselines.regression import past_forecasts
 from src.core.data.archive import refuse
+from src.core.data.tables import read_sheet
 from src.core.evaluation import autocorrelation, jackknife, regression_scores
 from src.core.geo import distances
 from src.core.report import figures
 from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
-from src.population.data import labels, spreadsheet
+from src.population.data import labels
 
-NEEDED = ("place", "year", "y", "prediction")
-POSITION = ("lat", "lon")
-KINDS = {"y": "number", "prediction": "number", "block": "place"}  # the other columns are read by their own name
+KINDS = {"place": "place", "year": "year", "y": "number"}  # column -> what labels.read_cell calls it
+OPTIONAL = {"lat": "lat", "lon": "lon", "block": "place"}
 NEIGHBOURS = 5
 
 
@@ -70,18 +70,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
         StorageError: the file cannot be read.
         DataError: a column is missing, a cell is blank or no number, a place and year occur twice, or all y are equal.
     """
-    sheet = spreadsheet.read(Path(path))
-    header = [heading.casefold() for heading in sheet.header]
-    if missing := [name for name in NEEDED if name not in header]:
-        raise DataError(
-            f"{path}: no column {missing[0]!r}, found {', '.join(sheet.header)}; expected place, year, y, prediction "
-            "and, where known, lat, lon, block; add it"
-        )
-    if ("lat" in header) != ("lon" in header):
-        raise DataError(f"{path}: found only one of the columns lat and lon; add the other or remove it")
+    sheet = read_sheet(path)
     problems: list[str] = []
     first: dict[tuple, int] = {}
-    records = read_columns(sheet, (*NEEDED, *POSITION, "block"), problems)
+    advice = "expected place, year, y, prediction and, where known, lat, lon, block; add it"
+    kinds = KINDS | {"prediction": "number"} | OPTIONAL
+    records = labels.read_columns(sheet, kinds, problems, optional=tuple(OPTIONAL), advice=advice)
+    if len({"lat", "lon"} & set(sheet.columns(list(OPTIONAL), []))) == 1:
+        raise DataError(f"{path}: found only one of the columns lat and lon; add the other or remove it")
     for (row, _), record in zip(sheet.rows, records, strict=True):
         key = (record["place"], record["year"])
         if key in first and None not in key:
@@ -102,16 +98,6 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_columns(sheet: spreadsheet.Table, names: tuple[str, ...], problems: list[str]) -> list[dict]:
-    """The columns of `names` that the sheet has, a record for each row; what is wrong goes into `problems`."""
-    header = [heading.casefold() for heading in sheet.header]
-    at = {name: header.index(name) for name in names if name in header}
-    return [
-        {name: labels.read_cell(KINDS.get(name, name), cells[n], row, problems, name) for name, n in at.items()}
-        for row, cells in sheet.rows
-    ]
-
-
 def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
     """place, year, y of a label file: these columns, or the project's own labels, whose places are province/city.
 
@@ -120,11 +106,10 @@ def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFra
     Raises:
         DataError: a place of `table` is not in it, or has another label there.
     """
-    sheet = spreadsheet.read(Path(path))
-    header = [heading.casefold() for heading in sheet.header]
-    if {"place", "year", "y"} <= set(header):
+    sheet = read_sheet(path)
+    if len(sheet.columns(list(KINDS), [])) == len(KINDS):
         problems: list[str] = []
-        rows = read_columns(sheet, ("place", "year", "y"), problems)
+        rows = labels.read_columns(sheet, KINDS, problems)
         refuse([f"{path}: {problem}" for problem in problems])
         return agreeing(pd.DataFrame(rows).astype({"year": "int64", "y": "float64"}), table, path, predictions)
     known = labels.read(path)
@@ -182,10 +167,10 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
         guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     if "lat" in table:
         guesses["neighbours"] = _neighbours(table, past)
-    known = past.rename(columns={"y": "growth_rate"})
-    own_past = past_forecasts(known, table, table.year.to_numpy())
-    guesses["previous_label"] = own_past.previous_year.to_numpy()
-    guesses["place_mean"] = own_past.place_mean.to_numpy()
+    known, rows = (part.rename(columns={"year": "time", "y": "target"}) for part in (past, table))
+    own_past = past_forecasts(known, rows, rows.time.to_numpy())
+    guesses["previous_label"] = own_past["last"].to_numpy()
+    guesses["place_mean"] = own_past["mean"].to_numpy()
     guesses = {name: guess for name, guess in guesses.items() if np.isfinite(guess).any()}
     return guesses
 
@@ -225,7 +210,7 @@ def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
 
 
 def show(result: dict) -> None:
-    """What a person wants to see of it."""
+    """Print scores, intervals and differences."""
     score = result["prediction"]
     print(f"{score['n']} rows, {score['n_units']} units ({result['unit']}); intervals: {score['method']}")
     if score.get("label"):

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
 from src.core.evaluation.jackknife import MINIMUM_UNITS
+from src.core.report import figures
 from src.core.splits import distance_figure, spatial_temporal
 from src.core.splits.tile_audit import audit, require_clean
 from src.core.stage import run
@@ -53,8 +54,8 @@ def main(params, inputs, out, dry_run=False):
     drawn = prediction_tasks.draw(store, params.split)
     require_samples(count_roles(drawn.samples.role), where=f"{inputs.tiles}/samples.parquet")
     train = drawn.tiles.loc[drawn.tiles.role == "train", "tile"].to_numpy()
-    label_mean, label_sd = band_statistics.label_statistics(
-        drawn.samples.loc[drawn.samples.role == "train", "growth_rate"], where=f"{inputs.tiles}/samples.parquet"
+    label_mean, label_sd = band_statistics.target_statistics(
+        drawn.samples.growth_rate[drawn.samples.role == "train"], where=f"{inputs.tiles}/samples.parquet: growth_rate"
     )
     summary = summarise(drawn, params.split) | {"label_mean": label_mean, "label_sd": label_sd}
     describe(summary)
@@ -68,10 +69,11 @@ def main(params, inputs, out, dry_run=False):
     findings = audit(store, split, drawn.samples, mean, sd, origin=summary["origin"])
     require_clean(
         findings,
-        task=params.split.task,
+        by_place=params.split.task != "next_year",
+        by_time=params.split.task in prediction_tasks.FORECASTS,
         buffer_km=summary["buffer_km"],
         retrospective_tiles=params.split.retrospective_tiles,
-        where=str(out.out),
+        where=f"{out.out}: leakage audit of {params.split.task}",
     )
     with complete_folder(out.out) as folder:
         split.to_parquet(folder / "split.parquet", index=False)
@@ -102,7 +104,7 @@ def summarise(drawn: Roles, split) -> dict:
 
 
 def describe(summary: dict) -> None:
-    """What a person wants to know of it."""
+    """Print the number of tiles, labels and units of each role, and what the split cannot show."""
     print(
         f"split: {summary['task']}, fold {summary['fold']} of {summary['folds']} (counted from 0): "
         f"tiles {summary['counts']}"
@@ -159,7 +161,7 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     """PNG of every place's role on a longitude/latitude grid; blocks that hold test or validation are tinted."""
     places = split.drop_duplicates("place").dropna(subset=["lat", "lon"])
     unlocated = split["place"].nunique() - len(places)
-    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.add_subplot()
     if summary["method"] == "blocks" and summary["task"] != "next_year":
         draw_blocks(axes, split[split.role != "locked"], summary["block_degrees"])
@@ -195,7 +197,7 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     axes.set_title(f"{summary['task'].replace('_', ' ') if summary['origin'] else part}: {rule}{note}")
     if len(places):
         figure.legend(loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    figures.save(figure, path, dpi=120, bbox_inches="tight")
 
 
 def draw_blocks(axes: Axes, split: pd.DataFrame, degrees: float) -> None:

@@ -21,14 +21,14 @@ from src.core.stage import files, run
 from src.species.data import task
 from src.species.evaluation import group_scores, predictions
 from src.species.evaluation.predictors import MAIN, TITLES
-from src.species.params import Params
+from src.species.params import Evaluate, Params
 from src.species.report import page, score_figures
 
 
 def main(params, inputs, out, dry_run=False):
     """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
-    facts, audit = files.read_json(inputs.split / "split.json"), files.read_json(inputs.split / "audit.json")
+    facts = files.read_json(inputs.split / "split.json")
     held, found = group_scores.Held(study), {}
     for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
         answers = predictions.read(folder, study)
@@ -41,29 +41,8 @@ def main(params, inputs, out, dry_run=False):
         return
 
     settings = params.evaluate
-    scores = {
-        "simulated": study.store.manifest["simulated"],
-        "classes": len(study.classes),
-        "records": {name: found["observations"] for name, found in facts["statistics"].items()},
-        "audit": audit,
-        **group_scores.score_groups(held, groups, settings.calibration_bins),
-        "incomplete": group_scores.score_points(held, groups, held.rows("test", complete=False), ("top1", "n")),
-        "paired": group_scores.score_pairs(held, groups),
-        "validation": group_scores.score_points(held, groups, held.rows("validation"), ("top1", "log_loss", "n")),
-        "controls": files.read_json(inputs.controls / "controls.json"),
-        "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
-        "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
-    }
-    main_groups = {name: groups[name] for name in MAIN if name in groups}
-    divisions = {
-        "frequency": (held.frequency, settings.frequency),
-        "distance": (held.distance_km, settings.distance_km),
-    }
-    bins = {
-        name: group_scores.score_bins(held, main_groups, *division, settings.calibration_bins)
-        for name, division in divisions.items()
-    }
-    scores, bins = regression_scores.rounded(scores), regression_scores.rounded(bins)
+    scores = regression_scores.rounded(all_scores(study, held, groups, facts, inputs, settings.calibration_bins))
+    bins = regression_scores.rounded(all_bins(held, {name: groups[name] for name in MAIN if name in groups}, settings))
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
@@ -87,6 +66,37 @@ def main(params, inputs, out, dry_run=False):
         line = "  ".join(f"{kind} {score['top1']:.3f}" for kind, score in scores[name].items())
         print(f"{name:<20} top-1: {line}")
     print(f"report: {out.out}/index.html")
+
+
+def all_scores(
+    study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray], facts: dict, inputs, bins: int
+) -> dict:
+    """Everything that metrics/species.json says."""
+    return {
+        "simulated": study.store.manifest["simulated"],
+        "classes": len(study.classes),
+        "records": {name: found["observations"] for name, found in facts["statistics"].items()},
+        "audit": files.read_json(inputs.split / "audit.json"),
+        **group_scores.score_groups(held, groups, bins),
+        "incomplete": group_scores.score_points(held, groups, held.rows("test", complete=False), ("top1", "n")),
+        "paired": group_scores.score_pairs(held, groups),
+        "validation": group_scores.score_points(held, groups, held.rows("validation"), ("top1", "log_loss", "n")),
+        "controls": files.read_json(inputs.controls / "controls.json"),
+        "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
+        "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
+    }
+
+
+def all_bins(held: group_scores.Held, groups: dict[str, np.ndarray], settings: Evaluate) -> dict:
+    """Accuracies by training records of the species and by distance to the nearest training record."""
+    divisions = {
+        "frequency": (held.frequency, settings.frequency),
+        "distance": (held.distance_km, settings.distance_km),
+    }
+    return {
+        name: group_scores.score_bins(held, groups, *division, settings.calibration_bins)
+        for name, division in divisions.items()
+    }
 
 
 def predicted_table(study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -11,8 +11,6 @@ params nor a source file changed.
 """
 
 import csv
-import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -22,10 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core.data import embedding_store, npy
 from src.core.data.embedding_store import EmbeddingWriter
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
+from src.core.stage.scratch import scratch_folder
 from src.species.data import dates, embedding_files, observation_ids, observations
 from src.species.data.embedding_files import SHAPES, Source
 from src.species.data.observation_ids import some
@@ -33,12 +31,6 @@ from src.species.data.observations import Records
 from src.species.params import Data, Params
 
 LISTED = Path("logs/species.ingest/refused.csv")
-# The store is a function of these too: what an older version of one left in the scratch is not gone on with.
-SOURCES = [
-    *sorted(Path(__file__).parent.glob("data/*.py")),
-    *(Path(module.__file__) for module in (embedding_store, files, npy)),
-    Path(__file__),
-]
 MAX_DESCRIPTION = 2**20  # bytes
 
 
@@ -66,7 +58,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         print(f"ingest: would write {sum(2 * int(np.prod(shape)) for shape in shapes.values()) / 1e9:.3g} GB")
         return
 
-    scratch = scratch_folder(params.checkpoint_root, params.data, inputs.root, records.path, found)
+    facts = source_facts(params.data, inputs.root, found)
+    scratch = scratch_folder(params.checkpoint_root, "species.ingest", facts, [records.path])
     marks, store = scratch / "done", scratch / "store"
     if marks.is_dir() and any(not (store / f"{name}.npy").is_file() for name in shapes):
         shutil.rmtree(marks)  # of arrays that somebody deleted
@@ -176,15 +169,10 @@ def write_chunk(
             target[row] = mean
 
 
-def scratch_folder(root: str, data: Data, source_root: Path, table: Path, found: list[Source]) -> Path:
-    """`<root>/species.ingest-<hash>` over all that the store depends on; sources by name, size and time of change."""
-    facts = [data.model_dump(exclude={"root"}), files.sha256(table)]
-    for path in (path for source in found for path in source.files):
-        status = path.stat()
-        facts.append([path.relative_to(source_root).as_posix(), status.st_size, status.st_mtime_ns])
-    digest = hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode())
-    digest.update(files.tree_sha256(SOURCES).encode())
-    return Path(root) / f"species.ingest-{digest.hexdigest()[:16]}"
+def source_facts(data: Data, root: Path, found: list[Source]) -> list:
+    """What the store depends on beside the table: params, and sources by name, size and time of change."""
+    changed = [(path.relative_to(root).as_posix(), path.stat()) for source in found for path in source.files]
+    return [data.model_dump(exclude={"root"}), *([name, at.st_size, at.st_mtime_ns] for name, at in changed)]
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.core.report.figures import STYLE
+from src.core.report.figures import STYLE, save
 from src.core.stage import files, run
 from src.species.data import random_fields
 from src.species.data.embedding_files import SHAPES
@@ -82,7 +82,7 @@ def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
         for axes in (left, right):
             axes.plot(*coast.T, color="0.4", linewidth=0.8)
             axes.set(xlabel="longitude (°)", ylabel="latitude (°)", aspect=aspect)
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+        save(figure, path)
 
 
 if __name__ == "__main__":

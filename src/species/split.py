@@ -58,8 +58,6 @@ def main(params, inputs, out, dry_run=False):
         apart_km=params.split.apart_km,
         gap_days=params.split.gap_days,
         shared_embeddings=params.split.shared_embeddings,
-        section="split",
-        modalities_key="data.modalities",
         where=str(out.out),
     )
     with complete_folder(out.out) as folder:

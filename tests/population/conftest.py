@@ -4,6 +4,8 @@
 has no label, so that what confuses a sample with a tile shows.
 """
 
+import contextlib
+import io
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ruamel.yaml import YAML
 from transformers import AutoModelForImageTextToText
 
 from src.core.data.quantisation import NODATA
@@ -20,14 +21,16 @@ from src.core.data.tile_store import Store
 from src.core.stage.params import validate
 from src.population import dpo, pca, preprocess, pretrain, sft, split
 from src.population.data import stage_inputs as stage_inputs
-from src.population.models import prompts
+from src.population.models import finetuning, prompts
 from src.population.models.starting_model import starting_model
 from src.population.params import Params
 from tests import qwen_folders
+from tests.conftest import make_population_params
+from tests.pipelines import values_of
+from tests.population import test_evaluate
+from tests.shared import shared_folder
 from tests.tiles import write_geotiff
 
-ROOT = Path(__file__).parents[2]
-COMMITTED = (ROOT / "params.yaml").read_text(encoding="utf-8")
 PLACES, BANDS, SIDE = 48, 8, 16
 SCALE = 0.02
 CONTROL = "<|im_start|>system"
@@ -86,14 +89,7 @@ def pretrain_rates(rate: float) -> dict:
 
 def small_values(changes: dict | None = None) -> dict:
     """The committed params.yaml with SMALL and then `changes`, as nested values."""
-    values = YAML(typ="safe", pure=True).load(COMMITTED)
-    for key, value in (SMALL | (changes or {})).items():
-        *sections, name = key.split(".")
-        target = values
-        for section in sections:
-            target = target[section]
-        target[name] = value
-    return values
+    return values_of("population", SMALL | (changes or {}))
 
 
 def small_params(changes: dict | None = None) -> Params:
@@ -137,13 +133,12 @@ def prepare(folder: Path, params: Params, side: int = SIDE) -> Namespace:
     return paths
 
 
-def begin(params: Params, study: Namespace, seed: int = 0) -> Namespace:
+def begin(params: Params, study: Namespace) -> Namespace:
     """What a training stage starts from: vlm, tokenizer, front and settings, nothing trained."""
     store = Store.open(study.tiles)
     split, projection = stage_inputs.read_split(study.split, store), stage_inputs.read_pca(study.pca)
-    vlm, tokenizer, mean = starting_model(params.model, store, split, projection, seed)
-    front = stage_inputs.front_end(store, mean, split, projection, params.model, vlm.config.vision_config)
-    settings = sft.make_settings(params, store, split, front)
+    vlm, tokenizer, front = starting_model(params, store, split, projection)
+    settings = finetuning.make_settings(params, store, split, front)
     return Namespace(vlm=vlm, tokenizer=tokenizer, front=front, settings=settings)
 
 
@@ -169,13 +164,12 @@ def run_dpo(study: Namespace, model: Path, prefs: Path, folder: Path, changes: d
     return out.out
 
 
-def train_small(study: Namespace, folder: Path) -> Namespace:
+def train_small(study: Namespace, folder: Path) -> None:
     """`pretrain` and `sft` folders of a short run below `folder`, their `plots`, and hand-made `prefs`."""
     pretrained = run_pretrain(study, folder)
-    tuned = run_sft(study, pretrained, folder)
+    run_sft(study, pretrained, folder)
     rows = stage_inputs.read_split(study.split, Store.open(study.tiles))
-    prefs = write_pairs(folder / "prefs", {role: rows.rows(role) for role in ("train", "validation")})
-    return Namespace(pretrain=pretrained, sft=tuned, prefs=prefs, plots=folder / "plots")
+    write_pairs(folder / "prefs", {role: rows.rows(role) for role in ("train", "validation")})
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -220,7 +214,8 @@ def write_pairs(folder: Path, rows: dict[str, pd.DataFrame], language: str = "zh
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Namespace:
     """Folders tiles, split and pca."""
-    return prepare(tmp_path_factory.mktemp("study"), small_params())
+    folder = shared_folder(tmp_path_factory, "study", lambda folder: prepare(folder, small_params()))
+    return Namespace(**{name: folder / name for name in ("tiles", "split", "pca")})
 
 
 @pytest.fixture(scope="session")
@@ -236,7 +231,29 @@ def split_of(study, store) -> stage_inputs.Split:
 @pytest.fixture(scope="session")
 def trained(study, tmp_path_factory) -> Namespace:
     """Folders pretrain, sft, prefs and plots of a short run."""
-    return train_small(study, tmp_path_factory.mktemp("trained"))
+    folder = shared_folder(tmp_path_factory, "trained", lambda folder: train_small(study, folder))
+    return Namespace(**{name: folder / name for name in ("pretrain", "sft", "prefs", "plots")})
+
+
+@pytest.fixture(scope="session")
+def evaluate_inputs(tmp_path_factory) -> Namespace:
+    """Everything that evaluate reads, from tests/population/test_evaluate.py."""
+    return test_evaluate.write_inputs(tmp_path_factory.mktemp("inputs"), make_population_params)
+
+
+@pytest.fixture
+def run(evaluate_inputs, tmp_path, monkeypatch):
+    """`run()` evaluates a copy of the inputs that a test may change."""
+    return test_evaluate.make_run(evaluate_inputs, tmp_path, make_population_params, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def scored(evaluate_inputs, tmp_path_factory) -> Namespace:
+    """Metrics, report and plots of unchanged inputs, with what `run` has; `printed` is the standard output."""
+    folder = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        run = test_evaluate.make_run(evaluate_inputs, folder, make_population_params, patch)
+        return Namespace(**vars(run()), folder=folder, split=run.split, y=run.y, printed=printed.getvalue())
 
 
 @pytest.fixture(scope="session")

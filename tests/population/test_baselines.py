@@ -1,6 +1,7 @@
 import json
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 
-from src.core.baselines.regression import band_means
+from src.core.baselines.regression import band_summaries
 from src.core.data.band_statistics import band_statistics
 from src.core.data.tile_store import Store
 from src.core.stage.errors import DataError
@@ -107,7 +108,13 @@ def test_every_label_held_out_has_a_prediction_of_every_baseline(inputs, found):
     groups = ["mean", "year_mean", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]
     groups += ["mlp", "cnn", "resnet18"]
     assert list(found.predictions) == ["sample", "role", *groups]
-    assert list(found.choices) == ["split_hash", "budget", *groups]
+    fitted = [name for name, choice in found.choices.items() if isinstance(choice, dict) and "setting" in choice]
+    assert fitted == groups
+    left_out = {
+        name: found.choices[name]["left_out"] for name in found.choices.keys() - {"split_hash", "budget", *groups}
+    }
+    assert set(left_out) == {"previous_year", "place_mean", "place_trend", "covariates"}
+    assert left_out["covariates"] == "data.covariates is empty"
     assert list(found.null) == ["sample", "0", "1", "2", "3"]
     assert np.isfinite(found.predictions[groups]).all(axis=None) and np.isfinite(found.null).all(axis=None)
     assert (found.folder / "plots" / "networks.png").stat().st_size > 10_000
@@ -152,7 +159,7 @@ def test_ridge_equals_scikit_learn_at_its_setting(inputs, found, tmp_path):
     one = fit(inputs, tmp_path, {"baselines.budget": 1, "baselines.networks": []})
     setting, rows = one.choices["ridge"]["setting"], samples(inputs)
     assert setting["features"] == "means"
-    features = np.column_stack([band_means(Store.open(inputs.tiles), rows.tile.to_numpy(), SIDE), rows.year])
+    features = np.column_stack([band_summaries(Store.open(inputs.tiles), rows.tile.to_numpy(), SIDE)[:, 0], rows.year])
     train = (rows.role == "train").to_numpy()
     features = (features - features[train].mean(axis=0)) / features[train].std(axis=0)
     ridge = Ridge(setting["penalty"] * train.sum()).fit(features[train], rows.growth_rate[train])
@@ -219,7 +226,7 @@ def test_tasks_of_places_know_no_past_and_one_year_has_no_year(tmp_path, found):
 def test_covariates_are_a_baseline_and_features(inputs, found, tmp_path):
     with_gdp = {"data.covariates": ["gdp"], "baselines.networks": ["mlp", "cnn"]}
     more = fit(inputs, tmp_path, with_gdp)
-    r2 = {name: choice["validation_r2"] for name, choice in more.choices.items() if isinstance(choice, dict)}
+    r2 = {name: more.choices[name]["validation_r2"] for name in ("covariates", "ridge")}
     assert r2["covariates"] > 0.9
     assert r2["ridge"] > found.choices["ridge"]["validation_r2"]
 
@@ -243,9 +250,16 @@ def test_without_coordinates_the_map_is_left_out(tmp_path):
     assert found.choices["gp"] == {"left_out": "a place has no coordinates"}
 
 
+def test_a_year_without_training_label_has_the_mean_of_all():
+    rows = pd.DataFrame({"year": [2018, 2018, 2019, 2019, 2018, 2020]})
+    train = np.array([True] * 3 + [False] * 3)
+    problem = SimpleNamespace(rows=rows, train=train, held=~train, y=np.array([1.0, 3, 8]), fixed=lambda found: found)
+    assert fitted_baselines.fit_year_mean(problem).tolist() == [8.0, 2.0, 4.0]
+
+
 def test_a_constant_column_of_training_says_nothing_elsewhere():
     columns, train = np.array([[2005.0, 1], [2005, 3], [2010, 2]]), np.array([True, True, False])
-    assert baselines.standardised(columns, train).tolist() == [[0, -1], [0, 1], [0, 0]]
+    assert fitted_baselines.standardised(columns, train).tolist() == [[0, -1], [0, 1], [0, 0]]
 
 
 def test_rounded_settings_are_tried_once():

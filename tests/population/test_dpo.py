@@ -14,11 +14,12 @@ from trl import DPOTrainer
 
 from src.core.models import chat
 from src.core.stage.errors import DataError
+from src.core.training import checkpoints
 from src.population import dpo
-from src.population.data.preference_pairs import answer_log_probs
-from src.population.models import prompts
+from src.population.models import model_folder, prompts
 from src.population.models.inference import Reader
 from src.population.models.model_folder import load
+from src.population.models.preference_training import answer_log_probs
 from tests.population.conftest import (
     contents,
     moved_groups,
@@ -57,7 +58,7 @@ def start(study, trained, tmp_path, monkeypatch):
             seen.append(trainer)
             raise Captured
 
-        monkeypatch.setattr(dpo.checkpoints, "train", capture)
+        monkeypatch.setattr(checkpoints, "train", capture)
         with pytest.raises(Captured):
             run_dpo(study, model, prefs, tmp_path, changes)
         seen[0].model.eval()
@@ -202,22 +203,15 @@ def test_the_best_epoch_is_kept_whole(study, trained, tmp_path, monkeypatch, lor
         kept.update(weights(model.vlm))
         save(folder, model, tokenizer, settings, *rest)
 
-    evaluation_loop, save = DPOTrainer.evaluation_loop, dpo.model_folder.save
+    evaluation_loop, save = DPOTrainer.evaluation_loop, model_folder.save
     monkeypatch.setattr(DPOTrainer, "evaluation_loop", scripted)
-    monkeypatch.setattr(dpo.model_folder, "save", watch)
+    monkeypatch.setattr(model_folder, "save", watch)
     changes = {"model.backbone": str(trained.pretrain) if lora else "tiny", "dpo.epochs": 5, "dpo.patience": 2}
     run_dpo(study, trained.sft, trained.prefs, tmp_path, changes)
     assert len(epochs) == 4, "stopped early"
     assert kept.keys() == epochs[1].keys()
     assert [name for name in kept if not torch.equal(kept[name], epochs[1][name])] == []
     assert moved_groups(epochs[1], epochs[3]) == ({"language"} if lora else {"encoder", "merger", "language"})
-
-
-def test_twice_the_same_bytes(study, trained, tmp_path):
-    folders = [run_dpo(study, trained.sft, trained.prefs, tmp_path / name) for name in ("one", "two")]
-    assert contents(folders[0]) == contents(folders[1])
-    assert contents(tmp_path / "one" / "plots") == contents(tmp_path / "two" / "plots")
-    assert not any((tmp_path / "one" / "checkpoints").iterdir())
 
 
 def test_a_single_step_moves_the_words(study, trained, split_of, tmp_path):
@@ -234,14 +228,14 @@ def test_the_hinge_loss_runs_and_is_another(study, trained, tmp_path):
 
 def test_lora_moves_the_language_model_alone_and_merges(study, trained, store, split_of, tmp_path, monkeypatch):
     kept = {}
-    save = dpo.model_folder.save
+    save = model_folder.save
 
     def watch(folder, model, tokenizer, settings, *rest):
         kept["names"] = {name for name, p in model.vlm.named_parameters() if p.requires_grad}
         kept["head"] = Reader(model, tokenizer, settings, store, 8).head(split_of.rows("test"))
         save(folder, model, tokenizer, settings, *rest)
 
-    monkeypatch.setattr(dpo.model_folder, "save", watch)
+    monkeypatch.setattr(model_folder, "save", watch)
     changes = {"model.backbone": str(trained.pretrain), "dpo.lr": 0.01}
     out = run_dpo(study, trained.sft, trained.prefs, tmp_path, changes)
     assert kept["names"] and all("lora_" in name and "language_model" in name for name in kept["names"])
@@ -266,24 +260,6 @@ def test_three_channel_models_too(study, split_of, tmp_path):
     prefs = write_pairs(tmp_path / "prefs", {role: split_of.rows(role) for role in ("train", "validation")})
     out = run_dpo(study, model, prefs, tmp_path, changes)
     assert load(out)[2].input == "pca3"
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "is not a pair"),
-        ('{"sample": 1, "chosen": "x"}', r"is not a pair \(KeyError\('rejected'\)\)"),
-        ('{"sample": 999, "chosen": "x", "rejected": "y"}', "names sample 999, which the split does not have"),
-    ],
-)
-def test_damaged_pairs_are_named_by_line(study, trained, split_of, tmp_path, line, message):
-    prefs = write_pairs(tmp_path / "prefs", {role: split_of.rows(role) for role in ("train", "validation")})
-    with (prefs / "train.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    last = len(split_of.rows("train")) + 1
-    with pytest.raises(DataError, match=rf"train\.jsonl: line {last} {message}"):
-        run_dpo(study, trained.sft, prefs, tmp_path)
-    assert not (tmp_path / "dpo").exists()
 
 
 def test_no_epoch_passes_the_sft_model_on(study, trained, tmp_path):

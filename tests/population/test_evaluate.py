@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -13,25 +14,21 @@ from src.core.report.figures import Curve
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.population import baselines, evaluate, pca
-from src.population.evaluation import final_test, group_scores
+from src.population.evaluation import final_test, group_scores, predictors
 from src.population.report import page
 from tests.tiles import write_store
 
 TILES, BLOCKS = 96, 24
-GROUPS = [*group_scores.NETWORK, *group_scores.WORDS]
+GROUPS = [group.name for group in predictors.MODEL]
 
 
 def role_of(block: int) -> str:
     return "test" if block % 2 == 0 else "validation" if block % 6 == 1 else "train"
 
 
-@pytest.fixture
-def run(tmp_path, make_params, monkeypatch):
-    return make_run(tmp_path, make_params, monkeypatch)
-
-
-def make_run(tmp_path, make_params, monkeypatch):
-    """A store whose band means explain the label, a split by blocks, two models with made-up answers."""
+def write_inputs(folder, make_params):
+    """Everything that evaluate reads, below `folder`: a store whose band means explain the label, a split by blocks,
+    baselines, and two models without weights. The namespace holds `folder`, the table `split` and the labels `y`."""
     generator = np.random.default_rng(0)
     level = generator.integers(-60, 60, TILES)
     pixels = generator.integers(-20, 20, (TILES, 4, 6, 6)) + level[:, None, None, None]
@@ -39,7 +36,7 @@ def make_run(tmp_path, make_params, monkeypatch):
     y = 0.2 * level + 9 + generator.normal(0, 1, TILES)
     years = np.where(np.arange(TILES) % 4 == 0, 1990, 1980)
     store = write_store(
-        tmp_path / "tiles",
+        folder / "tiles",
         pixels.astype(np.int8),
         lat=30 + generator.uniform(0, 15, TILES),
         lon=-100 + generator.uniform(0, 20, TILES),
@@ -54,14 +51,14 @@ def make_run(tmp_path, make_params, monkeypatch):
     )
     split.loc[split.tile == 3, "role"] = "buffer"
     split.loc[split.block == "b03", "role"] = "locked"
-    (tmp_path / "split").mkdir()
-    split.to_parquet(tmp_path / "split" / "split.parquet")
+    (folder / "split").mkdir()
+    split.to_parquet(folder / "split" / "split.parquet")
     samples = store.samples.merge(split[["tile", "place", "block", "role"]], on="tile").assign(tile_year=years)
-    samples.to_parquet(tmp_path / "split" / "samples.parquet")
+    samples.to_parquet(folder / "split" / "samples.parquet")
     is_train = (split.role == "train").to_numpy()
     train = y[is_train]
     mean, sd = (array.astype(np.float32) for array in band_statistics(store, np.flatnonzero(is_train)))
-    (tmp_path / "split" / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
+    (folder / "split" / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
     roles = split.role.value_counts().to_dict()
     facts = {
         "task": "new_place",
@@ -97,28 +94,35 @@ def make_run(tmp_path, make_params, monkeypatch):
         "unmatched_tiles": [],
         "unmatched_labels": [],
     }
-    files.write_json(tmp_path / "split" / "split.json", facts)
-    files.write_json(tmp_path / "split" / "audit.json", audit)
-    files.write_json(tmp_path / "tiles" / "matching.json", matching)
+    files.write_json(folder / "split" / "split.json", facts)
+    files.write_json(folder / "split" / "audit.json", audit)
+    files.write_json(folder / "tiles" / "matching.json", matching)
     settings = {"split_hash": "abc", "side": 6, "pretrained_on": "train", "band_mean": [0.0] * 64, "bands": 4}
     settings |= {"language": "zh", "prompt": "预测 {year} 年的人口增长率 ```"}
     values = {"threads": 1, "baselines.networks": [], "baselines.permutations": 7, "baselines.budget": 3}
-    folders = {name: tmp_path / name for name in ("tiles", "split", "pca", "baselines", "sft", "dpo", "curves")}
-    inputs = SimpleNamespace(**folders, final=False)
-    baselines.main(make_params(values), inputs, SimpleNamespace(out=inputs.baselines, plots=tmp_path / "b"))
+    inputs = SimpleNamespace(**{name: folder / name for name in ("tiles", "split", "pca", "baselines")})
+    baselines.main(make_params(values), inputs, SimpleNamespace(out=inputs.baselines, plots=folder / "b"))
     pca.main(make_params(values), inputs, SimpleNamespace(out=inputs.pca))
     for name in ("sft", "dpo"):
-        (tmp_path / name).mkdir()
-        files.write_json(tmp_path / name / "bandwise.json", settings)
+        (folder / name).mkdir()
+        files.write_json(folder / name / "bandwise.json", settings)
     for kind in ("train", "validation"):
-        series = tmp_path / "curves" / "sft" / "plots" / "metrics" / kind / "loss.tsv"
+        series = folder / "curves" / "sft" / "plots" / "metrics" / kind / "loss.tsv"
         series.parent.mkdir(parents=True)
         series.write_text("step\tloss\n1\t2.5\n2\t1.5\n")
 
-    (tmp_path / "curves" / "dpo").mkdir()
-    files.write_json(tmp_path / "curves" / "dpo" / "pairs.json", {"train_pairs": 120, "reward_accuracy": 0.6})
+    (folder / "curves" / "dpo").mkdir()
+    files.write_json(folder / "curves" / "dpo" / "pairs.json", {"train_pairs": 120, "reward_accuracy": 0.6})
+    return SimpleNamespace(folder=folder, split=split, y=y)
 
-    def group_predictions(sft, dpo, store, samples, settings, seed):
+
+def make_run(inputs, folder, make_params, monkeypatch):
+    """`run(name)` evaluates a copy of `inputs` in `folder` into the folder `name` there; the models' answers are made
+    up by `run.fake`."""
+    shutil.copytree(inputs.folder, folder, dirs_exist_ok=True)
+
+    def group_predictions(sft, dpo, store, samples, settings, prefs, seed):
+        assert (prefs.temperature, prefs.top_p) == (0.7, 0.9)
         noise = np.random.default_rng(seed).normal(0, 2, (len(samples), len(GROUPS)))
         # An index of its own: rows are matched by position.
         values = pd.DataFrame(samples.growth_rate.to_numpy()[:, None] + noise, columns=GROUPS)
@@ -130,7 +134,7 @@ def make_run(tmp_path, make_params, monkeypatch):
     def control_predictions(folder, store, samples, settings, seed):
         noise = np.random.default_rng(seed).normal(9, 2, (len(samples), 6))
         return pd.DataFrame(
-            noise, columns=[f"{part}_{name}" for name in group_scores.CONTROLS for part in ("head", "text")]
+            noise, columns=[f"{part}_{name}" for name in predictors.CONTROLS for part in ("head", "text")]
         )
 
     fake = ModuleType("src.population.models.inference")
@@ -142,19 +146,19 @@ def make_run(tmp_path, make_params, monkeypatch):
     monkeypatch.setattr(evaluate.run, "set_threads", lambda count: None)
 
     def call(name="run", dry_run=False, changes=None, final=False):
-        folder = tmp_path / name
-        out = SimpleNamespace(metrics=folder / "m.json", out=folder / "report", plots=folder / "plots")
-        inputs.final = final
-        evaluate.main(make_params(changes), inputs, out, dry_run)
+        folders = {name: folder / name for name in ("tiles", "split", "pca", "baselines", "sft", "dpo", "curves")}
+        into = folder / name
+        out = SimpleNamespace(metrics=into / "m.json", out=into / "report", plots=into / "plots")
+        evaluate.main(make_params(changes), SimpleNamespace(**folders, final=final), out, dry_run)
         return out
 
-    call.folder, call.fake, call.split, call.y = tmp_path, fake, split, y
+    call.folder, call.fake, call.split, call.y = folder, fake, inputs.split, inputs.y
     return call
 
 
-def test_metrics_hold_every_group_with_null_interval_and_audit(run):
-    found = json.loads(run().metrics.read_text())
-    for group in [*GROUPS, "mean", "year", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]:
+def test_metrics_hold_every_group_with_null_interval_and_audit(scored):
+    found = json.loads(scored.metrics.read_text())
+    for group in [*GROUPS, "mean", "year_mean", "province_year", "latlon", "gp", "ridge", "pls", "forest", "boosting"]:
         expected = {"r2", "r2_low", "r2_high", "mae", "mae_low", "mae_high", "rmse", "pearson_r", "spearman_r"}
         expected |= {"bias", "n", "r2_within_year", "r2_within_year_low", "r2_between_place", "r2_change", "r2_oos"}
         expected |= {"n_units", "method", "label", "morans_i", "icc_place", "icc_block", "n_effective"}
@@ -206,24 +210,22 @@ def test_final_scores_the_locked_places_and_no_other(run, monkeypatch):
     assert "after at least 5 attempts" in (out.out / "model_card.md").read_text(encoding="utf-8")
 
 
-def test_locked_places_are_in_no_file_of_a_usual_run(run):
-    out = run()
-    table = pd.read_parquet(out.out / "predictions.parquet")
+def test_locked_places_are_in_no_file_of_a_usual_run(scored):
+    table = pd.read_parquet(scored.out / "predictions.parquet")
     assert set(table.split) == {"validation", "test"} and "b03" not in set(table.block)
 
 
-def test_null_and_crossed_ridge_belong_to_the_scored_rows(run):
-    out = run()
-    found = json.loads(out.metrics.read_text())
-    samples = pd.read_parquet(run.folder / "split" / "samples.parquet")
+def test_null_and_crossed_ridge_belong_to_the_scored_rows(scored):
+    found = json.loads(scored.metrics.read_text())
+    samples = pd.read_parquet(scored.folder / "split" / "samples.parquet")
     test = samples[samples.role == "test"].set_index("sample")
-    null = pd.read_parquet(run.folder / "baselines" / "null.parquet").set_index("sample").loc[test.index]
+    null = pd.read_parquet(scored.folder / "baselines" / "null.parquet").set_index("sample").loc[test.index]
     scores = [regression_scores.scores(test.growth_rate.to_numpy(), null[draw].to_numpy())["r2"] for draw in null]
     assert found["null"]["ridge"]["r2_null_mean"] == pytest.approx(np.mean(scores), abs=1e-6)
     # Ridge fits: its intervals, joined to the right rows, hold the labels, and are far narrower than the labels' range.
     part = found["prediction_intervals"]["groups"]["ridge"]
-    assert part["coverage"] > 0.75 and part["mean_width"] < 0.3 * np.ptp(run.y)
-    table = pd.read_parquet(out.out / "predictions.parquet").query("split == 'test'")
+    assert part["coverage"] > 0.75 and part["mean_width"] < 0.3 * np.ptp(scored.y)
+    table = pd.read_parquet(scored.out / "predictions.parquet").query("split == 'test'")
     assert ((table.ridge_low < table.ridge) & (table.ridge < table.ridge_high)).mean() > 0.9
 
 
@@ -246,10 +248,9 @@ def test_a_pca_of_other_tiles_is_refused(run, make_params):
         run()
 
 
-def test_predictions_alone_give_the_scores_again(run):
-    out = run()
-    found = json.loads(out.metrics.read_text())
-    table = pd.read_parquet(out.out / "predictions.parquet")
+def test_predictions_alone_give_the_scores_again(scored):
+    found = json.loads(scored.metrics.read_text())
+    table = pd.read_parquet(scored.out / "predictions.parquet")
     leading = ["tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed"]
     assert list(table.columns[:16]) == [*leading, "unit", "n_train", "n_test", "split", "y"]
     inside = table.y.between(table.head_low, table.head_high)[table.split == "test"].mean()
@@ -259,7 +260,7 @@ def test_predictions_alone_give_the_scores_again(run):
     assert (table.year == table.tile_id.str[-4:].astype(int)).all()  # not the baseline of that name
     test = table[table.split == "test"]
     assert test.text.isna().sum() == round((1 - found["text"]["parse_rate"]) * 48)
-    mean = run.y[(run.split.role == "train").to_numpy()].mean()
+    mean = scored.y[(scored.split.role == "train").to_numpy()].mean()
     for group in ("head", "text", "ridge", "mean"):
         again = regression_scores.rounded(
             regression_scores.scores(test.y.to_numpy(), test[group].fillna(mean).to_numpy())
@@ -267,25 +268,24 @@ def test_predictions_alone_give_the_scores_again(run):
         assert again == {key: found[group][key] for key in again}
 
 
-def test_labels_and_answers_belong_to_their_tile(run):
-    table = pd.read_parquet(run().out / "predictions.parquet").set_index("tile_id")
-    expected = pd.Series(run.y, index=run.split.tile_id)
-    roles = run.split.set_index("tile_id").role
+def test_labels_and_answers_belong_to_their_tile(scored):
+    table = pd.read_parquet(scored.out / "predictions.parquet").set_index("tile_id")
+    expected = pd.Series(scored.y, index=scored.split.tile_id)
+    roles = scored.split.set_index("tile_id").role
     assert np.array_equal(table.y, expected[table.index]) and (table.split == roles[table.index]).all()
     assert np.abs(table["head"] - table.y).max() < 8 < table.y.std() * 4
 
 
-def test_same_bytes_twice(run):
-    first, second = run("a"), run("b")
+def test_same_bytes_twice(run, scored):
+    again = run("again")
     for name in ("metrics", "out", "plots"):
-        assert files.tree_sha256([getattr(first, name)]) == files.tree_sha256([getattr(second, name)]), name
+        assert files.tree_sha256([getattr(scored, name)]) == files.tree_sha256([getattr(again, name)]), name
 
 
-def test_page_shows_figures_audit_and_escapes_names(run, capsys):
-    out = run()
-    html = (out.out / "index.html").read_text(encoding="utf-8")
-    assert "sft.lr" in html and "train pairs" in html and "report: " in capsys.readouterr().out
-    drawn = {file.name for file in out.plots.iterdir()}
+def test_page_shows_figures_audit_and_escapes_names(scored):
+    html = (scored.out / "index.html").read_text(encoding="utf-8")
+    assert "sft.lr" in html and "train pairs" in html and "report: " in scored.printed
+    drawn = {file.name for file in scored.plots.iterdir()}
     assert drawn == {
         "predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png", "reliability.png",
     }  # fmt: skip
@@ -300,6 +300,8 @@ def test_transductive_pretraining_is_said_in_metrics_and_tables(run):
     out = run()
     assert json.loads(out.metrics.read_text())["transductive"] is True
     assert (out.out / "index.html").read_text(encoding="utf-8").count("; transductive") >= 4
+    card = (out.out / "model_card.md").read_text(encoding="utf-8")
+    assert "**Transductive: pretraining saw the test tiles" in card
 
 
 def test_a_model_of_another_split_is_refused_and_nothing_is_written(run):
@@ -326,6 +328,22 @@ def test_a_diverged_head_is_an_error_and_not_the_train_mean(run):
 
     run.fake.group_predictions = diverged
     with pytest.raises(DataError, match="head: found 1 of 64 predictions that are not finite"):
+        run()
+    assert not (run.folder / "run").exists()
+
+
+def test_predictions_of_no_listed_predictor_are_an_error(run):
+    path = run.folder / "baselines" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.assign(knn=1.0).to_parquet(path)
+    with pytest.raises(
+        DataError, match=r"found predictions of 'knn', expected names of .*predictors\.py; add an entry"
+    ):
+        run()
+    table.to_parquet(path)
+    honest = run.fake.group_predictions
+    run.fake.group_predictions = lambda *arguments: honest(*arguments).assign(text_beam=1.0)
+    with pytest.raises(DataError, match="found predictions of 'text_beam'"):
         run()
     assert not (run.folder / "run").exists()
 

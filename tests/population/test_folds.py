@@ -21,7 +21,7 @@ def write_variant(folder, head_noise, seed=0, drop=None, split_seed=0, model_see
         rows["split_seed"], rows["seed"], rows["n_train"], rows["n_test"] = split_seed, model_seed, 20, 10
         rows["task"], rows["unit"] = "new_place", "block"
         rows["split"] = np.where(number // 2 % FOLDS == fold, "test", "validation")
-        for group in (*folds.GROUPS, "ridge"):
+        for group in ("head", "text", "dpo", "text_expectation", "ridge"):
             rows[group] = y + generator.normal(0, head_noise if group == "head" else 2.0, PLACES)
         rows = rows[number % 5 > 0] if drop == fold else rows
         (folder / f"fold{fold}").mkdir(parents=True)
@@ -184,4 +184,12 @@ def test_final_predictions_and_old_ones_are_no_folds(tmp_path):
     for path in (tmp_path / "a").glob("*/predictions.parquet"):
         pd.read_parquet(path).drop(columns="task").to_parquet(path)
     with pytest.raises(DataError, match="no column 'task'"):
+        folds.main({"a": pattern}, tmp_path / "folds.json")
+
+
+def test_a_column_of_no_listed_predictor_is_an_error(tmp_path):
+    pattern = write_variant(tmp_path / "a", 1.0)
+    for path in (tmp_path / "a").glob("*/predictions.parquet"):
+        pd.read_parquet(path).assign(knn=1.0).to_parquet(path)
+    with pytest.raises(DataError, match=r"predictions of 'knn', expected names of src/population/evaluation/predict"):
         folds.main({"a": pattern}, tmp_path / "folds.json")

@@ -13,7 +13,8 @@ from src.core.stage.errors import BandwiseError, DataError, ParamsError
 from src.population import predict
 from src.population.models.inference import Reader
 from src.population.models.model_folder import load
-from tests.population.conftest import ROOT, run_sft
+from tests.pipelines import ROOT
+from tests.population.conftest import run_sft
 from tests.population.covaried import GDP, gdp, with_gdp
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
 
@@ -206,7 +207,7 @@ def test_a_missing_covariate_is_named(reads_gdp, lagged, raw, store, tmp_path):
 
 def test_an_unparsable_answer_leaves_its_value_empty(one, trained, store, tmp_path, monkeypatch):
     answers = iter(["预测值：3.25‰", "about 3"])
-    monkeypatch.setattr(predict.Reader, "greedy", lambda self, rows: [next(answers) for _ in range(len(rows))])
+    monkeypatch.setattr(Reader, "greedy", lambda self, rows: [next(answers) for _ in range(len(rows))])
     folder = one(store.view(2))
     write_geotiff(folder / "P" / "C" / "2021_C.tif", store.view(3), LINEAR)
     predict.main(trained.sft, folder, tmp_path / "out.csv")

@@ -12,6 +12,7 @@ import pytest
 from src.population import prefs
 from src.population.data.permuted_labels import permuted
 from src.population.models import prompts
+from src.population.models.inference import Reader
 from tests.population.conftest import contents, small_params
 
 
@@ -81,7 +82,7 @@ def sample(study, trained, tmp_path, monkeypatch):
             return [answers(row, count) for row in rows.itertuples()]
 
         if answers:
-            monkeypatch.setattr(prefs.Reader, "sampled", sampled)
+            monkeypatch.setattr(Reader, "sampled", sampled)
         inputs = Namespace(tiles=study.tiles, split=study.split, model=trained.sft)
         prefs.main(small_params(changes), inputs, Namespace(out=tmp_path / name), dry_run)
         return tmp_path / name

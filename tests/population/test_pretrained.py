@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText
 from src.core.data.tile_store import Store
 from src.core.models import qwen_vl
 from src.core.models.patches import pixel_values
-from src.population import dpo, sft
 from src.population.data import stage_inputs as stage_inputs
+from src.population.models import model_folder
 from src.population.models.inference import Reader
 from src.population.models.model_folder import load
 from tests import qwen_folders
@@ -82,10 +82,10 @@ def test_other_starts_are_others(wide, hub, tmp_path, init):
 
 
 @pytest.mark.parametrize("family", qwen_folders.FAMILIES)
-def test_every_stage_from_a_published_folder(wide, hub, tmp_path, family, caplog):
+def test_every_stage_from_a_published_folder(wide, hub, pretrained, tmp_path, family, caplog):
     caplog.set_level(logging.INFO)
     changes = SHORT | {"model.backbone": str(hub(family))}
-    start = run_pretrain(wide, tmp_path, changes)
+    start = pretrained if family == FAMILY else run_pretrain(wide, tmp_path, changes)
     assert json.loads((start / "config.json").read_text())["vision_config"]["in_channels"] == BANDS
     tuned = run_sft(wide, start, tmp_path, changes)
     for group in ("lora", "merger", "head", "blocks", "patch_embed"):
@@ -148,13 +148,13 @@ def test_all_weights_with_rank_zero(wide, hub, pretrained, tmp_path):
 def test_bfloat16_holds_what_is_frozen_and_float32_what_trains(wide, hub, tmp_path, monkeypatch, rank):
     """A step of a usual size would be lost to the rounding of a bfloat16 weight."""
     kept = {}
-    save = dpo.model_folder.save
+    save = model_folder.save
 
     def watch(folder, model, *rest):
         kept[folder.parent.name] = {name: (p.requires_grad, p.dtype) for name, p in model.vlm.named_parameters()}
         save(folder, model, *rest)
 
-    monkeypatch.setattr(dpo.model_folder, "save", watch)
+    monkeypatch.setattr(model_folder, "save", watch)
     memory = small_params().memory.model_dump() | {"precision": "bfloat16"}
     lora = small_params().sft.lora.model_dump() | {"rank": rank}
     changes = SHORT | {"model.backbone": str(hub(FAMILY)), "memory": memory, "sft.lora": lora}
@@ -202,7 +202,7 @@ def test_four_bits_train_and_save_what_was_validated(wide, tmp_path, monkeypatch
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
     monkeypatch.setattr(qwen_folders, "published_config", wider)
     kept = {}
-    save = sft.model_folder.save
+    save = model_folder.save
     store = Store.open(wide.tiles)
     split = stage_inputs.read_split(wide.split, store)
 
@@ -211,7 +211,7 @@ def test_four_bits_train_and_save_what_was_validated(wide, tmp_path, monkeypatch
         kept["trained"] = {p.dtype for p in model.vlm.parameters() if p.requires_grad}
         save(folder, model, tokenizer, settings, *rest)
 
-    monkeypatch.setattr(sft.model_folder, "save", watch)
+    monkeypatch.setattr(model_folder, "save", watch)
     memory = small_params().memory.model_dump() | {"four_bit": True, "optimizer_8bit": True}
     changes = SHORT | {"model.backbone": str(qwen_folders.write(tmp_path / "hub", FAMILY)), "memory": memory}
     start = run_pretrain(wide, tmp_path, changes)

@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import re
-from argparse import Namespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,11 @@ import safetensors.torch
 import torch
 
 from src.core.stage.errors import BandwiseError, DataError, ParamsError
-from src.population import sft
+from src.core.training.driver import ResumableTrainer
+from src.population.data import samples
 from src.population.data.permuted_labels import permuted
 from src.population.data.stage_inputs import read_split
-from src.population.models import prompts
+from src.population.models import finetuning, model_folder, prompts
 from src.population.models.growth_model import GrowthModel
 from src.population.models.inference import Reader
 from src.population.models.model_folder import load
@@ -41,7 +41,7 @@ def curve(plots, name):
 def watched(monkeypatch):
     """The trained weights at each evaluation of the next run, and the epochs its samples were told of."""
     seen = {"weights": [], "epochs": []}
-    evaluate, set_epoch = sft.SftTrainer.evaluate, sft.GrowthSamples.set_epoch
+    evaluate, set_epoch = ResumableTrainer.evaluate, samples.GrowthSamples.set_epoch
 
     def snapshot(self, *args, **kwargs):
         seen["weights"].append({name: p.detach().clone() for name, p in self.model.named_parameters()})
@@ -52,8 +52,8 @@ def watched(monkeypatch):
             seen["epochs"].append(epoch)
         set_epoch(self, epoch)
 
-    monkeypatch.setattr(sft.SftTrainer, "evaluate", snapshot)
-    monkeypatch.setattr(sft.GrowthSamples, "set_epoch", told)
+    monkeypatch.setattr(ResumableTrainer, "evaluate", snapshot)
+    monkeypatch.setattr(samples.GrowthSamples, "set_epoch", told)
     return seen
 
 
@@ -87,8 +87,12 @@ def test_augmentation_is_told_of_every_epoch(trained, study, tmp_path, watched):
 
 def test_training_stops_early_and_keeps_the_best_weights(trained, study, tmp_path, watched, monkeypatch):
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9, 0.9])
-    true_metrics = sft.validation_metrics
-    monkeypatch.setattr(sft, "validation_metrics", lambda *args: true_metrics(*args) | {"selection": next(scores)})
+    true_metrics = finetuning.validation_metrics
+    monkeypatch.setattr(
+        finetuning,
+        "validation_metrics",
+        lambda *args, **given: true_metrics(*args, **given) | {"selection": next(scores)},
+    )
     changes = {"sft.epochs": 6, "sft.patience": 2, "sft.freeze_encoder_epochs": 0}
     out = run_sft(study, trained.pretrain, tmp_path, changes)
     assert curve(tmp_path / "plots", "selection") == [0.1, 0.5, 0.4, 0.3]
@@ -97,35 +101,6 @@ def test_training_stops_early_and_keeps_the_best_weights(trained, study, tmp_pat
     for name, value in watched["weights"][1].items():
         assert torch.equal(value, saved[name]), name
     assert not torch.equal(watched["weights"][3]["vlm.lm_head.weight"], saved["vlm.lm_head.weight"])
-
-
-class Net:
-    """What `validation_metrics` reads of a Reader, with answers made up."""
-
-    settings = Namespace(label=Namespace(mean=0.0, sd=1.0), language="zh")
-
-    def __init__(self, answers, ce_weight=1.0, mse_weight=1.0):
-        self.answers, self.model = answers, Namespace(ce_weight=ce_weight, mse_weight=mse_weight)
-
-    def greedy(self, rows):
-        return self.answers
-
-
-def test_form_comes_first_then_both_growth_rates_decide():
-    rows = pd.DataFrame({"growth_rate": [1.0, 2.0, 3.0]})
-
-    def selection(head, answers, cross_entropy, **weights):
-        predicted = Namespace(predictions=(np.array(head), np.ones(3), np.full(3, cross_entropy)))
-        return sft.validation_metrics(predicted, Net(answers, **weights), rows)["selection"]
-
-    exact, words = [1.0, 2.0, 3.0], ["预测值：1.00‰", "预测值：2.00‰", "预测值：2.00‰"]
-    formless = [words[0], words[1], "3"]
-    assert selection(exact, words, 0.5) == pytest.approx((1.0 + 0.5) / 2)
-    # No form yet: a run whose cross-entropy falls is getting better, however the head moves.
-    assert selection([3.0, 2.0, 1.0], formless, 1.5) == -11.5 > selection(exact, formless, 2.0)
-    assert selection([90.0, 0, 0], words, 0.5) == -10 > selection(exact, formless, 0.1)
-    assert selection(exact, formless, 2.0, ce_weight=0.0) == 1.0
-    assert selection([9.0, 0, 0], words, 0.5, mse_weight=0.0) == 0.5
 
 
 def test_logged_scores_are_those_of_the_folder(trained, study, store, split_of, tmp_path):
@@ -199,14 +174,14 @@ def test_lora_moves_lora_vision_and_head_and_merges(trained, study, store, split
     pretrained = run_pretrain(study, tmp_path, base | {"pretrain.epochs": 1})
     assert moved_groups(weights_of(trained.pretrain), weights_of(pretrained)) == {"encoder"}
     kept = {}
-    save = sft.model_folder.save
+    save = model_folder.save
 
     def watch(folder, model, tokenizer, settings, *rest):
         kept["weights"] = {name: p.detach().clone() for name, p in model.vlm.named_parameters()}
         kept["head"] = Reader(model, tokenizer, settings, store, 8).head(split_of.rows("test"))
         save(folder, model, tokenizer, settings, *rest)
 
-    monkeypatch.setattr(sft.model_folder, "save", watch)
+    monkeypatch.setattr(model_folder, "save", watch)
     out = run_sft(study, pretrained, tmp_path, base)
     assert "  lora " in caplog.text and "  language " not in caplog.text
     start = weights_of(pretrained)
@@ -286,19 +261,19 @@ def test_a_covariate_that_the_store_lacks_is_named(trained, study, tmp_path):
 def test_a_permutation_trains_and_is_chosen_on_permuted_labels(trained, study, split_of, tmp_path, monkeypatch):
     """Ridge of the anchored head, too, is fitted on them."""
     seen = {}
-    score = sft.validation_metrics
+    score = finetuning.validation_metrics
 
     def watch(predicted, reader, rows):
         seen["validation"] = rows.growth_rate.tolist()
         return score(predicted, reader, rows)
 
-    class Samples(sft.GrowthSamples):
+    class Samples(samples.GrowthSamples):
         def __init__(self, store, rows, *args, **kwargs):
             super().__init__(store, rows, *args, **kwargs)
             seen.setdefault("train", rows.growth_rate.tolist())
 
-    monkeypatch.setattr(sft, "validation_metrics", watch)
-    monkeypatch.setattr(sft, "GrowthSamples", Samples)
+    monkeypatch.setattr(finetuning, "validation_metrics", watch)
+    monkeypatch.setattr(samples, "GrowthSamples", Samples)
     out = run_sft(study, trained.pretrain, tmp_path, {"sft.permutation": 2, "sft.epochs": 1})
     null = permuted(split_of, 0, 2)
     for role in ("train", "validation"):

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.population import baselines, evaluate, prefs
-from src.population.evaluation import group_scores
+from src.population import baselines, dpo, evaluate, pca, prefs, preprocess, pretrain, sft, split
+from src.population.evaluation import predictors
+from tests import read_params
 from tests.population.conftest import contents, prepare, run_dpo, run_pretrain, run_sft, sft_rates, small_params
 
 # Enough training for words that can be parsed: without them there is no preference pair.
@@ -24,6 +25,7 @@ CHANGES = {
     "prefs.top_p": 1.0,
     "dpo.lr": 0.0001,
 }
+STAGES = (preprocess, split, baselines, pca, pretrain, sft, prefs, dpo, evaluate)
 
 
 def run_evaluate(folder, changes=None):
@@ -55,17 +57,24 @@ def run_chain(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return run_chain(tmp_path_factory.mktemp("chain"))
+def recorded(tmp_path_factory):
+    """The folder of the whole chain, and the keys of params.yaml that each of its stages read."""
+    with read_params.recording(*STAGES) as read:
+        return run_chain(tmp_path_factory.mktemp("chain")), read
+
+
+@pytest.fixture(scope="module")
+def finished(recorded):
+    return recorded[0]
 
 
 def test_every_group_is_scored(finished):
     found = json.loads((finished / "population.json").read_text(encoding="utf-8"))
-    groups = [*group_scores.NETWORK, *group_scores.WORDS, "mean", "latlon", "gp", "ridge", "forest", "cnn"]
+    groups = [*(group.name for group in predictors.MODEL), "mean", "latlon", "gp", "ridge", "forest", "cnn"]
     for group in groups:
         assert {"r2", "r2_low", "r2_high", "mae", "rmse", "pearson_r", "n"} <= set(found[group]), group
         assert found[group]["n"] == 10 and np.isfinite(found[group]["mae"]), group
-    for group in group_scores.PARSED:
+    for group in (group.name for group in predictors.MODEL if group.parsed):
         assert 0.5 < found[group]["parse_rate"] <= 1, group
     assert found["ridge"]["r2"] > 0.9 and found["head"]["r2"] > 0.9, "the labels follow the band means"
     assert found["null"]["ridge"]["p_value"] == 0.1 and found["mean"]["r2"] <= 0
@@ -96,14 +105,6 @@ def test_pairs_survive_and_every_picture_is_there(finished):
     assert not any((finished / "checkpoints").iterdir()), "nothing to resume is left"
 
 
-def test_evaluated_twice_the_same_bytes(finished):
-    names = ("population.json", "report/predictions.parquet", "report/index.html")
-    before = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
-    run_evaluate(finished)
-    after = {name: (finished / name).read_bytes() for name in names} | contents(finished / "plots" / "evaluate")
-    assert [name for name in before if before[name] != after[name]] == []
-
-
 def test_a_model_without_dpo_is_scored_too(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "chain")
     shutil.rmtree(tmp_path / "chain" / "prefs")
@@ -113,6 +114,11 @@ def test_a_model_without_dpo_is_scored_too(finished, tmp_path):
     found = json.loads((tmp_path / "chain" / "population.json").read_text(encoding="utf-8"))
     assert found["dpo"]["r2"] == found["text"]["r2"] and found["dpo"]["train_pairs"] == 0
     assert "reward_accuracy" not in found["dpo"]
+
+
+def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
+    tasks_of_time = {"split.horizon", "split.origin"}  # this run's task is new_place
+    read_params.assert_declared("population", recorded[1], {"split": tasks_of_time})
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,12 @@ from src.core.stage.errors import Interrupted
 from src.population.data import masked_views, preference_pairs, samples
 from tests.population.conftest import (
     contents,
-    prepare,
     pretrain_rates,
     run_dpo,
     run_pretrain,
     run_sft,
     sft_rates,
-    small_params,
     small_values,
-    train_small,
     weights_of,
 )
 
@@ -41,14 +37,6 @@ STAGES = ["pretrain", "sft", "dpo"]
 CHANGES = {f"{stage}.epochs": 3 for stage in STAGES} | {"sft.freeze_encoder_epochs": 1, "sft.head": "mlp"}
 SLOW = pytest.mark.slow
 LONG = CHANGES | {f"{stage}.epochs": 12 for stage in STAGES}
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory):
-    """`study` and `trained`: the inputs of every stage."""
-    folder = tmp_path_factory.mktemp("ready")
-    study = prepare(folder / "study", small_params())
-    return Namespace(study=study, trained=train_small(study, folder))
 
 
 def run_stage(ready, stage, folder, changes=None):

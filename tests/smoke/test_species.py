@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from src.species import baselines, controls, crossmodal, evaluate, ingest, simulate, split, train
+from tests import read_params
 from tests.conftest import species_params
 from tests.population.conftest import contents
 
@@ -29,6 +30,7 @@ CHANGES = {
     "controls.draws": 2,
     "threads": 1,
 }
+STAGES = (simulate, ingest, split, baselines, controls, train, crossmodal, evaluate)
 
 
 def run_chain(folder):
@@ -51,8 +53,15 @@ def run_chain(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return run_chain(tmp_path_factory.mktemp("species"))
+def recorded(tmp_path_factory):
+    """The folder of the whole chain, and the keys of params.yaml that each of its stages read."""
+    with read_params.recording(*STAGES) as read:
+        return run_chain(tmp_path_factory.mktemp("species")), read
+
+
+@pytest.fixture(scope="module")
+def finished(recorded):
+    return recorded[0]
 
 
 def test_metrics_hold_every_group_and_kind(finished):
@@ -75,6 +84,11 @@ def test_the_report_says_that_it_is_simulated_and_shows_every_figure(finished):
     roles = pd.read_parquet(finished / "split" / "split.parquet")
     assert set(named["id"]) == set(roles.loc[roles["role"].isin(["validation", "test"]), "id"])
     assert named["language"].isna().any() and not named["both"].isna().all()
+
+
+def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
+    # Of two sections it needs all but one key: no forest, and no list of models, stands on learned features.
+    read_params.assert_declared("species", recorded[1], {"crossmodal": {"baselines.leaves", "train.models"}})
 
 
 @pytest.mark.slow

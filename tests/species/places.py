@@ -4,13 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
 
 from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
-from src.core.stage.params import validate
 from src.species.params import Params
+from tests.conftest import species_params
 
-PARAMS = Path(__file__).parents[2] / "pipelines/species/params.yaml"
 SMALL = {
     "split.squares": 4,
     "split.validation_squares": 3,
@@ -23,12 +21,7 @@ SMALL = {
 
 def make_params(changes: dict | None = None) -> Params:
     """The committed params with a split for few observations, and those keys changed."""
-    values = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
-    for key, value in (SMALL | (changes or {})).items():
-        section, name = key.split(".")
-        assert name in values[section], key
-        values[section][name] = value
-    return validate(values, Params, where=str(PARAMS))
+    return species_params(SMALL | (changes or {}))
 
 
 def day(text: str) -> int:

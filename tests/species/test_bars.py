@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.pipelines import ROOT
 
 SCORES = json.loads((ROOT / "metrics/species.json").read_text(encoding="utf-8"))
 MODELS = SCORES["controls"]["models"]

@@ -16,12 +16,12 @@ from src.species import crossmodal
 from src.species.data import task as tasks
 from src.species.evaluation import predictions
 from src.species.models import features, networks, reconstruction
-from tests.species import test_train
-from tests.species.test_train import Crash, contents, crash, kill_once, small_params, terminate, write_study
+from tests.species import trainings
+from tests.species.trainings import Crash, contents, crash, kill_once, small_params, terminate, write_study
 
-stop = test_train.stop
+stop = trainings.stop
 GROUPS = ["crossmodal", "crossmodal_knn", "crossmodal_logistic", "pca", "pca_knn", "pca_logistic"]
-BATCH = test_train.SMALL["train.batch_size"]
+BATCH = trainings.SMALL["train.batch_size"]
 SMALL = {
     "crossmodal.dim": 8,
     "crossmodal.epochs": 30,
@@ -204,13 +204,6 @@ def test_it_learns_from_no_label(trained, study, tmp_path):
     assert found[predictions.NAME] != expected[predictions.NAME]
 
 
-def test_twice_the_same_bytes(trained, study, tmp_path):
-    run_stage(study, tmp_path)
-    assert contents(tmp_path / "crossmodal") == contents(trained / "crossmodal")
-    assert contents(tmp_path / "plots") == contents(trained / "plots")
-    assert not any((tmp_path / "checkpoints").iterdir())
-
-
 def test_without_the_contrastive_term_the_temperature_stays(study, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     out = run_stage(study, tmp_path, {"crossmodal.contrastive": 0, "crossmodal.epochs": 2, "train.epochs": 1})
@@ -271,6 +264,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(trained, study, tmp_path, 
     assert "resuming from" in caplog.text
     assert contents(tmp_path / "crossmodal") == contents(trained / "crossmodal")
     assert contents(tmp_path / "plots") == contents(trained / "plots")
+    assert not any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.slow

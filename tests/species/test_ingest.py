@@ -13,27 +13,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
 from src.core.stage import files
 from src.core.stage.errors import DataError, StorageError
 from src.core.stage.params import validate
+from src.core.stage.scratch import scratch_folder
 from src.species import ingest
 from src.species.data import embedding_files
 from src.species.params import Params
+from tests.pipelines import values_of
 
 ROOT = Path(__file__).parents[2]
 ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
-COMMITTED = ROOT / "pipelines/species/params.yaml"
 RECORDS = 12
 LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
 
 
 def make_params(folder: Path, **data) -> Params:
     """The committed params with scratch below `folder` and these keys of `data`."""
-    values = YAML(typ="safe", pure=True).load(COMMITTED.read_text(encoding="utf-8"))
+    values = values_of("species")
     values["checkpoint_root"] = str(folder / "checkpoints")
     values["data"] |= {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
     return validate(values, Params, where="test")
@@ -190,10 +190,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(data, monkeypatch):
 
 def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypatch):
     params = make_params(data.root.parent)
-    facts = params.checkpoint_root, params.data, data.root, data.root / "observations.csv"
 
     def folder():
-        return ingest.scratch_folder(*facts, embedding_files.find(data.root, params.data.modalities)[0])
+        found, _ = embedding_files.find(data.root, params.data.modalities)
+        facts = ingest.source_facts(params.data, data.root, found)
+        return scratch_folder(params.checkpoint_root, "species.ingest", facts, [data.root / "observations.csv"])
 
     first = folder()
     assert folder() == first

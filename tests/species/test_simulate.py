@@ -26,7 +26,10 @@ def make(changes: dict | None = None):
 
 
 def write(out: Path, changes: dict | None = None, dry_run: bool = False) -> Path:
-    simulate.main(make(changes), Namespace(), Namespace(out=out), dry_run)
+    """With coarser fields than those of the pipeline: what is said of them is said of `full_size`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random_fields, "WAVES", 64)
+        simulate.main(make(changes), Namespace(), Namespace(out=out), dry_run)
     return out
 
 

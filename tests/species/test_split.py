@@ -183,8 +183,7 @@ def test_real_records_are_split_and_audited_within_seconds(tmp_path, monkeypatch
     findings = point_audit.audit(
         points, drawn.squares, side_km=10, buffer_km=5, max_uncertainty_m=1000, label="species"
     )
-    kept = {"buffer_km": 5, "apart_km": 15, "gap_days": 0, "shared_embeddings": []}
-    point_audit.require_clean(findings, **kept, section="split", modalities_key="data.modalities", where=str(ACACIA))
+    point_audit.require_clean(findings, buffer_km=5, apart_km=15, gap_days=0, shared_embeddings=[], where=str(ACACIA))
     seconds = time.perf_counter() - start
     with capsys.disabled():
         print(f"\nacacia: split and audit of {len(observations)} records in {seconds:.1f} s")

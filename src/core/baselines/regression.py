@@ -1,4 +1,4 @@
-"""What a score has to beat: statistics of tiles, models on them, and forecasts from a place's own past.
+"""Baselines of a regression: statistics of tiles, ridge, kriging, and forecasts from a place's own past.
 
 Every choice is made by squared error on validation among as many settings as any other baseline has (`tune`).
 A fit sees the training rows alone; the network's `anchored` head stores the same `Ridge`.
@@ -14,6 +14,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from tqdm import tqdm
 
+from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation, dequantise, lookup_table
 from src.core.data.tile_store import Store
 from src.core.stage.errors import DataError
@@ -65,13 +66,9 @@ def fit_ridge(
 
     features (N, C) float, y (N,); validation (features, y). Of equal penalties the larger is kept.
     """
-    path, best, least = RidgePath(features), None, np.inf
-    for alpha in sorted(alphas, reverse=True):
-        ridge = path.solve(y, alpha)
-        error = np.mean((ridge.predict(validation[0]) - validation[1]) ** 2)
-        if error < least:
-            best, least = ridge, error
-    return best
+    path = RidgePath(features)
+    ridges = [path.solve(y, alpha) for alpha in sorted(alphas, reverse=True)]
+    return min(ridges, key=lambda ridge: np.mean((ridge.predict(validation[0]) - validation[1]) ** 2))
 
 
 def spread(budget: int, **ranges: tuple[float, float]) -> list[dict[str, float]]:
@@ -111,15 +108,6 @@ def tune(settings: Sequence[dict], predict: Callable[[dict], np.ndarray], y: np.
     return best, {"setting": chosen, "validation_r2": r2, "tried": tried}
 
 
-def tile_band_means(values: np.ndarray, valid: np.ndarray, quantisation: Quantisation) -> np.ndarray:
-    """Dequantised mean of every band over the valid pixels of one tile.
-
-    values (C, H, W) in the stored dtype, valid (H, W) bool -> (C,) float64.
-    """
-    # Band by band: a 64 x 1000 x 1000 tile as float32 would take 256 MB, and its temporaries as much again.
-    return np.array([dequantise(band[valid], quantisation).mean(dtype=np.float64) for band in values])
-
-
 def tile_summary(values: np.ndarray, valid: np.ndarray, quantisation: Quantisation) -> np.ndarray:
     """Dequantised mean, standard deviation and QUANTILES of every band over the valid pixels of one tile.
 
@@ -144,70 +132,53 @@ def tile_summary(values: np.ndarray, valid: np.ndarray, quantisation: Quantisati
     return np.array(columns).T
 
 
-def band_means(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
-    """`tile_band_means` over the centre crop of `side` px that the model sees -> (N, C) float64.
+def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
+    """`tile_summary` over the centre crop of `side` px that the model sees -> (N, PER_BAND, C) float64.
 
-    rows (N,) are tiles of the store; one that is named twice is read once.
+    rows (N,) are tiles of the store; one that is named twice is read once. [:, 0] are the band means.
 
     Raises:
         DataError: a tile has no valid pixel in the crop.
     """
-    return _of_tiles(store, rows, side, tile_band_means)
-
-
-def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
-    """`tile_summary` as `band_means` has it -> (N, PER_BAND, C) float64; [:, 0] are the means."""
-    return _of_tiles(store, rows, side, tile_summary)
-
-
-def _of_tiles(store: Store, rows: np.ndarray, side: int, describe: Callable) -> np.ndarray:
     tiles, index = np.unique(np.asarray(rows), return_inverse=True)
-    top, left = (store.height - side) // 2, (store.width - side) // 2
-    crop = np.s_[..., top : top + side, left : left + side]
     found = []
     for tile in tqdm(tiles, desc="band statistics", unit="tile", leave=False):
-        valid = store.valid([tile])[0][crop]
+        valid = centre_crop(store.valid([tile])[0], side, side)
         if not valid.any():
             raise DataError(
                 f"{store.folder}: {store.tiles.tile_id[tile]}: valid pixels: found none in the centre {side} px, "
                 "expected some; remove the tile and its label"
             )
-        found.append(describe(store.view(tile)[crop], valid, store.quantisation))
+        found.append(tile_summary(centre_crop(store.view(tile), side, side), valid, store.quantisation))
     return np.array(found)[index]
 
 
-def year_means(y: np.ndarray, year: np.ndarray, years: np.ndarray) -> np.ndarray:
-    """For each of `years` (M,) the mean training label of that year, or of all years where it has none."""
-    by_year = {value: y[year == value].mean() for value in np.unique(year)}
-    return np.array([by_year.get(value, y.mean()) for value in years], dtype=np.float64)
-
-
 def past_forecasts(known: pd.DataFrame, rows: pd.DataFrame, before: np.ndarray) -> pd.DataFrame:
-    """What a place's own past says of `rows`.
+    """Forecasts from a place's own past.
 
     Args:
-        known: labels that may be used, with place, year, growth_rate.
-        rows: place and year of what is predicted.
+        known: labels that may be used: place, time, target.
+        rows: place and time of what is predicted.
         before: (len(rows),) of known labels only those dated before it are used.
 
     Returns:
-        One row for each of `rows`: `labels`, how many were used; `previous_year`, the last of them; `place_mean`,
-        their mean; `place_trend`, the line through them at the row's year (least squares), or their mean where
-        they are of fewer than two years. NaN where there is none.
+        One row for each of `rows`: `labels`, how many were used; `last` of them; their `mean`; `trend`, the line
+        through them at the row's time (least squares), or their mean where they are of fewer than two times. NaN
+        where there is none.
     """
-    panel = {name: part.sort_values("year") for name, part in known.groupby("place")}
+    panel = {name: part.sort_values("time") for name, part in known.groupby("place")}
     found = []
     for row, limit in zip(rows.itertuples(), before, strict=True):
         past = panel.get(row.place, known[:0])
-        past = past[past.year < limit]
-        y, year = past.growth_rate.to_numpy(np.float64), past.year.to_numpy(np.float64)
+        past = past[past.time < limit]
+        y, time = past.target.to_numpy(np.float64), past.time.to_numpy(np.float64)
         if not len(y):
             found.append((0, np.nan, np.nan, np.nan))
             continue
-        centred = year - year.mean()
-        slope = centred @ y / (centred @ centred) if np.ptp(year) else 0.0
-        found.append((len(y), y[-1], y.mean(), y.mean() + slope * (row.year - year.mean())))
-    return pd.DataFrame(found, columns=["labels", "previous_year", "place_mean", "place_trend"], index=rows.index)
+        centred = time - time.mean()
+        slope = centred @ y / (centred @ centred) if np.ptp(time) else 0.0
+        found.append((len(y), y[-1], y.mean(), y.mean() + slope * (row.time - time.mean())))
+    return pd.DataFrame(found, columns=["labels", "last", "mean", "trend"], index=rows.index)
 
 
 def unit_vectors(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:

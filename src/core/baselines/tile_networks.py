@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import (
     PrinterCallback,
@@ -25,9 +24,10 @@ from transformers import (
 
 from src.core.data.augment import ORIENT, generator, orient
 from src.core.data.band_statistics import standardise
+from src.core.data.crop import centre_crop
 from src.core.data.tile_store import Store
-from src.core.training.global_batches import GlobalBatchMixin
-from src.core.training.trainer_arguments import arguments, cosine_schedule
+from src.core.training.global_batches import GlobalBatchMixin, ReadyBatches
+from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
 
 BATCH = 32
 SIDE = 128  # px; larger tiles are averaged down to it
@@ -48,14 +48,12 @@ def tile_images(store: Store, tiles: np.ndarray, mean: np.ndarray, sd: np.ndarra
         (N, C, S, S) float16, where S is such that all of them take at most IMAGE_BYTES.
     """
     square = min(store.height, store.width)
-    top, left = (store.height - square) // 2, (store.width - square) // 2
-    crop = np.s_[..., top : top + square, left : left + square]
     fits = int((IMAGE_BYTES / (2 * len(tiles) * store.bands)) ** 0.5)
     side = max(1, min(square, SIDE, fits))
     images = torch.empty(len(tiles), store.bands, side, side, dtype=torch.float16)
     for row, tile in enumerate(tqdm(tiles, desc="images", unit="tile", leave=False)):
-        valid = store.valid([tile])[0][crop]
-        values = torch.from_numpy(standardise(store.view(tile)[crop], valid, store.quantisation, mean, sd))
+        pixels, valid = (centre_crop(array, square, square) for array in (store.view(tile), store.valid([tile])[0]))
+        values = torch.from_numpy(standardise(pixels, valid, store.quantisation, mean, sd))
         if side < square:
             share = functional.adaptive_avg_pool2d(torch.from_numpy(valid)[None].float(), side)
             values = functional.adaptive_avg_pool2d(values, side) / share.clamp_min(1e-6)
@@ -63,8 +61,8 @@ def tile_images(store: Store, tiles: np.ndarray, mean: np.ndarray, sd: np.ndarra
     return images
 
 
-class TileRows(Dataset):
-    """Ready batches (`__getitems__`) of label rows, for a Trainer with an identity collator.
+class TileRows(ReadyBatches):
+    """Ready batches of label rows.
 
     Args:
         sample: (N,) numbers of the rows, on which their views depend.
@@ -76,17 +74,11 @@ class TileRows(Dataset):
     """
 
     def __init__(self, sample, columns, target, images=None, seed: int | None = None):
-        self.sample, self.images, self.seed, self.epoch = sample, images, seed, 0
+        self.sample, self.images, self.seed = sample, images, seed
         self.columns, self.target = (torch.as_tensor(value, dtype=torch.float32) for value in (columns, target))
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.sample)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         batch = {"columns": self.columns[indices], "target": self.target[indices]}
@@ -157,26 +149,16 @@ def train_network(
     set_seed(seed)
     network = TileNetwork(kind, train.images[0].shape[1] if train.images else 0, train.columns.shape[1])
     with TemporaryDirectory() as scratch:
-        args = TrainingArguments(
-            **arguments(
-                Path(scratch),
-                seed=seed,
-                epochs=epochs,
-                batch_size=batch_size(len(train)),
-                report_to="none",
-                save_strategy="no",
-                label_names=["target"],
-                disable_tqdm=True,
-            )
-        )
+        plan = Plan(seed=seed, epochs=epochs, batch_size=batch_size(len(train)), warmup_ratio=WARMUP)
+        more = {"save_strategy": "no", "label_names": ["target"], "disable_tqdm": True}
         optimizer = torch.optim.AdamW(network.parameters(), fused=True, **setting)
         trainer = NetworkTrainer(
             model=network,
-            args=args,
+            args=TrainingArguments(**arguments(plan, Path(scratch), **more)),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=lambda batch: batch,
-            optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), WARMUP)),
+            optimizers=(optimizer, cosine_schedule(optimizer, plan, len(train))),
         )
         trainer.remove_callback(PrinterCallback)
         best = BestEpoch(trainer)

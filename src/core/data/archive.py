@@ -1,7 +1,7 @@
-"""`data.root`: a folder, or a .zip checked and extracted; and what its files' names say.
+"""The root of all tiles, a folder or a .zip that is checked and extracted; and what its files' names say.
 
-Layout: `<province>/<city>/<year>_<city>.tif|.tiff|.npy`, also `<city>_<year>` and `<city><year>`,
-at any depth; the province is the grandparent folder, the city the parent folder.
+Layout: `<region>/<place>/<year>_<place>.tif|.tiff|.npy`, also `<place>_<year>` and `<place><year>`,
+at any depth; the region is the grandparent folder, the place the parent folder.
 """
 
 import os
@@ -27,9 +27,9 @@ MAX_MEMBERS = 100_000
 MAX_RATIO = 100  # tiles shrink at most a few times; DEFLATE reaches 1000 on a bomb's zeros
 SMALL_BYTES = 2**30  # below this no ratio is dangerous
 NAME_FORMS = (
-    r"(?P<year>\d{4})_(?P<city>.+)",
-    r"(?P<city>.+)_(?P<year>\d{4})",
-    r"(?P<city>.*[^_])(?P<year>\d{4})",
+    r"(?P<year>\d{4})_(?P<place>.+)",
+    r"(?P<place>.+)_(?P<year>\d{4})",
+    r"(?P<place>.*[^_])(?P<year>\d{4})",
 )
 
 
@@ -40,8 +40,8 @@ class TileName:
     path: Path
     name: str
     relative: str
-    province: str
-    city: str
+    region: str
+    place: str
     year: int
 
 
@@ -59,7 +59,7 @@ def opened(root: Path) -> Iterator[Path]:
         yield root
         return
     if not root.exists():
-        raise StorageError(f"data.root: {root} does not exist; expected a folder or .zip of tiles")
+        raise StorageError(f"`root`: {root} does not exist; expected a folder or .zip of tiles")
     with tempfile.TemporaryDirectory(prefix="bandwise-") as name:
         folder = Path(name)
         try:
@@ -73,11 +73,11 @@ def opened(root: Path) -> Iterator[Path]:
 
 
 def find_tiles(folder: Path, root: Path) -> list[TileName]:
-    """Every tile below `folder`, sorted by province, city and year; errors call it `root`/....
+    """Every tile below `folder`, sorted by region, place and year; errors call it `root`/....
 
     Raises:
         DataError: there is none; a name without a year or with a folder that contradicts it; two
-            tiles for one (province, city, year). All bad names are reported at once.
+            tiles for one (region, place, year). All bad names are reported at once.
     """
     tiles, problems = [], []
     for parent, folders, names in os.walk(folder):
@@ -92,13 +92,13 @@ def find_tiles(folder: Path, root: Path) -> list[TileName]:
             except DataError as error:
                 problems.append(f"{root}/{relative.as_posix()}: {error}")
     if not tiles and not problems:
-        raise DataError(f"data.root: {root}: found no .tif, .tiff or .npy file, expected tiles; check the path")
-    tiles.sort(key=lambda tile: (tile.province, tile.city, tile.year, tile.relative))
+        raise DataError(f"`root`: {root}: found no .tif, .tiff or .npy file, expected tiles; check the path")
+    tiles.sort(key=lambda tile: (tile.region, tile.place, tile.year, tile.relative))
     first: dict[tuple[str, str, int], TileName] = {}
     for tile in tiles:
-        key = (squeeze(tile.province), squeeze(tile.city), tile.year)
+        key = (squeeze(tile.region), squeeze(tile.place), tile.year)
         if other := first.get(key):
-            where = f"{tile.province}/{tile.city} {tile.year}"
+            where = f"{tile.region}/{tile.place} {tile.year}"
             problems.append(f"{tile.name}: a second tile for {where}, beside {other.name}; remove one of them")
         first.setdefault(key, tile)
     refuse(problems)
@@ -119,27 +119,27 @@ def refuse(problems: list[str], shown: int = 20) -> None:
 
 
 def _key(relative: Path) -> tuple[str, str, int]:
-    """Province, city, year of a path below the root."""
+    """Region, place, year of a path below the root."""
     stem, folders = unicodedata.normalize("NFC", relative.stem), relative.parent.parts
     readings = {}
     for form in NAME_FORMS:
         if match := re.fullmatch(form, stem, re.ASCII):
-            readings.setdefault(squeeze(match["city"]), (match["city"], int(match["year"])))
+            readings.setdefault(squeeze(match["place"]), (match["place"], int(match["year"])))
     if not readings:
-        raise DataError("file name: expected <year>_<city>, <city>_<year> or <city><year>; rename it")
+        raise DataError("file name: expected <year>_<`place`>, <`place`>_<year> or <`place`><year>; rename it")
     if len(folders) > 1:
-        province, parent = folders[-2:]
+        region, parent = folders[-2:]
         if squeeze(parent) not in readings:
             raise DataError(
-                f"city: found {next(iter(readings))!r}, expected {parent!r} as its folder; rename one of them"
+                f"`place`: found {next(iter(readings))!r}, expected {parent!r} as its folder; rename one of them"
             )
-        city, year = parent, readings[squeeze(parent)][1]
+        place, year = parent, readings[squeeze(parent)][1]
     elif len(readings) > 1 and not (folders and squeeze(folders[-1]) in readings):
-        raise DataError(f"file name: reads as {' or '.join(map(repr, readings))}; put it into <province>/<city>/")
+        raise DataError(f"file name: reads as {' or '.join(map(repr, readings))}; put it into <`region`>/<`place`>/")
     else:
-        province = ""
-        city, year = readings.get(squeeze(folders[-1]) if folders else "", next(iter(readings.values())))
-    return _checked(province), _checked(city), year
+        region = ""
+        place, year = readings.get(squeeze(folders[-1]) if folders else "", next(iter(readings.values())))
+    return _checked(region), _checked(place), year
 
 
 def _checked(name: str) -> str:
@@ -169,7 +169,7 @@ def _extract(archive: zipfile.ZipFile, root: Path, folder: Path) -> None:
     if sum(member.file_size for member in wanted) > free:
         raise StorageError(
             f"{root}: {total} bytes extracted, {free} free in {folder.parent}; set TMPDIR to a larger disk "
-            "or give the extracted folder as data.root"
+            "or give the extracted folder as `root`"
         )
     for member in tqdm(wanted, desc="unzip", unit="file"):
         try:

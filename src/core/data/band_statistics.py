@@ -1,4 +1,4 @@
-"""Mean and standard deviation of bands and labels, and standardised tiles.
+"""Mean and standard deviation of bands and of the target, and standardised tiles.
 
 Statistics are those of dequantised values at valid pixels, accumulated in float64 tile by tile, so memory
 does not grow with the number of tiles. int8 is counted in 256 bins per band, which is exact.
@@ -40,24 +40,24 @@ def band_statistics(store: Store, rows: Sequence[int]) -> tuple[np.ndarray, np.n
         raise DataError(
             f"{store.folder}: band {band} (counted from 0) is {mean[band]:g} at all {count} valid pixels of "
             f"{len(rows)} training tiles, expected a band that varies; {len(constant)} bands are constant: "
-            f"leave them out of the tiles and lower model.bands"
+            f"leave them out of the tiles and lower `bands`"
         )
     return mean, np.sqrt(variance)
 
 
-def label_statistics(labels: np.ndarray, where: str) -> tuple[float, float]:
-    """Mean and population standard deviation of (N,) labels, in their own unit.
+def target_statistics(target: np.ndarray, where: str) -> tuple[float, float]:
+    """Mean and population standard deviation of the (N,) `target`, in its own unit.
 
     Raises:
-        DataError: there is no label, or all are equal; `where` is the file they come from.
+        DataError: there is no label, or all are equal; `where` is the file and column they come from.
     """
-    labels = np.asarray(labels, float)
-    if len(labels) == 0 or np.ptp(labels) == 0:
+    target = np.asarray(target, float)
+    if len(target) == 0 or np.ptp(target) == 0:
         raise DataError(
-            f"{where}: growth_rate: found {len(labels)} training labels "
-            f"with {len(np.unique(labels))} distinct values, expected at least two; check the labels file"
+            f"{where}: found {len(target)} training labels "
+            f"with {len(np.unique(target))} distinct values, expected at least two; check the labels file"
         )
-    return float(labels.mean()), float(labels.std())
+    return float(target.mean()), float(target.std())
 
 
 def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ def fit_statistics(store: EmbeddingStore, modality: str, rows: np.ndarray) -> tu
     if not len(rows):
         raise DataError(
             f"{store.folder}: {modality}: found no training observation that has it, expected at least one; bring "
-            f"embeddings of them or leave {modality} out of data.modalities"
+            f"embeddings of them or leave {modality} out of `modalities`"
         )
     mean, squares = np.zeros(width), np.zeros(width)
     step = max(1, CHUNK_BYTES // (8 * width))

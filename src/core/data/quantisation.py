@@ -1,4 +1,4 @@
-"""What stored numbers mean: quantisation and no data.
+"""Quantisation and no data: how stored numbers become physical values.
 
 AlphaEarth Foundations publishes its 64 unit-length components as int8 with
 value = sign(x) * (x / 127.5)**2 and no data -128 (Google Earth Engine catalogue,
@@ -66,14 +66,16 @@ def declared(tags: dict[str, Any], where: str) -> Quantisation | None:
     return Quantisation("linear", number)
 
 
-def dequantise(values: np.ndarray, quantisation: Quantisation) -> np.ndarray:
-    """Stored values of any shape -> float32 of the same shape. No data is not treated apart: mask first."""
-    values = values.astype(np.float32)
+def dequantise(values, quantisation: Quantisation):
+    """Stored values, a numpy array or a torch tensor -> float32 of the same shape and kind.
+
+    No data is not treated apart: mask first.
+    """
+    values = values.astype(np.float32) if isinstance(values, np.ndarray) else values.float()
     if quantisation.kind == "alphaearth":
-        return np.sign(values) * (values / np.float32(127.5)) ** 2
-    if quantisation.kind == "linear":
-        return values * np.float32(quantisation.scale)
-    return values
+        values = values / 127.5
+        return values * abs(values)
+    return values * quantisation.scale if quantisation.kind == "linear" else values
 
 
 def lookup_table(quantisation: Quantisation) -> np.ndarray:

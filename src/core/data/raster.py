@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window
 
 from src.core.data import npy
+from src.core.data.crop import centre_origin
 from src.core.data.quantisation import NODATA, Quantisation, declared
+from src.core.geo.distances import geodesic_km
 from src.core.stage.errors import DataError
 
 MAX_TILE_BYTES = 2**30  # decoded; a header may claim anything, and one tile must fit into one shard
 MIN_SIDE = 2
 DTYPES = ("int8", "float16", "float32")
-WGS84 = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_header(path: Path, bands: int, name: str | None = None, max_bytes: int 
     form = _npy_header if path.suffix.lower() == ".npy" else _geotiff_header
     header = form(path, name, max_bytes)
     if header.bands != bands:
-        raise _unexpected(name, "bands", header.bands, bands, "export all bands or set model.bands")
+        raise _unexpected(name, "bands", header.bands, bands, "export all bands or set `bands`")
     if header.dtype not in DTYPES:
         raise _unexpected(name, "dtype", header.dtype, " or ".join(DTYPES), "export it as one of these")
     if min(header.height, header.width) < MIN_SIDE:
@@ -94,7 +95,7 @@ def footprint(header: Header, size: int) -> tuple[float, float, float]:
     """
     if header.transform is None:
         return header.lat, header.lon, math.nan
-    top, left = _crop_origin(header, size)
+    top, left = centre_origin(header.height, header.width, size, size)
     columns = left + size * np.array([0.5, 0.0, 1.0, 0.0, 1.0])
     rows = top + size * np.array([0.5, 0.0, 0.0, 1.0, 1.0])
     x = header.transform.c + header.transform.a * columns
@@ -107,8 +108,8 @@ def footprint(header: Header, size: int) -> tuple[float, float, float]:
     if not on_earth:
         found = f"a centre at x {x[0]:g}, y {y[0]:g} in {header.crs}"
         raise _unexpected(header.name, "transform", found, "a place on Earth", "export it with its true CRS")
-    _, _, metres = WGS84.inv(np.full(4, lon[0]), np.full(4, lat[0]), lon[1:], lat[1:])
-    return float(lat[0]), float((lon[0] + 180) % 360 - 180), float(np.max(metres)) / 1000
+    to_corners = geodesic_km(np.full(4, lat[0]), np.full(4, lon[0]), lat[1:], lon[1:])
+    return float(lat[0]), float((lon[0] + 180) % 360 - 180), float(to_corners.max())
 
 
 def read_crop(
@@ -136,7 +137,7 @@ def read_crop(
 
 def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
     """The centre crop as the file holds it, but north-up, into `out` (C, size, size) of the header's dtype."""
-    top, left = _crop_origin(header, size)
+    top, left = centre_origin(header.height, header.width, size, size)
     if header.path.suffix.lower() == ".npy":
         decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
     else:
@@ -180,7 +181,7 @@ def store_floats(
     nan_declared = header.nodata is not None and math.isnan(header.nodata)
     if missing.any() and not (nan_is_nodata or nan_declared):
         found = f"NaN in {int(missing.sum())} of {valid.size}"
-        fix = "if they mean no data, say so (gdal_edit -a_nodata nan or data.nan_is_nodata: true), or fill them"
+        fix = "if they mean no data, say so (gdal_edit -a_nodata nan or `nan_is_nodata`: true), or fill them"
         raise _unexpected(header.name, "pixels", found, "numbers", fix)
     if header.nodata is not None:
         missing |= (values == header.nodata).any(axis=0)
@@ -262,10 +263,6 @@ def _to_wgs84(crs: str) -> Transformer:
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
-def _crop_origin(header: Header, size: int) -> tuple[int, int]:
-    return (header.height - size) // 2, (header.width - size) // 2
-
-
 def _check_bytes(name: str, shape: tuple[int, int, int], dtype: str, max_bytes: int) -> None:
     if math.prod(shape) * np.dtype(dtype).itemsize > max_bytes:
         claimed = f"{' x '.join(map(str, shape))} {dtype}"
@@ -279,15 +276,12 @@ def _check_blocks(dataset: rasterio.DatasetReader, path: Path, name: str) -> Non
     bands = [1] if dataset.interleaving == rasterio.enums.Interleaving.pixel else dataset.indexes
     end = 0
     for band in bands:
-        for row in range(down):
-            for column in range(across):
-                block = f"{column}_{row}"
-                offset = dataset.get_tag_item(f"BLOCK_OFFSET_{block}", dm="TIFF", bidx=band)
-                length = dataset.get_tag_item(f"BLOCK_SIZE_{block}", dm="TIFF", bidx=band)
-                if offset and length:  # absent for a block of nothing but no data
-                    end = max(end, int(offset) + int(length))
-    found = path.stat().st_size
-    if end > found:
+        for row, column in np.ndindex(down, across):
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", dm="TIFF", bidx=band)
+            length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", dm="TIFF", bidx=band)
+            if offset and length:  # absent for a block of nothing but no data
+                end = max(end, int(offset) + int(length))
+    if end > (found := path.stat().st_size):
         raise _unexpected(name, "bytes", found, f"{end} as its header says (truncated)", "copy it again")
 
 

@@ -30,12 +30,12 @@ class Store:
     """A complete store, read-only. Open it with `Store.open`.
 
     Attributes:
-        tiles: DataFrame, one row per tile in row order: tile (int, the row), tile_id
-            ("province/city/year"), province, city, year, lat, lon (centre, WGS 84 degrees, NaN where
-            unknown), crs, pixel_size (width in CRS units), half_diagonal_km, valid_fraction,
-            sha256 (of the pixels as stored), path (below the tiles' root).
-        samples: DataFrame, one row per matched label: sample (int), tile, tile_id, province, city,
-            year (of the label), lat, lon, growth_rate, then the other label columns.
+        tiles: DataFrame, one row per tile in row order: tile (int, the row), tile_id ("region/place/year"), region and
+            place under the pipeline's own names, year, lat, lon (centre, WGS 84 degrees, NaN where unknown), crs,
+            pixel_size (width in CRS units), half_diagonal_km, valid_fraction, sha256 (of the pixels as stored),
+            path (below the tiles' root).
+        samples: DataFrame, one row per matched label: sample (int), tile, tile_id, region, place and year (the
+            label's), lat, lon, the target and other label columns, under the pipeline's own names.
         quantisation: how stored values become physical ones.
         band_names: (C,) as the tiles name them, or None.
         bands, height, width: C, H, W.
@@ -183,8 +183,8 @@ def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
     count = (SHARD_BYTES - NPY_HEADER_BYTES) // tile_bytes
     if count == 0:
         raise DataError(
-            f"data.size: a tile of {shape[0]} x {shape[1]} x {shape[2]} {np.dtype(dtype).name} is "
-            f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller data.size"
+            f"`tile_px`: a tile of {shape[0]} x {shape[1]} x {shape[2]} {np.dtype(dtype).name} is "
+            f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller `tile_px`"
         )
     return count
 

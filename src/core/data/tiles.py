@@ -46,12 +46,12 @@ def agreed_quantisation(headers: list[Header], param: str, scale: float | None) 
         if quantisation is None:
             problems.append(
                 f"{header.name}: quantisation: found no tag, expected one; tag the file with quantisation "
-                "and scale (a sidecar to .npy) or set data.quantisation to alphaearth, linear or none"
+                "and scale (a sidecar to .npy) or set `quantisation` to alphaearth, linear or none"
             )
         elif assumed not in (None, quantisation):
             problems.append(
-                f"{header.name}: quantisation: found the tag {quantisation}, data.quantisation says "
-                f"{assumed}; set data.quantisation: tags, or correct the tag"
+                f"{header.name}: quantisation: found the tag {quantisation}, `quantisation` says "
+                f"{assumed}; set `quantisation`: tags, or correct the tag"
             )
         elif header.dtype != "int8" and quantisation.kind != "none":
             problems.append(
@@ -62,7 +62,7 @@ def agreed_quantisation(headers: list[Header], param: str, scale: float | None) 
     archive.refuse(problems)
     if len(kinds) > 1:
         counts = ", ".join(f"{kind} in {count} tiles" for kind, count in kinds.most_common())
-        raise DataError(f"data.root: quantisation: found {counts}; expected one for all; run them apart")
+        raise DataError(f"`root`: quantisation: found {counts}; expected one for all; run them apart")
     return next(iter(kinds))
 
 
@@ -72,7 +72,7 @@ def stored_dtype(headers: list[Header]) -> str:
     floats = [header.name for header in headers if header.dtype != "int8"]
     if integers and floats:
         raise DataError(
-            f"data.root: dtype: found int8 ({integers[0]}) and float ({floats[0]}) tiles, "
+            f"`root`: dtype: found int8 ({integers[0]}) and float ({floats[0]}) tiles, "
             "expected one dtype; run them apart"
         )
     return "int8" if integers else "float16"
@@ -86,7 +86,7 @@ def check_pixel_sizes(headers: list[Header]) -> None:
         if ordered and ordered[-1].pixel_size[axis] > MAX_PIXEL_RATIO * ordered[0].pixel_size[axis]:
             low, high = ordered[0], ordered[-1]
             raise DataError(
-                f"data.root: pixel size: found {low.pixel_size[axis]:g} in {low.name} ({low.crs}) and "
+                f"`root`: pixel size: found {low.pixel_size[axis]:g} in {low.name} ({low.crs}) and "
                 f"{high.pixel_size[axis]:g} in {high.name} ({high.crs}), expected a difference of at most "
                 "1 %; resample the tiles to one pixel size"
             )
@@ -110,11 +110,11 @@ def common_size(headers: list[Header], size: int | None) -> int:
     if size is None:
         return min(min(header.height, header.width) for header in headers)
     if size < raster.MIN_SIDE:
-        raise DataError(f"data.size: found {size}, expected at least {raster.MIN_SIDE} px; give a larger one")
+        raise DataError(f"`tile_px`: found {size}, expected at least {raster.MIN_SIDE} px; give a larger one")
     archive.refuse(
         [
-            f"{header.name}: size: found {header.height} x {header.width} px, expected at least data.size "
-            f"{size}; lower data.size or export a larger tile"
+            f"{header.name}: size: found {header.height} x {header.width} px, expected at least `tile_px` "
+            f"{size}; lower `tile_px` or export a larger tile"
             for header in headers
             if min(header.height, header.width) < size
         ]
@@ -134,9 +134,9 @@ def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFra
         rows.append(
             {
                 "tile": tile,
-                "tile_id": f"{name.province}/{name.city}/{name.year}",
-                "province": name.province,
-                "city": name.city,
+                "tile_id": f"{name.region}/{name.place}/{name.year}",
+                "region": name.region,
+                "place": name.place,
                 "year": name.year,
                 "lat": lat,
                 "lon": lon,

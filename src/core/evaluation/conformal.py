@@ -68,7 +68,8 @@ def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.
     if places < (needed := required_places(level)):
         highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
         raise DataError(
-            f"level: found {level:g} with {places} calibration places, expected at least {needed} places or {highest}"
+            f"`level`: found {level:g} with {places} calibration places, expected at least {needed} places or "
+            f"{highest}; lower `level` or calibrate on more places"
         )
     if places >= HIERARCHICAL_PLACES:
         return 1 / ((places + 1) * counts[index])

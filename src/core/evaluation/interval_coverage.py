@@ -16,8 +16,7 @@ from scipy.stats import norm
 
 from src.core.evaluation.conformal import required_places
 from src.core.evaluation.jackknife import MINIMUM_UNITS
-from src.core.report.figures import ACCENT, DPI, FAINT, INK, STYLE
-from src.core.stage.files import complete_file
+from src.core.report.figures import ACCENT, FAINT, INK, STYLE, save
 
 MINIMUM_REGION_PLACES = 20
 """Below this many places a region's coverage is mostly chance, and is not given."""
@@ -101,8 +100,7 @@ def draw_reliability(path: Path, tables: dict[str, pd.DataFrame], note: str) -> 
         panels[0].set_ylabel("observed coverage (places weigh equally)")
         panels[0].legend(loc="lower right", frameon=False, fontsize=8)
         figure.suptitle(note, fontsize=9)
-        with complete_file(path) as aside:
-            figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+        save(figure, path)
 
 
 def _describe_places(table: pd.DataFrame) -> str:

@@ -1,61 +1,58 @@
-"""The null of every score: labels moved between places as whole trajectories, years kept.
+"""Permutation test: labels moved between places as whole trajectories, times kept.
 
-Labels of one place resemble each other over the years and all places share the years' ups and downs. Moving labels
-one by one would destroy both and make the null easier to beat than it is.
+Labels of one place resemble each other over time, and all places share what a time brings. Moving labels one by one
+would destroy both, and so make the null easier to beat than it is.
 """
 
 import numpy as np
-import pandas as pd
 
 PERMUTE = 4  # stream of random numbers, beside those of src.core.data.augment
 
 
 def permute_trajectories(
-    y: np.ndarray, place: np.ndarray, year: np.ndarray, generator: np.random.Generator
+    y: np.ndarray, place: np.ndarray, time: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Every place gets the labels that another, drawn place has in the same years.
+    """Labels in which every place has those that another, drawn place has at the same times.
 
-    Where the donor lacks a year, it gives its mean deviation from the year means plus that year's mean. No place is
-    its own donor unless it is the only one, so a balanced panel is permuted within each year.
+    Where the donor lacks a time, it gives its mean deviation from the times' means plus that time's mean. No place is
+    its own donor unless it is the only one, so a balanced panel is permuted within each time.
 
     Args:
-        y: (N,) labels, one for each place and year.
+        y: (N,) labels, one for each place and time.
         place: (N,) names; their order and that of the rows change nothing but rounding.
-        year: (N,).
+        time: (N,).
 
     Returns:
         (N,) float64.
     """
     y = np.asarray(y, dtype=np.float64)
     names, at = np.unique(np.asarray(place, dtype=str), return_inverse=True)
-    years, when = np.unique(year, return_inverse=True)
-    panel = np.full((len(names), len(years)), np.nan)
+    times, when = np.unique(time, return_inverse=True)
+    panel = np.full((len(names), len(times)), np.nan)
     panel[at, when] = y
-    year_mean = np.bincount(when, weights=y) / np.bincount(when)
-    deviation = np.nanmean(panel - year_mean, axis=1)
-    filled = np.where(np.isnan(panel), deviation[:, None] + year_mean, panel)
+    time_mean = np.bincount(when, weights=y) / np.bincount(when)
+    deviation = np.nanmean(panel - time_mean, axis=1)
+    filled = np.where(np.isnan(panel), deviation[:, None] + time_mean, panel)
     return filled[_derangement(len(names), generator)[at], when]
 
 
-def permute_roles(rows: pd.DataFrame, seed: int, draw: int) -> np.ndarray:
-    """The labels of `rows` with those of training and validation permuted, a function of (seed, draw).
+def permute_roles(
+    y: np.ndarray, place: np.ndarray, time: np.ndarray, role: np.ndarray, seed: int, draw: int
+) -> np.ndarray:
+    """The labels y (N,) with those of training and validation permuted, a function of (seed, draw).
 
     Places of training and validation are permuted apart, or together where both share them (forecasts).
 
-    Args:
-        rows: role, place, year, growth_rate.
-
     Returns:
-        (len(rows),) float64; labels of other roles are as they were.
+        (N,) float64; labels of other roles are as they were.
     """
     generator = np.random.default_rng([seed, draw, PERMUTE])
-    y, place, year = (rows[name].to_numpy() for name in ("growth_rate", "place", "year"))
-    train, validation = ((rows.role == role).to_numpy() for role in ("train", "validation"))
+    train, validation = (np.asarray(role) == name for name in ("train", "validation"))
     shared = set(place[train]) & set(place[validation])
     permuted = y.astype(np.float64)
     for part in [train | validation] if shared else [train, validation]:
         if part.any():
-            permuted[part] = permute_trajectories(y[part], place[part], year[part], generator)
+            permuted[part] = permute_trajectories(y[part], place[part], time[part], generator)
     return permuted
 
 

@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Fields of config.json that would make transformers read something else than the weights checked here.
 REFUSED = {
     "quantization_config": "use the repository without -AWQ, -GPTQ, -FP8 or -bnb-4bit in its name; "
-    "memory.four_bit quantises while loading",
+    "`four_bit` quantises while loading",
     "transformers_weights": "remove the field and name the weights model.safetensors",
 }
 
@@ -42,7 +42,7 @@ def fetch(source: str | Path, *, weights: bool = True) -> Path:
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, Path) or not HUB_ID.fullmatch(source):
-        raise DataError(f"{source}: no such folder; set model.backbone to a folder, a hub id like Qwen/NAME, or tiny")
+        raise DataError(f"{source}: no such folder; set `backbone` to a folder, a hub id like Qwen/NAME, or tiny")
     suffixes = (*SMALL, ".safetensors") if weights else SMALL
     try:
         found = HfApi().model_info(source, timeout=ANSWER_TIME)
@@ -61,7 +61,7 @@ def fetch(source: str | Path, *, weights: bool = True) -> Path:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{source}: found neither a folder of this name nor a model on the hub ({reason}); where the hub can be "
-            f"reached, run `hf download {source} --local-dir DIR`, copy DIR here and set model.backbone to it"
+            f"reached, run `hf download {source} --local-dir DIR`, copy DIR here and set `backbone` to it"
         ) from error
 
 

@@ -34,7 +34,7 @@ def wrap(vlm: nn.Module, adapters: LoraConfig) -> PeftModel:
     except NoMatchingPeftModuleError as error:
         linear = [name for name, module in vlm.named_modules() if isinstance(module, nn.Linear)]
         raise ParamsError(
-            f"sft.lora.targets: found {adapters.target_modules!r}, which is the whole name of no module, expected a "
+            f"`targets`: found {adapters.target_modules!r}, which is the whole name of no module, expected a "
             f"regular expression for such as {linear[-2]}; correct it"
         ) from error
 

@@ -1,4 +1,4 @@
-"""A picture of what a masked autoencoder sees and what it makes of it."""
+"""Figure of tiles as they are, as a masked autoencoder sees them, and as it reconstructs them."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from src.core.report import fonts
+from src.core.report.figures import save
 
 
 def reconstruction_grid(path: Path, images: np.ndarray, masks: np.ndarray, mended: np.ndarray, titles: list[str]):
@@ -35,4 +36,4 @@ def reconstruction_grid(path: Path, images: np.ndarray, masks: np.ndarray, mende
             row[0].set_ylabel(fonts.verbatim(title), fontsize=8)
         for axis, name in zip(axes[0], ("original", "visible", "reconstructed"), strict=True):
             axis.set_title(name, fontsize=10)
-        figure.savefig(path, dpi=120, metadata={"Software": None})
+        save(figure, path, dpi=120)

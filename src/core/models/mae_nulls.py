@@ -1,4 +1,4 @@
-"""What a masked autoencoder has to beat: guesses of the masked patches that need no learning."""
+"""Baselines of a masked autoencoder: guesses of the masked patches that need no learning."""
 
 import torch
 

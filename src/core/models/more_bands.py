@@ -39,7 +39,7 @@ def widen(
     old = fold_frames(embed.proj.weight.data)  # (D, 3, p, p)
     if old.shape[1] != RGB or bands < RGB:
         raise ParamsError(
-            f"model.init: {init} widens a patch embedding of 3 channels to at least 3 bands, found {old.shape[1]} "
+            f"`init`: {init} widens a patch embedding of 3 channels to at least 3 bands, found {old.shape[1]} "
             f"channels and {bands} bands; use a pretrained RGB model"
         )
     if init == "pca":

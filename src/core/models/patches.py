@@ -1,13 +1,14 @@
 """Tiles -> what a Qwen-VL model reads: standardised images, flattened patches in merge order, grids.
 
 Tiles travel as the integers they are stored in; they become floats here, on the model's device,
-because dequantising on the CPU costs five times the read (shared/performance.md).
+because dequantising on the CPU costs five times the read.
 """
 
 import torch
 from torch import nn
 
-from src.core.data.quantisation import Quantisation
+from src.core.data.crop import centre_crop
+from src.core.data.quantisation import Quantisation, dequantise
 
 MAX_PIXEL_BYTES = 2**29  # float32, in one of the several copies that a forward makes
 
@@ -28,13 +29,6 @@ def tokens_per_sample(side: int, vision_config) -> tuple[int, int]:
 def tiles_at_once(batch_size: int, bands: int, side: int) -> int:
     """`batch_size`, or fewer tiles where their pixels alone would fill a GPU (two of 64 bands and 980 px remain)."""
     return max(min(batch_size, MAX_PIXEL_BYTES // (4 * bands * side**2)), 1)
-
-
-def centre_crop(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The middle `height` x `width` pixels of (..., H, W)."""
-    top = (images.shape[-2] - height) // 2
-    left = (images.shape[-1] - width) // 2
-    return images[..., top : top + height, left : left + width]
 
 
 def patchify(images: torch.Tensor, patch_size: int, merge_size: int = 2) -> torch.Tensor:
@@ -107,13 +101,7 @@ class BandFrontEnd(nn.Module):
 
     def dequantise(self, tiles: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) as stored -> float32 values, centre-cropped to `side`."""
-        values = centre_crop(tiles, self.side, self.side).float()
-        if self.quantisation.kind == "alphaearth":
-            values = values / 127.5
-            return values * values.abs()  # sign(x) x^2
-        if self.quantisation.kind == "linear":
-            return values * self.quantisation.scale
-        return values
+        return dequantise(centre_crop(tiles, self.side, self.side), self.quantisation)
 
     def crop(self, valid: torch.Tensor) -> torch.Tensor:
         """(B, H, W) bool -> the same centre crop as `dequantise`."""

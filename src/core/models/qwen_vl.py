@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny one or load a folder, and make its vision encoder quick.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny one or load a folder, and make its vision encoder faster.
 
 Loading goes by the family names of the config and never takes another architecture silently.
 """
@@ -44,49 +44,6 @@ def tiny_config(
     Temporal patches hold one frame: a still image need not be doubled. All 2.5 blocks but the last attend
     within windows of half the side, as the real model does with 112 of its pixels.
     """
-    depth, width, heads = vision
-    text_depth, text_width, text_heads = text
-    head_dim = text_width // text_heads
-    shared = {"depth": depth, "in_channels": channels, "patch_size": patch_size, "temporal_patch_size": 1}
-    shared |= {"spatial_merge_size": 2, "num_heads": heads, "initializer_range": 0.02}
-    if family == "qwen2_vl":
-        vision_config = shared | {"embed_dim": width, "hidden_size": text_width, "mlp_ratio": 4}
-    elif family == "qwen2_5_vl":
-        vision_config = shared | {
-            "hidden_size": width,
-            "out_hidden_size": text_width,
-            "intermediate_size": 4 * width,
-            "window_size": max(side // 2, 2 * patch_size),
-            "fullatt_block_indexes": [index for index in range(depth) if index % 2 == 1 or index == depth - 1],
-        }
-    else:
-        vision_config = shared | {
-            "hidden_size": width,
-            "out_hidden_size": text_width,
-            "intermediate_size": 4 * width,
-            "num_position_embeddings": (side // patch_size) ** 2,
-            "deepstack_visual_indexes": [0],
-        }
-    # Rotary frequencies of a head, shared between time, row and column as in the real models (16:24:24).
-    time = head_dim // 8
-    sections = [time, (head_dim // 2 - time) // 2, head_dim // 2 - time - (head_dim // 2 - time) // 2]
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-    if family == "qwen3_vl":
-        rope["mrope_interleaved"] = True
-    text_config = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": text_width,
-        "intermediate_size": 3 * text_width,
-        "num_hidden_layers": text_depth,
-        "num_attention_heads": text_heads,
-        "num_key_value_heads": max(text_heads // 2, 1),
-        "head_dim": head_dim,
-        "max_position_embeddings": 4096,
-        "rope_parameters": rope,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        "pad_token_id": tokenizer.pad_token_id,
-    }
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
         for name, token in (
@@ -96,7 +53,52 @@ def tiny_config(
             ("vision_end", "<|vision_end|>"),
         )
     }
-    return FAMILIES[family](vision_config=vision_config, text_config=text_config, tie_word_embeddings=False, **ids)
+    return FAMILIES[family](
+        vision_config=_tiny_vision(family, channels, patch_size, side, vision, text_width=text[1]),
+        text_config=_tiny_text(family, text, tokenizer),
+        tie_word_embeddings=False,
+        **ids,
+    )
+
+
+def _tiny_vision(
+    family: str, channels: int, patch_size: int, side: int, vision: tuple[int, int, int], text_width: int
+) -> dict:
+    depth, width, heads = vision
+    shared = {"depth": depth, "in_channels": channels, "patch_size": patch_size, "temporal_patch_size": 1}
+    shared |= {"spatial_merge_size": 2, "num_heads": heads, "initializer_range": 0.02}
+    if family == "qwen2_vl":
+        return shared | {"embed_dim": width, "hidden_size": text_width, "mlp_ratio": 4}
+    shared |= {"hidden_size": width, "out_hidden_size": text_width, "intermediate_size": 4 * width}
+    if family == "qwen2_5_vl":
+        full = [index for index in range(depth) if index % 2 == 1 or index == depth - 1]
+        return shared | {"window_size": max(side // 2, 2 * patch_size), "fullatt_block_indexes": full}
+    return shared | {"num_position_embeddings": (side // patch_size) ** 2, "deepstack_visual_indexes": [0]}
+
+
+def _tiny_text(family: str, text: tuple[int, int, int], tokenizer: PreTrainedTokenizerBase) -> dict:
+    depth, width, heads = text
+    head_dim = width // heads
+    # Rotary frequencies of a head, shared between time, row and column as in the real models (16:24:24).
+    time = head_dim // 8
+    sections = [time, (head_dim // 2 - time) // 2, head_dim // 2 - time - (head_dim // 2 - time) // 2]
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
+    if family == "qwen3_vl":
+        rope["mrope_interleaved"] = True
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(heads // 2, 1),
+        "head_dim": head_dim,
+        "max_position_embeddings": 4096,
+        "rope_parameters": rope,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def build(config, seed: int) -> PreTrainedModel:
@@ -188,7 +190,7 @@ def load(
             device_map=device or ({"": distributed.local_rank()} if four_bit and torch.cuda.is_available() else None),
         )
     except ImportError as error:
-        raise DependencyError(f"memory: four_bit or attention cannot be had here: {error}") from error
+        raise DependencyError(f"`four_bit` or `attention` cannot be had here: {error}") from error
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: found no readable weights ({error}); copy the folder again") from error
     mismatched = [name for name, *_ in report["mismatched_keys"]]
@@ -218,7 +220,7 @@ def _checked_config(source: str | Path, allowed: tuple[int, ...]):
         raise ParamsError(
             f"{source}: vision_config.in_channels: its patch embedding reads {found} channels and the tiles have "
             f"{bands}, expected {' or '.join(map(str, dict.fromkeys(allowed)))}; use "
-            + ("model.input: pca3 for a 3-channel model, or " if found == 3 else "")
+            + ("`input`: pca3 for a 3-channel model, or " if found == 3 else "")
             + f"a model of {bands} channels"
         )
     return config
@@ -227,22 +229,22 @@ def _checked_config(source: str | Path, allowed: tuple[int, ...]):
 def _check_packages(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
     if four_bit and distributed.sharding():
         raise ParamsError(
-            f"memory.four_bit: {distributed.sharding()} cannot share out packed weights; set false, or launch with "
+            f"`four_bit`: {distributed.sharding()} cannot share out packed weights; set false, or launch with "
             "accelerate/ddp.yaml"
         )
     if four_bit and not find_spec("bitsandbytes"):
         raise DependencyError(
-            "memory.four_bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
+            "`four_bit`: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
             "the version), or set false"
         )
     if attention == "flash_attention_2":
         if not find_spec("flash_attn"):
             raise DependencyError(
-                "memory.attention: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
+                "`attention`: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
                 "(requirements-gpu.txt has the version), or set sdpa"
             )
         if dtype == torch.float32:
-            raise ParamsError("memory.attention: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
+            raise ParamsError("`attention`: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
 
 
 def _four_bits() -> BitsAndBytesConfig:

@@ -25,6 +25,12 @@ STYLE = {
 }
 
 
+def save(figure: Figure, path: Path, dpi: int = DPI, **options) -> None:
+    """Write `figure` as PNG, complete or absent, without matplotlib's version in it; `options` are savefig's."""
+    with complete_file(path) as aside:
+        figure.savefig(aside, format="png", dpi=dpi, metadata={"Software": None}, **options)
+
+
 @dataclass(frozen=True)
 class Curve:
     """One panel of `curves`: `lines` maps a name (train, validation) to steps and values, each (S,)."""
@@ -51,7 +57,7 @@ def predicted_vs_actual(path: Path, y: np.ndarray, panels: dict[str, tuple[np.nd
         axes = figure.axes[0]
         axes.set_ylabel(f"predicted ({unit})")
         axes.legend(loc="upper left", frameon=False, fontsize=8)
-        _save(figure, path)
+        save(figure, path)
 
 
 def residual_map(
@@ -92,7 +98,7 @@ def residual_map(
         axes.legend(loc="lower left", frameon=False, fontsize=8)
         bar = figure.colorbar(points, ax=axes, shrink=0.8, extend="both")
         bar.set_label(f"predicted minus actual ({unit})\nblue: too low, red: too high")
-        _save(figure, path)
+        save(figure, path)
 
 
 def curves(path: Path, stages: dict[str, Sequence[Curve]]) -> None:
@@ -108,7 +114,7 @@ def curves(path: Path, stages: dict[str, Sequence[Curve]]) -> None:
                 axes.set_axis_off()
             for axes, panel in zip(grid, panels, strict=False):
                 _curve(axes, panel)
-        _save(figure, path)
+        save(figure, path)
 
 
 def score_intervals(path: Path, groups: dict[str, dict], highlight: Sequence[str], title: str) -> None:
@@ -128,7 +134,7 @@ def score_intervals(path: Path, groups: dict[str, dict], highlight: Sequence[str
         axes.set_xlabel("R² (0: no better than the mean of what is scored)")
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _curve(axes, panel: Curve) -> None:
@@ -144,9 +150,3 @@ def _curve(axes, panel: Curve) -> None:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Software would hold matplotlib's version, which is no part of the figure.
-    with complete_file(path) as aside:
-        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})

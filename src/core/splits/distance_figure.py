@@ -15,8 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from scipy.spatial import cKDTree
 
 from src.core.geo import distances
-from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
-from src.core.stage.files import complete_file
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
 
 
 def nearest_training_distances(tiles: pd.DataFrame, use: pd.DataFrame | None) -> dict[str, np.ndarray]:
@@ -67,8 +66,7 @@ def draw_distances(path: Path, to_test: np.ndarray, to_validation: np.ndarray, t
         axes.set(ylim=(0, 1.02), xlabel="distance (km)", ylabel="share that lies at most so far")
         axes.set_title(title, fontsize=11)
         axes.grid(color=FAINT, linewidth=0.5)
-        with complete_file(path) as aside:
-            figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+        save(figure, path)
 
 
 def _to_nearest_other(places: pd.DataFrame) -> np.ndarray:

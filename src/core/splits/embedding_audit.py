@@ -72,13 +72,8 @@ def audit(
     return found
 
 
-def violations(
-    findings: dict[str, dict[str, Any]], shared_embeddings: list[str], *, shared_key: str, modalities_key: str
-) -> list[str]:
-    """A line for each thing in `findings` that must not be; modalities in `shared_embeddings` may be shared.
-
-    shared_key, modalities_key: names of the settings that allow sharing and that choose modalities, for the advice.
-    """
+def violations(findings: dict[str, dict[str, Any]], shared_embeddings: list[str]) -> list[str]:
+    """A line for each thing in `findings` that must not be; modalities in `shared_embeddings` may be shared."""
     lines = []
     for modality, found in findings.items():
         if found["statistics_difference"]:
@@ -90,8 +85,8 @@ def violations(
             continue
         label = found["label"]
         remedy = (
-            f"make embeddings of the observations, leave {modality} out of {modalities_key}, or name it in "
-            f"{shared_key} and call no score of it a test"
+            f"make embeddings of the observations, leave {modality} out of `modalities`, or name it in "
+            "`shared_embeddings` and call no score of it a test"
         )
         if 2 * found["labels_of_one"] > found["labels"]:
             lines.append(
@@ -106,7 +101,7 @@ def violations(
             )
         lines += [
             f"{modality}: found {found[key]} held-out observations with {what} another role has, expected 0; remove "
-            f"the copies, or name {modality} in {shared_key}"
+            f"the copies, or name {modality} in `shared_embeddings`"
             for key, what in (
                 ("shared", "an embedding that"),
                 ("near_identical", f"an embedding within {NEAR:.0%} of one that"),

@@ -73,7 +73,7 @@ def draw_roles(unit: pd.Series, what: str, folds: int, fold: int, seed: int, adv
     if len(units) < max(folds, 3):
         raise DataError(
             f"index.parquet: found {len(units)} {what}, expected at least {max(folds, 3)} "
-            f"(split.folds is {folds}; train, validation and test need one each); {advice}"
+            f"(`folds` is {folds}; train, validation and test need one each); {advice}"
         )
     rest = draw_folds(units, sizes, folds, seed) != fold
     if rest.sum() < 2:

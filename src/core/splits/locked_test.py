@@ -30,8 +30,8 @@ def draw_locked(places: pd.DataFrame, share: float = SHARE) -> list[str]:
     locked = order[: reached.to_numpy().argmax() + 1]
     if len(locked) == len(order):
         raise DataError(
-            f"index.parquet: province: locking {share:.0%} of {counts.sum()} places takes all {len(order)} regions "
-            f"({', '.join(order[:5])}), expected one to be left; leave split.lock blank or bring more regions"
+            f"index.parquet: `region`: locking {share:.0%} of {counts.sum()} places takes all {len(order)} regions "
+            f"({', '.join(order[:5])}), expected one to be left; leave `lock` blank or bring more regions"
         )
     return locked
 
@@ -57,8 +57,8 @@ def check_lock(places: pd.DataFrame, expected: str) -> pd.Series:
     found = lock_hash(places, regions)
     if found != expected:
         raise DataError(
-            f"params.yaml: split.lock: expected {expected}, found {found} for the {places['place'][locked].nunique()} "
-            f"places of {', '.join(regions)}: these are not the data that were locked; restore them, or set split.lock "
+            f"params.yaml: `lock`: expected {expected}, found {found} for the {places['place'][locked].nunique()} "
+            f"places of {', '.join(regions)}: these are not the data that were locked; restore them, or set `lock` "
             f"to the found hash if the data are new, or leave it blank to lock nothing"
         )
     return locked

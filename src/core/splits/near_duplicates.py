@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from src.core.data.band_statistics import standardise
+from src.core.data.crop import centre_origin
 from src.core.data.tile_store import Store
 
 SHARED = 0.25  # of a tile's distinct pixels: shifts by half a side both ways leave a quarter of the ground in common
@@ -147,7 +148,7 @@ def _reduced(store: Store, row: int, mean: np.ndarray, sd: np.ndarray) -> tuple[
     step = min(math.ceil(max(store.height, store.width) / SIDE), store.height, store.width)
     height, width = store.height // step, store.width // step
     # cropped evenly, so that a flipped tile is averaged over the same squares
-    top, left = (store.height - height * step) // 2, (store.width - width * step) // 2
+    top, left = centre_origin(store.height, store.width, height * step, width * step)
     across = np.s_[left : left + width * step]
     pixels, valid = store.view(row), store.valid([row])[0]
     bands, counts = np.zeros((store.bands, height, width), np.float32), np.empty((height, width))

@@ -83,8 +83,6 @@ def require_clean(
     apart_km: float,
     gap_days: int,
     shared_embeddings: list[str],
-    section: str,
-    modalities_key: str,
     where: str,
 ) -> None:
     """Raise DataError, naming every violation, unless the audit found none.
@@ -93,38 +91,35 @@ def require_clean(
         findings: what `audit` returned.
         buffer_km, apart_km, gap_days: what the split was asked to keep.
         shared_embeddings: modalities of which roles may share embeddings.
-        section: of the settings that are named like these arguments and `max_uncertainty_m`, for the advice.
-        modalities_key: the setting that chooses modalities.
         where: the folder the split would have been written to.
     """
     explanations = {
         "shared_records": "records with images in two roles, expected 0; give all images of a record one place and "
         "date",
-        "uncertain_in_use": f"points less certain than {section}.max_uncertainty_m, expected 0; give them no role",
+        "uncertain_in_use": "points less certain than `max_uncertainty_m`, expected 0; give them no role",
         "misplaced_points": "points that do not lie in the square they are said to lie in, expected 0; draw the "
         "squares again",
         "training_in_squares": "training points in a held-out square, expected 0; draw the roles again",
         "amiss_kinds": f"points of validation or test without a kind ({', '.join(KINDS)}), or of another role with "
         "one, expected 0; draw the roles again",
-        "points_near_squares": f"points within {section}.buffer_km = {buffer_km:g} of a square, expected 0; put them "
+        "points_near_squares": f"points within `buffer_km` = {buffer_km:g} of a square, expected 0; put them "
         "into the buffer",
     }
     lines = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
     if (gap := findings["square_gap_km"]) is not None and gap < apart_km:
-        lines.append(f"square_gap_km: found {gap:.3f} km, expected {section}.apart_km = {apart_km:g}; choose others")
+        lines.append(f"square_gap_km: found {gap:.3f} km, expected `apart_km` = {apart_km:g}; choose others")
     for key, found in findings.items():
         if key.startswith("nearest_") and found is not None and found < buffer_km:
             lines.append(
-                f"{key}: found {found:.3f} km, expected more than {section}.buffer_km = {buffer_km:g}; put what is "
+                f"{key}: found {found:.3f} km, expected more than `buffer_km` = {buffer_km:g}; put what is "
                 "nearer into the buffer"
             )
         if key.startswith("gap_days_") and found is not None and found < gap_days:
             lines.append(
-                f"{key}: found {found} days, expected at least {section}.gap_days = {gap_days}; put what is between "
+                f"{key}: found {found} days, expected at least `gap_days` = {gap_days}; put what is between "
                 "into the buffer"
             )
-    keys = {"shared_key": f"{section}.shared_embeddings", "modalities_key": modalities_key}
-    lines += embedding_audit.violations(findings["embeddings"], shared_embeddings, **keys)
+    lines += embedding_audit.violations(findings["embeddings"], shared_embeddings)
     if lines:
         raise DataError("\n".join(f"{where}: leakage audit: {line}" for line in lines))
 

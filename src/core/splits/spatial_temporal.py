@@ -1,7 +1,7 @@
 """Which tiles train, validate and test: by place, by spatial block or region with a buffer, and by time.
 
-A place (province/city) is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
-grid, `split_regions` whole provinces, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
+A place is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
+grid, `split_regions` whole regions, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
 "Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure");
 `split_places` moves places and knows no distance. `split_years` parts the past from the future, and `combine` keeps
 what is unseen in both. Validation is always made like the test.
@@ -51,7 +51,7 @@ def split_blocks(
     require_coordinates(tiles)
     _require_buffer(tiles, buffer_km)
     block, what = blocks_of_places(tiles, degrees), f"blocks of {degrees:g} degrees"
-    role = draw_roles(block, what, folds, fold, seed, "lower split.block_degrees or split.folds")
+    role = draw_roles(block, what, folds, fold, seed, "lower `block_degrees` or `folds`")
     role = _buffered(tiles, role, what, buffer_km, keep_from)
     return pd.DataFrame({"block": block, "role": role}, index=tiles.index)
 
@@ -66,7 +66,7 @@ def split_regions(
     seed: int,
     keep_from: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Roles by whole regions (provinces, states), the held-out ones surrounded by a buffer.
+    """Roles by whole regions, the held-out ones surrounded by a buffer.
 
     All is as in `split_blocks`, with `block` the name of the region.
 
@@ -82,7 +82,7 @@ def split_regions(
     require_regions(tiles["place"], region)
     names = sorted(region.unique())
     what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-    role = draw_roles(region, what, folds, fold, seed, "lower split.folds or set split.method: blocks")
+    role = draw_roles(region, what, folds, fold, seed, "lower `folds` or split by blocks (`method`)")
     role = _buffered(tiles, role, what, buffer_km, keep_from)
     return pd.DataFrame({"block": region, "role": role}, index=tiles.index)
 
@@ -95,7 +95,7 @@ def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, 
     Raises:
         DataError: there are too few places for the folds and a validation set.
     """
-    role = draw_roles(tiles["place"], "places", folds, fold, seed, "lower split.folds or bring more places")
+    role = draw_roles(tiles["place"], "places", folds, fold, seed, "lower `folds` or bring more places")
     return pd.DataFrame({"block": blocks_of_places(tiles, degrees), "role": role}, index=tiles.index)
 
 
@@ -124,8 +124,8 @@ def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> n
     role[years < origin - horizon * step] = "train"
     role[years == origin - step] = "validation"
     role[years == origin + (horizon - 1) * step] = "test"
-    what = f"samples.parquet: year: {np.unique(years).tolist()}, split.origin {origin}, split.horizon {horizon}"
-    require_roles(role, what, "leave split.origin blank, lower split.horizon or bring more years")
+    what = f"samples.parquet: year: {np.unique(years).tolist()}, `origin` {origin}, `horizon` {horizon}"
+    require_roles(role, what, "leave `origin` blank, lower `horizon` or bring more years")
     return role
 
 
@@ -140,9 +140,9 @@ def feasible_origins(years: np.ndarray, horizon: int, step: int) -> list[int]:
     origins = [origin for origin in origins if origin - step in found and found[0] < origin - horizon * step]
     if not origins:
         raise DataError(
-            f"samples.parquet: year: split.horizon {horizon} is beyond the panel: found the years {found}, expected a "
+            f"samples.parquet: year: `horizon` {horizon} is beyond the panel: found the years {found}, expected a "
             f"panel over at least {2 * horizon} steps of {step} years, with a year {horizon} steps after an earlier "
-            f"one and years to train on {horizon} steps before that; lower split.horizon or bring more years"
+            f"one and years to train on {horizon} steps before that; lower `horizon` or bring more years"
         )
     return origins
 
@@ -157,7 +157,7 @@ def panel_step(years: np.ndarray) -> int:
     if len(distinct) < 2:
         raise DataError(
             f"samples.parquet: year: task without years: found {distinct.tolist()}, expected at least two distinct "
-            "ones; set split.task: new_place or bring more years"
+            "ones; predict new places (`task`) or bring more years"
         )
     return int(np.diff(distinct).min())
 
@@ -176,7 +176,7 @@ def combine(place_roles: pd.Series, year_roles: pd.Series) -> pd.Series:
     role = place_roles.where(place_roles == year_roles, "buffer")
     role = role.mask((place_roles == "locked") & (year_roles == "test"), "locked")
     what = f"samples.parquet: {len(role)} rows whose place and year have the same role"
-    require_roles(role, what, "choose another split.fold or split.origin, or bring more places with those years")
+    require_roles(role, what, "choose another `fold` or `origin`, or bring more places with those years")
     return role
 
 
@@ -217,22 +217,22 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
     missing = sorted(set(place[region.isna() | (region == "")]))
     if missing:
         raise DataError(
-            f"index.parquet: province: {len(missing)} places without a region ({', '.join(missing[:5])}), expected "
-            f"one for each; complete the labels or set split.method: blocks"
+            f"index.parquet: `region`: {len(missing)} places without a region ({', '.join(missing[:5])}), expected "
+            f"one for each; complete them or split by blocks (`method`)"
         )
     regions_of = pd.DataFrame({"place": place, "region": region}).drop_duplicates().sort_values(["place", "region"])
     divided = regions_of[regions_of["place"].duplicated(keep=False)]
     if len(divided):
         name, regions = divided["place"].iloc[0], ", ".join(divided["region"].iloc[:2])
         raise DataError(
-            f"index.parquet: province: {divided['place'].nunique()} places in two regions ({name}: {regions}), "
+            f"index.parquet: `region`: {divided['place'].nunique()} places in two regions ({name}: {regions}), "
             f"expected one for each place; correct the region"
         )
     if regions_of["region"].nunique() < 2:
         raise DataError(
-            f"index.parquet: province: the region {regions_of['region'].iloc[0]} holds all {len(regions_of)} places, "
-            f"expected at least two regions; bring places of other regions, or leave split.lock blank and "
-            f"set split.method: blocks"
+            f"index.parquet: `region`: the region {regions_of['region'].iloc[0]} holds all {len(regions_of)} places, "
+            f"expected at least two regions; bring places of other regions, or leave `lock` blank and "
+            f"split by blocks (`method`)"
         )
 
 
@@ -253,11 +253,11 @@ def _buffered(
     if not role.isin(["train", "validation"]).any():
         raise DataError(
             f"index.parquet: lat, lon: all {tiles['place'][~test].nunique()} places outside the test fold lie within "
-            f"split.buffer_km = {buffer_km:g} km of {held_out}, expected some to learn from; "
-            f"lower split.buffer_km or bring places farther away"
+            f"`buffer_km` = {buffer_km:g} km of {held_out}, expected some to learn from; "
+            f"lower `buffer_km` or bring places farther away"
         )
     what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
-    require_roles(role, what, "lower split.buffer_km, choose another split.fold or bring more tiles")
+    require_roles(role, what, "lower `buffer_km`, choose another `fold` or bring more tiles")
     return role
 
 
@@ -265,9 +265,9 @@ def _require_buffer(tiles: pd.DataFrame, buffer_km: float) -> None:
     diagonal_km = 2 * tiles["half_diagonal_km"].max()
     if buffer_km < diagonal_km:
         raise ParamsError(
-            f"params.yaml: split.buffer_km: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
+            f"params.yaml: `buffer_km`: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
             f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
-            f"raise split.buffer_km"
+            f"raise `buffer_km`"
         )
 
 
@@ -278,5 +278,5 @@ def require_coordinates(tiles: pd.DataFrame) -> None:
             f"index.parquet: lat, lon, half_diagonal_km: {len(missing)} tiles without coordinates "
             f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}), expected a number for each: "
             f".npy tiles without coordinates refuse spatial splits; give crs and transform in each "
-            f"tile's sidecar JSON, or set split.method: place"
+            f"tile's sidecar JSON, or split by place (`method`)"
         )

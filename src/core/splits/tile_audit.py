@@ -1,6 +1,6 @@
-"""What a split must not have: places, ground, pixels or years that two roles share.
+"""Leakage audit of a split: places, ground, pixels and years that two roles share.
 
-`audit` measures, `require_clean` stops the stage where the task forbids what was found, `audit_pca` refits a stored
+`audit` measures, `require_clean` stops the stage where what was found is forbidden, `audit_pca` refits a stored
 projection. Nobody uses the tiles in the buffer, so they are not audited; locked places may lie near to test places,
 because nothing is learned from either.
 """
@@ -28,7 +28,6 @@ PAIRS = (
     ("train", "locked"),
     ("validation", "locked"),
 )
-FORECASTS = ("next_year", "new_place_and_year")  # tasks in which time separates
 PCA_ROUNDING = 1e-3  # what another order of float32 sums may do, see `audit_pca`
 
 
@@ -58,7 +57,7 @@ def audit(
             validation-locked: geodesic, between centres; None without coordinates, or without such tiles.
         duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
         near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
-        nearest_tile_difference: the least of `near_identical.registered_differences` between a training tile and
+        nearest_tile_difference: the least of `near_duplicates.registered_differences` between a training tile and
             one that is held out, 0 for a copy and about 1 for unrelated ones; None where none has a pattern.
         statistics_difference: largest difference between `mean`, `sd` and a fit on the training tiles alone.
         gap_years: from the last year of a training label to the first of a test label. This and the next two
@@ -89,53 +88,54 @@ def audit(
 
 
 def require_clean(
-    findings: dict[str, Any], *, task: str, buffer_km: float, retrospective_tiles: bool, where: str
+    findings: dict[str, Any], *, by_place: bool, by_time: bool, buffer_km: float, retrospective_tiles: bool, where: str
 ) -> None:
-    """Raise DataError, naming every violation, unless the audit found none that the task forbids.
+    """Raise DataError, naming every violation, unless the audit found none that is forbidden.
 
-    Places separate in new_place and change, time in next_year (whose places are shared by design), both in
-    new_place_and_year. Statistics of other tiles than the training ones are forbidden in all.
+    Statistics of other tiles than the training ones always are.
 
     Args:
         findings: what `audit` returned.
+        by_place: places separate the roles, so that neither places nor ground nor pixels may be shared.
+        by_time: time separates the roles.
         buffer_km: the least distance allowed between tiles of two roles; 0 where the split has no buffer.
         retrospective_tiles: tiles from the origin or later are wanted, and no score is called a forecast.
-        where: the folder the split would have been written to.
+        where: begins each line: the folder that the split would have been written to, and what for.
     """
     explanations = {
         "statistics_difference": "between the statistics written and those of the training tiles, expected 0; "
         "fit them on the training tiles alone"
     }
-    if task != "next_year":
+    if by_place:
         explanations |= {
             "shared_places": "places in two roles, expected 0; give all labels of a place the same role",
             "overlapping_footprints": "pairs of tiles of two roles that share ground, expected 0; "
-            "set split.method: blocks with split.buffer_km of at least a tile's diagonal",
+            "split by blocks (`method`) with `buffer_km` of at least a tile's diagonal",
             "duplicate_tiles": "pairs of tiles of two roles with the same pixels (flips and rotations included), "
-            "expected 0; remove the copies from data.root",
+            "expected 0; remove the copies from `root`",
             "near_identical_tiles": "pairs of tiles of two roles with the same pixels, shifted, turned or with noise, "
-            "expected 0; remove the copies from data.root or raise split.buffer_km",
+            "expected 0; remove the copies from `root` or raise `buffer_km`",
         }
-    if task in FORECASTS:
+    if by_time:
         explanations["future_labels"] = (
             "training or validation labels from the origin or later, or training labels as late as validation's, "
-            "expected 0; lower split.origin or remove them"
+            "expected 0; lower `origin` or remove them"
         )
         if not retrospective_tiles:
             explanations["future_tiles"] = (
-                "labels with a tile from the origin or later, expected 0; raise data.tile_lag (with data.match_year: "
-                "exact), or set split.retrospective_tiles: true and call no score a forecast"
+                "labels with a tile from the origin or later, expected 0; raise `tile_lag` (with `match_year`: "
+                "exact), or set `retrospective_tiles`: true and call no score a forecast"
             )
     violations = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
-    if task != "next_year":
+    if by_place:
         violations += [
-            f"{key}: found {value:.3f} km, expected at least split.buffer_km = {buffer_km:g}; "
+            f"{key}: found {value:.3f} km, expected at least `buffer_km` = {buffer_km:g}; "
             "lower it or leave the nearer places out"
             for key, value in findings.items()
             if key.startswith("nearest_") and key.endswith("_km") and value is not None and value < buffer_km
         ]
     if violations:
-        raise DataError("\n".join(f"{where}: leakage audit of {task}: {line}" for line in violations))
+        raise DataError("\n".join(f"{where}: {line}" for line in violations))
 
 
 def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndarray]) -> float:

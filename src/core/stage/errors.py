@@ -1,13 +1,28 @@
 """One exception for each exit code (sysexits.h where a number exists).
 
-A message names the file, the field, what was found, what was expected and what to do.
+A message names the file, the field, what was found, what was expected and what to do. Core puts the names of its own
+arguments and columns into backquotes; `spelled` turns them into what the pipeline's users call them.
 """
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class BandwiseError(Exception):
     """Anything a stage reports to its user; `exit_code` is what the process returns."""
 
     exit_code = 1
+
+
+@contextmanager
+def spelled(words: Mapping[str, str]) -> Iterator[None]:
+    """Within it, or in a function it decorates, a BandwiseError that says `name` in backquotes says `words["name"]`."""
+    try:
+        yield
+    except BandwiseError as error:
+        error.args = (re.sub(r"`(\w+)`", lambda name: words.get(name[1], name[0]), str(error)),)
+        raise
 
 
 class ParamsError(BandwiseError):

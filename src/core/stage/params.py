@@ -2,7 +2,7 @@
 
 An unknown key, a wrong type or a value out of range is a `ParamsError` that names the key,
 what was found and, for an unknown key, the nearest known one. Read with ruamel.yaml because
-DVC writes `-S sft.lr=1e-5` as `1e-05`, which PyYAML takes for a string.
+DVC writes `-S lr=1e-5` as `1e-05`, which PyYAML takes for a string.
 """
 
 from difflib import get_close_matches
@@ -28,9 +28,18 @@ Text = Annotated[str, Field(min_length=1)]
 
 class Section(BaseModel):
     """Base of every params section: unknown keys are refused, values do not change, nothing is coerced
-    except an integer where a float is expected."""
+    except an integer where a float is expected.
+
+    A key named `size` or `nfiles` is a TypeError at import: DVC leaves both out of its run-cache key (dvc#10296), so
+    a changed value would restore the output of the old one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs) -> None:
+        if ignored := {"size", "nfiles"} & set(cls.model_fields):
+            raise TypeError(f"{cls.__name__}.{min(ignored)}: DVC would not see that it changes (dvc#10296); rename it")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,6 +72,13 @@ def validate(values: object, model: type[Model], where: str) -> Model:
     except ValidationError as error:
         lines = [_explain(detail, model) for detail in error.errors(include_url=False)]
         raise ParamsError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def spelling(model: type[BaseModel]) -> dict[str, str]:
+    """Last part of a key -> the whole key, for each that no other key of `model` ends with; for `errors.spelled`."""
+    keys = _known_keys(model)
+    last = [key.rpartition(".")[2] for key in keys]
+    return {name: key for name, key in zip(last, keys, strict=True) if last.count(name) == 1}
 
 
 def _explain(detail: dict, model: type[BaseModel]) -> str:

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from src.core.stage import distributed
 from src.core.stage import params as params_file
-from src.core.stage.errors import BandwiseError, Interrupted, StorageError
+from src.core.stage.errors import BandwiseError, Interrupted, StorageError, spelled
 
 PR_SET_PDEATHSIG = 1
 GRACE = 2  # seconds
-ROOT_PIPELINE = "population"  # its dvc.yaml and params.yaml lie at the root, those of the others in pipelines/
+REPOSITORY = Path(__file__).parents[3]
 
 
 def stage(
@@ -43,7 +43,7 @@ def stage(
     half-written.
     """
     flags = flags or {}
-    parser = command_line(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
+    parser = _parser(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
     arguments = vars(parser.parse_args(argv))
     _die_with_parent()
     logging.basicConfig(
@@ -52,6 +52,7 @@ def stage(
     if not distributed.is_main():
         distributed.quiet()
 
+    @spelled(params_file.spelling(params))
     def body() -> None:
         main(
             params_file.read(arguments["params"], params),
@@ -76,22 +77,10 @@ def stage(
     sys.exit(code)
 
 
-def command_line(
-    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str] | None = None
-) -> argparse.ArgumentParser:
-    """The parser of a stage, alone so that a stage can answer `--help` before it imports torch."""
-    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
-    pipeline = name.partition(".")[0]
-    default = Path("params.yaml") if pipeline == ROOT_PIPELINE else Path("pipelines", pipeline, "params.yaml")
-    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
-    )
-    for option, help_text in (flags or {}).items():
-        parser.add_argument(f"--{option}", action="store_true", help=help_text)
-    for option, help_text in (inputs | outputs).items():
-        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
-    return parser
+def _home(name: str) -> Path:
+    """Folder of the params.yaml of the stage's pipeline: pipelines/<pipeline>, or the root where there is none."""
+    folder = Path("pipelines", name.partition(".")[0])
+    return folder if (REPOSITORY / folder).is_dir() else Path()
 
 
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
@@ -121,6 +110,22 @@ def set_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
 
 
+def _parser(
+    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    default = _home(name) / "params.yaml"
+    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in flags.items():
+        parser.add_argument(f"--{option}", action="store_true", help=help_text)
+    for option, help_text in (inputs | outputs).items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
+    return parser
+
+
 def _write_status(name: str, code: int, message: str, started: float) -> None:
     status = {
         "exit_code": code,
@@ -130,7 +135,7 @@ def _write_status(name: str, code: int, message: str, started: float) -> None:
         "host": platform.node(),
         "argv": sys.argv,
     }
-    folder = Path("logs", name.removeprefix(f"{ROOT_PIPELINE}."))
+    folder = Path("logs", name if _home(name).parts else name.partition(".")[2])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")

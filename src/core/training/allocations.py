@@ -1,7 +1,7 @@
 """The memory that forward and backward of a model take, counted on fake tensors.
 
 These have shapes, types and storages but no data: a 7B model takes seconds on a laptop, without its weights.
-What they say of a CPU is what its allocator gives (tests/core/test_allocations.py); kernels of a GPU save the
+On a CPU the count is what the allocator gives (tests/core/training/test_allocations.py); kernels of a GPU save the
 same for the backward pass.
 """
 
@@ -35,7 +35,7 @@ def moments(
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Moments:
-    """Bytes alive beside weights and gradients, (fixed, per sample), at each moment that no other exceeds in both."""
+    """Bytes alive beside weights and gradients, (fixed, per sample), whenever some batch has its peak."""
     with _fake(model, trained, dtype) as (mode, weights), _checkpointing(model, checkpointing), _cuda_norms(model):
         with mode:
             batch = {name: torch.empty(x.shape, dtype=x.dtype) if name in PIXELS else x for name, x in sample.items()}

@@ -1,17 +1,13 @@
 """Resumable training: what may be resumed, when a checkpoint is complete, what a signal does.
 
-A checkpoint folder is named by a hash of everything the weights depend on, so nothing else is ever
+A checkpoint folder is named by a hash of everything the weights depend on (`stage.scratch`), so nothing else is ever
 resumed. Its manifest is written last, after sync; a checkpoint without a matching one is skipped aloud.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import safetensors.torch
@@ -23,23 +19,6 @@ from src.core.stage.errors import DataError, Interrupted, StorageError
 
 logger = logging.getLogger(__name__)
 MANIFEST, SUMS = "manifest.json", "sums.json"
-
-
-def folder(root: str, stage: str, params: dict, inputs: Iterable[Path]) -> Path:
-    """`<root>/<stage>-<hash>` over params, input contents and the project's imported source files."""
-    sources = sorted(
-        Path(module.__file__)
-        for name, module in sys.modules.items()
-        if (name == "src" or name.startswith("src.")) and getattr(module, "__file__", None)
-    )
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    if main and "src" in Path(main).parts:
-        sources.append(Path(main))
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True, ensure_ascii=False).encode())
-    digest.update(files.tree_sha256(inputs).encode())
-    digest.update(distributed.sharding().encode())  # each has its own form of checkpoint; their number matters to none
-    digest.update(files.tree_sha256(sorted(set(sources))).encode())
-    return Path(root) / f"{stage}-{digest.hexdigest()[:16]}"
 
 
 def latest(checkpoints: Path) -> Path | None:

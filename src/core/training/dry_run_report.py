@@ -1,11 +1,11 @@
 """What `--dry-run` of a training stage says of memory and time."""
 
-import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,76 +14,65 @@ from src.core.stage import distributed
 from src.core.training import memory_estimate
 from src.core.training.allocations import Batch
 from src.core.training.parameter_groups import ParameterGroups
-from src.core.training.precision import compute_dtype
-from src.core.training.trainer_arguments import micro_batch, to
+from src.core.training.trainer_arguments import Plan, micro_batch, to
 
 
 def report(
+    plan: Plan,
     model: nn.Module,
     groups: ParameterGroups,
-    loss: Callable[[Batch], torch.Tensor],
-    read: Callable[[int], Batch],
-    *,
-    samples: int,
-    stage,
-    settings,
-    checkpointing: bool,
+    samples: Sequence,
+    loss: Callable[[Batch], torch.Tensor] | None = None,
+    collate: Callable[[Any], Batch] | None = None,
 ) -> str:
     """Estimated memory by part with what suits the usual cards, and for a model with weights the time of a step.
 
+    The usual cards have bfloat16, whatever this machine has.
+
     Args:
         model: with weights or on the `meta` device.
-        loss: the loss of a batch by `model`.
-        read: the first n samples as a batch on the CPU.
-        samples: of an epoch.
-        stage: params of the stage, with batch_size, accumulate and epochs.
-        settings: params of the section memory. The usual cards have bfloat16, whatever this machine has.
+        samples: what `model` would train on; `__getitems__` gives a batch, or what `collate` makes one of.
+        loss: of a batch by `model`; left out, the one that it computes itself.
     """
-    steps = math.ceil(samples / stage.batch_size) * stage.epochs
+    loss = loss or (lambda batch: model(**batch)["loss"])
+
+    def read(count: int) -> Batch:
+        """The first samples as a batch on the CPU."""
+        batch = samples.__getitems__(list(range(min(count, len(samples)))))
+        return collate(batch) if collate else batch
+
+    micro = micro_batch(plan.batch_size, plan.accumulate)
     estimated = memory_estimate.estimate(
         model,
         groups.parameters(),
         loss,
         read(1),
-        dtype=torch.float32 if settings.precision == "float32" else torch.bfloat16,
-        optimizer_8bit=settings.optimizer_8bit,
-        four_bit=settings.four_bit,
+        dtype=torch.float32 if plan.precision == "float32" else torch.bfloat16,
+        optimizer_8bit=plan.optimizer_8bit,
+        four_bit=plan.four_bit,
     )
-    micro = micro_batch(stage.batch_size, stage.accumulate)
-    text = memory_estimate.describe(estimated, stage.batch_size // distributed.count(), micro, checkpointing)
-    if (settings.optimizer_8bit or settings.four_bit) and not find_spec("bitsandbytes"):
+    text = memory_estimate.describe(estimated, plan.batch_size // distributed.count(), micro, plan.checkpointing)
+    if (plan.optimizer_8bit or plan.four_bit) and not find_spec("bitsandbytes"):
         text += "\nbitsandbytes is not installed here: without it the stage itself exits with 69 (requirements-gpu.txt)"
+    steps = plan.steps(len(samples))
     if any(p.is_meta for p in model.parameters()):
         return f"{text}\n{steps} steps; their time depends on the GPU: python -m bench.gpu measures it"
-    batch = read(micro)
-    dtype = compute_dtype(settings.precision)
-    each = rehearse(model, groups, steps * stage.accumulate, lambda device: loss(to(batch, device)), dtype)
+    each = rehearse(model, groups, steps * plan.accumulate, loss, read(micro), plan.dtype)
     return f"{text}\n{each}"
 
 
-def report_on(dataset, model: nn.Module, groups: ParameterGroups, **settings) -> str:
-    """`report` for a model that computes its own loss from the batches of `dataset`."""
-    return report(
-        model,
-        groups,
-        lambda batch: model(**batch)["loss"],
-        lambda count: dataset.__getitems__(list(range(min(count, len(dataset))))),
-        samples=len(dataset),
-        **settings,
-    )
-
-
 def rehearse(
-    model: torch.nn.Module,
+    model: nn.Module,
     groups: ParameterGroups,
     steps: int,
-    loss: Callable[[torch.device], torch.Tensor],
+    loss: Callable[[Batch], torch.Tensor],
+    batch: Batch,
     dtype: torch.dtype,
 ) -> str:
     """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
 
-    `loss(device)` computes the loss of a batch with `model` on `device`, in `dtype`. All groups train in it, which
-    is where the peak lies. Memory is this process's, or the GPU's where there is one, with AdamW's two states.
+    All groups train in it, which is where the peak lies. Memory is this process's, or the GPU's where there is one,
+    with AdamW's two states.
     """
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
@@ -92,7 +81,7 @@ def rehearse(
     for _ in range(2):  # the first also pays for warming up
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            value = loss(device)
+            value = loss(to(batch, device))
         value.backward()
         value.item()
         model.zero_grad()

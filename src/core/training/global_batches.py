@@ -5,9 +5,23 @@ from collections.abc import Iterator
 import torch
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import recursively_apply
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.core.stage import distributed
+
+
+class ReadyBatches(Dataset):
+    """Samples that come in batches made already (`__getitems__`), the arguments of a model, so that its Trainer's
+    collator has nothing to do. What is drawn at random is a function of (seed, epoch, index)."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
 
 
 class GlobalBatches(Sampler[list[int]]):

@@ -5,7 +5,7 @@ from torch import nn
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """`memory.precision` as a dtype; `auto` is bfloat16 on a GPU that has it, and float32 elsewhere, because CPUs
+    """The dtype that `precision` names; `auto` is bfloat16 on a GPU that has it, and float32 elsewhere, because CPUs
     differ in how they compute bfloat16."""
     if precision == "auto":
         half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -1,52 +1,78 @@
-"""What every Trainer of the project shares: arguments that make runs repeat, schedule, device."""
+"""What every Trainer of the project shares: a plan, arguments that make runs repeat, schedule, device."""
 
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments, get_cosine_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup
 
 from src.core.stage import distributed
 from src.core.stage.errors import DependencyError, ParamsError
+from src.core.training.precision import compute_dtype
 
 
-def arguments(
-    checkpoints: Path,
-    *,
-    seed: int,
-    epochs: int,
-    batch_size: int,
-    report_to: str,
-    accumulate: int = 1,
-    dtype: torch.dtype = torch.float32,
-    eval_batch: int | None = None,
-    best: str | None = None,
-    **more,
-) -> dict:
-    """Keyword arguments for `TrainingArguments` (or a subclass), one log and one evaluation an epoch.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a training goes, whatever is trained.
 
-    `batch_size` is that of a step: all processes share it, and each takes its part in `accumulate` micro-batches
-    (`batches.GlobalBatchMixin` keeps the loss that of the whole batch).
-    `dtype` is that of computation. With `best`, the checkpoint with the best such metric is loaded at the end;
-    "loss" is better when lower.
+    Attributes:
+        batch_size: samples of a step: all processes share it, and each takes its part in `accumulate` micro-batches
+            (`global_batches.GlobalBatchMixin` keeps the loss that of the whole batch).
+        eval_batch: samples at once in validation; None: as many as one process would train on at once.
+        save_steps: steps between resumable checkpoints; every epoch ends with one too.
+        best: metric by which the best epoch is kept, the lower the better for "loss"; None: the last one is.
+        patience: epochs without a better `best` after which training ends; None: never.
+        warmup_ratio: share of all steps in which the rate rises.
+        precision: auto | float32 | bfloat16, of computation.
+        checkpointing: whether activations are computed twice to hold fewer of them.
+        optimizer_8bit, four_bit: AdamW's states, and frozen matrices of a language model, in so few bits.
+        report_to: none | tensorboard | wandb, besides dvclive.
     """
+
+    seed: int
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    eval_batch: int | None = None
+    save_steps: int = 0
+    best: str | None = None
+    patience: int | None = None
+    warmup_ratio: float = 0.0
+    precision: str = "float32"
+    checkpointing: bool = False
+    optimizer_8bit: bool = False
+    four_bit: bool = False
+    report_to: str = "none"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`precision` on this machine."""
+        return compute_dtype(self.precision)
+
+    def steps(self, samples: int) -> int:
+        """Steps of the whole training on so many samples."""
+        return math.ceil(samples / self.batch_size) * self.epochs
+
+
+def arguments(plan: Plan, checkpoints: Path, **more) -> dict:
+    """Keyword arguments for `TrainingArguments` (or a subclass), one log and one evaluation an epoch."""
+    report_to = plan.report_to
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
         raise DependencyError(f"report_to: {report_to} is not installed; run pip install {report_to}, or set none")
-    gpu, half = torch.cuda.is_available(), dtype == torch.bfloat16
+    gpu, half = torch.cuda.is_available(), plan.dtype == torch.bfloat16
     # Trainer's own default lies in `checkpoints`, which the finished stage removes.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{checkpoints.name}")
     chosen = {
         "output_dir": str(checkpoints),
-        "seed": seed,
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": micro_batch(batch_size, accumulate),
-        "gradient_accumulation_steps": accumulate,
+        "seed": plan.seed,
+        "num_train_epochs": plan.epochs,
+        "per_device_train_batch_size": micro_batch(plan.batch_size, plan.accumulate),
+        "gradient_accumulation_steps": plan.accumulate,
         # As with one process, whose scores these are: each evaluates everything.
-        "per_device_eval_batch_size": eval_batch or batch_size // accumulate,
+        "per_device_eval_batch_size": plan.eval_batch or plan.batch_size // plan.accumulate,
         "bf16": half,
         "logging_strategy": "epoch",
         "eval_strategy": "epoch",
@@ -59,11 +85,11 @@ def arguments(
         "max_grad_norm": 1.0,
         "ddp_timeout": 24 * 3600,  # the others wait while the main process evaluates and saves
     }
-    if best:
+    if plan.best:
         chosen |= {
             "load_best_model_at_end": True,
-            "metric_for_best_model": best,
-            "greater_is_better": not best.endswith("loss"),
+            "metric_for_best_model": plan.best,
+            "greater_is_better": not plan.best.endswith("loss"),
         }
     if not gpu and (half or distributed.count() > 1):
         chosen["use_cpu"] = True  # or Trainer would refuse bfloat16, and accelerate not connect the processes
@@ -85,31 +111,10 @@ def micro_batch(batch_size: int, accumulate: int) -> int:
     return batch_size // parts
 
 
-def cosine_schedule(
-    optimizer: torch.optim.Optimizer, args: TrainingArguments, samples: int, warmup_ratio: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Cosine decay to zero over the whole training, after a linear warm-up over `warmup_ratio` of it."""
-    per_step = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
-    steps = math.ceil(samples / per_step) * int(args.num_train_epochs)
-    return get_cosine_schedule_with_warmup(optimizer, min(round(warmup_ratio * steps), steps // 2), steps)
-
-
-@contextmanager
-def memory_advice(section: str, *more: str) -> Iterator[None]:
-    """Turn a full GPU into a ParamsError that says what to change, cheapest first; `more`: what this stage has too."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        remedies = [
-            f"raise {section}.accumulate",
-            "memory.gradient_checkpointing: always",
-            "memory.optimizer_8bit: true",
-        ]
-        remedies += [*more, "fewer pixels (data.size)", "a smaller model.backbone"]
-        raise ParamsError(
-            f"{section}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
-            f"fits. Cheapest first, where not done yet: {', '.join(remedies)}"
-        ) from error
+def cosine_schedule(optimizer: torch.optim.Optimizer, plan: Plan, samples: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Cosine decay to zero over the whole training, after a linear warm-up over `plan.warmup_ratio` of it."""
+    steps = plan.steps(samples)
+    return get_cosine_schedule_with_warmup(optimizer, min(round(plan.warmup_ratio * steps), steps // 2), steps)
 
 
 def to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from src.core.data.archive import refuse, squeeze
+from src.core.data.tables import Sheet, read_sheet
 from src.core.stage.errors import DataError
-from src.population.data import spreadsheet
 
 NAMES = {  # field -> column names it goes by
     "province": ("province", "省份"),
@@ -46,7 +46,7 @@ def read(path: Path) -> pd.DataFrame:
         StorageError: the file cannot be read.
         DataError: it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
     """
-    table = spreadsheet.read(Path(path))
+    table = read_sheet(path)
     columns, years = _columns(table)
     problems: list[str] = []
     records = []
@@ -76,7 +76,7 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
         StorageError: the file cannot be read.
         DataError: a column is missing, a key is no key, or two rows have the same one.
     """
-    table = spreadsheet.read(Path(path))
+    table = read_sheet(path)
     header = [FIELDS.get(heading.casefold(), heading) for heading in table.header]
     keys = ["province", "city", "year"]
     missing = [name for name in [*keys, *names] if name not in header]
@@ -101,13 +101,8 @@ def read_points(path: Path) -> pd.DataFrame:
         StorageError: the file cannot be read.
         DataError: a column is missing, a cell is no coordinate, or there is no row.
     """
-    table = spreadsheet.read(Path(path))
-    header = [heading.casefold() for heading in table.header]
-    if missing := [name for name in ("lat", "lon") if name not in header]:
-        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it, in degrees")
     problems: list[str] = []
-    at = {name: header.index(name) for name in ("lat", "lon")}
-    points = [{name: read_cell(name, cells[at[name]], row, problems) for name in at} for row, cells in table.rows]
+    points = read_columns(read_sheet(path), {"lat": "lat", "lon": "lon"}, problems, advice="add it, in degrees")
     refuse([f"{path}: {problem}" for problem in problems])
     if not points:
         raise DataError(f"{path}: found no row, expected one for each place")
@@ -121,7 +116,7 @@ def read_aliases(path: Path) -> pd.DataFrame:
         StorageError: the file cannot be read.
         DataError: a column or cell is missing, a kind is unknown, or one spelling has two meanings.
     """
-    table = spreadsheet.read(Path(path))
+    table = read_sheet(path)
     if sorted(table.header) != ["found", "kind", "use"]:
         raise DataError(f"{path}: found the columns {', '.join(table.header)}; expected kind, found, use")
     problems, meanings, records = [], {}, []
@@ -141,7 +136,7 @@ def read_aliases(path: Path) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["kind", "found", "use"], dtype="str")
 
 
-def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
+def _columns(table: Sheet) -> tuple[dict[str, int], dict[int, int]]:
     """Field -> column position, and for the wide form year -> column position."""
     columns: dict[str, int] = {}
     years: dict[int, int] = {}
@@ -174,6 +169,23 @@ def _columns(table: spreadsheet.Table) -> tuple[dict[str, int], dict[int, int]]:
     if ("lat" in columns) != ("lon" in columns):
         raise DataError(f"{table.path}: found only one of the columns lat and lon; add the other or remove it")
     return columns, years
+
+
+def read_columns(
+    sheet: Sheet, kinds: dict[str, str], problems: list[str], optional: tuple[str, ...] = (), advice: str = "add it"
+) -> list[dict[str, Any]]:
+    """A record for each row with the columns that `kinds` maps to what `read_cell` calls a field.
+
+    What is wrong with cells goes into `problems`.
+
+    Raises:
+        DataError: a column that is not `optional` is missing.
+    """
+    at = sheet.columns(list(kinds), [name for name in kinds if name not in optional], advice)
+    return [
+        {name: read_cell(kinds[name], cells[column], row, problems, name) for name, column in at.items()}
+        for row, cells in sheet.rows
+    ]
 
 
 def read_cell(field: str, cell: Any, row: int, problems: list[str], column: str | None = None) -> Any:

@@ -3,15 +3,15 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from src.core.data.augment import MASK, VIEW, draw_box, generator, orient, resized_crop
 from src.core.data.tile_store import Store
 from src.core.models.mae import MaskedAutoencoder
 from src.core.models.patches import BandFrontEnd
+from src.core.training.global_batches import ReadyBatches
 
 
-class TileViews(Dataset):
+class TileViews(ReadyBatches):
     """`samples_per_file` views of each tile of `rows`; every draw is a function of (seed, epoch, index).
 
     With `scales` None the views are the tiles themselves, unturned, and the masks the same in every
@@ -31,7 +31,6 @@ class TileViews(Dataset):
     ):
         self.store, self.rows, self.side, self.units, self.seed = store, rows, side, units, seed
         self.samples_per_file, self.scales = samples_per_file, scales
-        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader at the start of every epoch."""
@@ -39,9 +38,6 @@ class TileViews(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows) * self.samples_per_file
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         rows = [self.rows[index // self.samples_per_file] for index in indices]

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pyproj import Geod
 
 from src.core.data.archive import refuse, squeeze
+from src.core.geo.distances import geodesic_km
 from src.core.stage.errors import DataError
 from src.population.data import covariates
 
@@ -79,31 +79,14 @@ def match(
     found = tile_of >= 0
     if not found.any():
         raise _nothing_matches(tiles, labels, file)
-    if taken := [name for name in (lagged_columns or {}).values() if name in labels and name not in lagged_columns]:
-        raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
+    known = np.ones(len(labels), dtype=bool)
     if lagged_columns:
-        earlier = covariates.lagged(labels, places, list(lagged_columns), covariate_lag)
-        labels = labels.drop(columns=list(lagged_columns.values()), errors="ignore").join(
-            earlier.rename(columns=lagged_columns)
-        )
-        known = earlier.notna().all(axis=1).to_numpy()
-    else:
-        known = np.ones(len(labels), dtype=bool)
+        labels, known = _with_earlier(labels, places, lagged_columns, covariate_lag, file)
     matched = found & known
     if not matched.any():
         raise DataError(f"{file}: no label has both a tile and covariates of {covariate_lag} years earlier; add rows")
 
-    served = tiles.iloc[tile_of[matched]].reset_index(drop=True)
-    samples = labels[matched].reset_index(names="row")
-    if "lat" in samples:
-        _check_distances(samples, served, file)
-    else:
-        samples = samples.assign(lat=served.lat, lon=served.lon)
-    samples = samples.assign(tile=served.tile, province=served.province, city=served.city)
-    samples = samples.assign(tile_year=served.year).sort_values(KEY, ignore_index=True)
-    samples.insert(0, "sample", range(len(samples)))
-    samples.attrs = {}  # or the file's path would travel into the store's parquet
-
+    samples = _samples(labels[matched], tiles.iloc[tile_of[matched]], file)
     nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
     # At its ends a lagged panel has labels without tile and tiles without label by design.
     ends = {place: (min(years), max(years)) for place, years in years_of.items()}
@@ -132,6 +115,31 @@ def match(
             "without_covariates": int((found & ~known).sum()),
         },
     )
+
+
+def _with_earlier(
+    labels: pd.DataFrame, places: list[Place], columns: dict[str, str], lag_years: int, file: str
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """`labels` with the covariates of `lag_years` earlier under their new names, and which rows have them all."""
+    if taken := [name for name in columns.values() if name in labels and name not in columns]:
+        raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
+    earlier = covariates.lagged(labels, places, list(columns), lag_years)
+    kept = labels.drop(columns=list(columns.values()), errors="ignore")
+    return kept.join(earlier.rename(columns=columns)), earlier.notna().all(axis=1).to_numpy()
+
+
+def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered."""
+    served, samples = served.reset_index(drop=True), labels.reset_index(names="row")
+    if "lat" in samples:
+        _check_distances(samples, served, file)
+    else:
+        samples = samples.assign(lat=served.lat, lon=served.lon)
+    samples = samples.assign(tile=served.tile, province=served.province, city=served.city)
+    samples = samples.assign(tile_year=served.year).sort_values(KEY, ignore_index=True)
+    samples.insert(0, "sample", range(len(samples)))
+    samples.attrs = {}  # or the file's path would travel into the store's parquet
+    return samples
 
 
 def _years_of(tiles: pd.DataFrame) -> dict[Place, dict[int, int]]:
@@ -194,9 +202,7 @@ def _check_distances(samples: pd.DataFrame, served: pd.DataFrame, file: str) -> 
     """Raise DataError for labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre."""
     placed = served.lat.notna().to_numpy()
     samples, served = samples[placed], served[placed]
-    kilometres = (
-        Geod(ellps="WGS84").inv(*(frame[axis] for frame in (samples, served) for axis in ("lon", "lat")))[2] / 1000
-    )
+    kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)
     refuse(
         [
             f"{file}: row {label.row}, lat and lon: found ({label.lat:g}, {label.lon:g}) for {label.city}, "

@@ -14,6 +14,6 @@ def permuted(split: Split, seed: int, draw: int) -> Split:
     """
     if not draw:
         return split
-    return dataclasses.replace(
-        split, samples=split.samples.assign(growth_rate=permute_roles(split.samples, seed, draw))
-    )
+    rows = split.samples
+    columns = (rows[name].to_numpy() for name in ("growth_rate", "place", "year", "role"))
+    return dataclasses.replace(split, samples=rows.assign(growth_rate=permute_roles(*columns, seed, draw)))

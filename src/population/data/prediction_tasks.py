@@ -1,4 +1,4 @@
-"""What is known when a prediction is made (`split.task`), and which role each tile and label has for it.
+"""Tasks by what is known when a prediction is made (`split.task`), and the role of each tile and label in them.
 
     new_place            no label of a test place is known; the calendar is shared
     next_year            places are shared; nothing dated at or after the origin is known
@@ -18,8 +18,8 @@ import pandas as pd
 from src.core.data.tile_store import Store
 from src.core.splits import locked_test, spatial_temporal
 from src.core.stage import files
-from src.core.stage.errors import DataError
-from src.population.params import Split
+from src.core.stage.errors import DataError, spelled
+from src.population.params import WORDS, Split
 
 FORECASTS = ("next_year", "new_place_and_year")
 SAMPLES = "samples.parquet"
@@ -45,6 +45,11 @@ def read_samples(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
     return files.read_table(Path(folder) / SAMPLES).sort_values("sample", ignore_index=True)
 
 
+def place_names(table: pd.DataFrame) -> pd.Series:
+    """(N,) names of the places: province/city, because two provinces may have a city of one name."""
+    return table.province + "/" + table.city
+
+
 def label_rows(store: Store, task: str) -> pd.DataFrame:
     """`store.samples` with place, tile_year and the target of `task` as growth_rate.
 
@@ -53,7 +58,7 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
     """
     samples = store.samples.sort_values("sample", ignore_index=True)
     year_of = store.tiles.set_index("tile").year
-    samples = samples.assign(place=samples.province + "/" + samples.city, tile_year=samples.tile.map(year_of))
+    samples = samples.assign(place=place_names(samples), tile_year=samples.tile.map(year_of))
     if task == "change":
         several = samples.groupby("place").year.transform("nunique") > 1
         if not several.any():
@@ -69,13 +74,14 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
     return samples
 
 
+@spelled(WORDS)
 def draw(store: Store, split: Split) -> Roles:
     """Roles of all tiles and labels.
 
     Raises:
-        DataError: see `splits` and `lock`; what the task needs is not in the data.
+        DataError: see `spatial_temporal` and `locked_test`; what the task needs is not in the data.
     """
-    tiles = store.tiles.assign(place=store.tiles.province + "/" + store.tiles.city)
+    tiles = store.tiles.assign(place=place_names(store.tiles))
     samples = label_rows(store, split.task)
     facts: dict = {"task": split.task, "method": split.method, "seed": split.seed}
     locked = _locked(tiles, split)

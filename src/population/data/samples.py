@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api.types import is_numeric_dtype
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from src.core.data.augment import ORIENT, generator
@@ -14,6 +13,7 @@ from src.core.data.tile_store import Store
 from src.core.models import chat
 from src.core.models.patches import tokens_per_sample
 from src.core.stage.errors import DataError
+from src.core.training.global_batches import ReadyBatches
 from src.population.data.stage_inputs import Split
 from src.population.models import prompts
 from src.population.models.model_folder import Covariates, Settings
@@ -31,6 +31,11 @@ class Prompter:
         self.settings = settings
         self.image = image
         self.patches, self.image_tokens = tokens_per_sample(settings.side, vision_config)
+        self.patch_size = vision_config.patch_size
+
+    def describe(self) -> str:
+        """How large a tile is to the model."""
+        return f"a tile is {self.patches} patches of {self.patch_size} px and {self.image_tokens} image tokens"
 
     def read(self, rows: pd.DataFrame) -> list[str]:
         """The columns of `rows` that reach the model, by words or by numbers.
@@ -82,8 +87,8 @@ class Prompter:
         return [chat.encode_answer(self.tokenizer, text) for text in texts]
 
 
-class GrowthSamples(Dataset):
-    """Rows of `store.samples` as ready batches (`__getitems__`), for a Trainer with an identity collator.
+class GrowthSamples(ReadyBatches):
+    """Rows of `store.samples` as batches to train on.
 
     With `augment`, each tile is turned by one of the 8 flips and rotations, a function of
     (seed, epoch, sample).
@@ -97,24 +102,15 @@ class GrowthSamples(Dataset):
         self.covariates = prompter.covariates(rows)
         label = prompter.settings.label
         self.targets = torch.tensor(((rows.growth_rate - label.mean) / label.sd).to_numpy(), dtype=torch.float32)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of every epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         tiles = self.rows.tile.iloc[indices].tolist()
         batch = chat.pad_batch([self.prompts[i] for i in indices], [self.answers[i] for i in indices], self.tokenizer)
         batch["tiles"] = torch.from_numpy(self.store.read(tiles))
         batch["valid"] = torch.from_numpy(self.store.valid(tiles))
-        batch["tile"] = torch.tensor(tiles)
         batch["target"] = self.targets[indices]
         if self.covariates is not None:
             batch["covariates"] = self.covariates[indices]
@@ -167,8 +163,3 @@ def in_years(steps: int, split: Split, key: str) -> int:
     if step is None:
         raise DataError(f"split.json: step_years: found none, because all labels are of one year; set {key}: 0")
     return steps * step
-
-
-def identity(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The dataset has made the batch already."""
-    return batch

@@ -1,4 +1,4 @@
-"""What training stages read beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
+"""Inputs of training stages beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ import torch
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
 from src.core.models.patches import BandFrontEnd, usable_side
-from src.core.splits import spatial_temporal
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.population.data import prediction_tasks
@@ -52,8 +51,8 @@ def read_split(folder: Path, store: Store) -> Split:
     Raises:
         DataError: the split was drawn for another store.
     """
-    tiles = spatial_temporal.read_split(folder, store.tiles.tile_id)
-    samples = prediction_tasks.read_samples(folder, store.tiles.tile_id)
+    samples = prediction_tasks.read_samples(folder, store.tiles.tile_id)  # refuses a split of other tiles
+    tiles = files.read_table(folder / "split.parquet")
     mean, sd = map(torch.from_numpy, band_statistics.read_statistics(folder / "statistics.safetensors"))
     return Split(tiles, samples, files.read_json(folder / "split.json"), mean, sd)
 

@@ -1,6 +1,7 @@
-"""The baselines but for the networks: fitted on training labels, tuned on validation, predicting what is held out."""
+"""How each baseline is fitted: on training labels, tuned on validation, predicting every row that is held out.
 
-from collections.abc import Callable, Sequence
+A `fit_…` function takes a Problem and returns a Fit.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from tqdm import tqdm
 from src.core.baselines import regression
 from src.core.baselines.regression import RidgePath, spread, tune
 from src.core.evaluation import conformal, permutation
+from src.core.stage import run
+from src.population.evaluation.regression_problem import Fit, Problem
 
-HELD = ("validation", "test", "locked")
 TREES = 300
 PLACES_OF_A_PROCESS = 5000  # of a Gaussian process, whose memory grows with their square
 PENALTY = (1e-3, 1e2)  # of ridge, a row: from next to none to all weights near zero
@@ -24,155 +26,181 @@ DECIMALS = 6  # of predictions
 CV_FOLDS = 10  # of training places, for CV+
 
 
-class Fits:
-    """What every baseline is fitted on and what came of it: a column of `predictions` and an entry of `choices` each.
-
-    Rows are those of `rows`: training, validation, test and locked labels, of which only the first two have a number.
-    """
-
-    def __init__(self, rows: pd.DataFrame, budget: int, seed: int):
-        self.rows, self.budget, self.seed = rows, budget, seed
-        self.train, self.held = (rows.role == "train").to_numpy(), rows.role.isin(HELD).to_numpy()
-        self.labels = rows.growth_rate.to_numpy(np.float64)
-        self.y, self.checks = self.labels[self.train], self.labels[self.held]
-        self.predictions: dict[str, np.ndarray] = {}
-        self.choices: dict[str, dict] = {}
-
-    def tuned(self, name: str, settings: Sequence[dict], predict: Callable[[dict], np.ndarray]) -> None:
-        """Keep the best of `predict(setting)` (M,), predictions of the held rows."""
-        self.predictions[name], self.choices[name] = tune(settings, predict, self.checks)
-
-    def fixed(self, name: str, prediction: np.ndarray, **facts) -> None:
-        """A baseline that leaves nothing to choose; `facts` go beside its choice."""
-        self.tuned(name, [{}], lambda _: prediction)
-        self.choices[name] |= facts
-
-    def fitted(self, name: str, settings: Sequence[dict], features: np.ndarray, make: Callable) -> None:
-        """Tune a scikit-learn regressor, `make(setting)`, on features of all rows."""
-        settings = tqdm(settings, desc=name, unit="fit", leave=False)
-        self.tuned(
-            name, settings, lambda setting: make(setting).fit(features[self.train], self.y).predict(features[self.held])
-        )
+def fit_mean(problem: Problem) -> Fit:
+    """The mean training label."""
+    return problem.fixed(np.full(problem.held.sum(), problem.y.mean()))
 
 
-def fit_places(fits: Fits) -> None:
-    """Baselines that know when and where, and nothing of the tile."""
-    rows, train, held, budget = fits.rows, fits.train, fits.held, fits.budget
-    fits.fixed("mean", np.full(held.sum(), fits.y.mean()))
-    if rows.year.nunique() > 1:
-        year = rows.year.to_numpy()
-        fits.fixed("year_mean", regression.year_means(fits.y, year[train], year[held]))
-    fits.fitted(
-        "province_year",
-        spread(budget, penalty=(0.1, 100)),  # labels of a province that weigh as much as the mean of all
-        rows[["province", "year"]].astype(str).to_numpy(),
-        # A province or year that training lacks gets no effect.
+def fit_year_mean(problem: Problem) -> Fit:
+    """The mean training label of the row's year; of all years where training has none of it."""
+    year = problem.rows.year
+    by_year = {value: problem.y[year[problem.train] == value].mean() for value in year[problem.train].unique()}
+    return problem.fixed(year[problem.held].map(by_year).fillna(problem.y.mean()).to_numpy())
+
+
+def fit_past(column: str, problem: Problem) -> Fit:
+    """A column of `Problem.past`, or the training mean where a place has no past."""
+    past = problem.past
+    facts = {"rows_without_past": int((past.labels == 0).sum())}
+    if column == "trend":
+        facts["rows_without_trend"] = int((past.labels == 1).sum())
+    return problem.fixed(past[column].fillna(problem.y.mean()).to_numpy(), **facts)
+
+
+def fit_province_year(problem: Problem) -> Fit:
+    """Effects of province and year, shrunk; a province or year that training lacks gets none."""
+    return problem.tuned(
+        spread(problem.budget, penalty=(0.1, 100)),  # labels of a province that weigh as much as the mean of all
+        problem.rows[["province", "year"]].astype(str).to_numpy(),
         lambda setting: make_pipeline(
             OneHotEncoder(handle_unknown="ignore", sparse_output=False), Ridge(setting["penalty"])
         ),
     )
-    if not np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
-        fits.choices["latlon"] = fits.choices["gp"] = {"left_out": "a place has no coordinates"}
-        return
-    where = regression.unit_vectors(rows.lat.to_numpy(), rows.lon.to_numpy())
-    neighbours = whole(spread(budget, neighbours=(1, min(100, train.sum()))))
-    fits.fitted("latlon", neighbours, where, lambda setting: KNeighborsRegressor(setting["neighbours"]))
-    points = len(np.unique(where[train], axis=0))
+
+
+def fit_neighbours(problem: Problem) -> Fit:
+    """The mean of the nearest training labels."""
+    settings = whole(spread(problem.budget, neighbours=(1, min(100, problem.train.sum()))))
+    return problem.tuned(settings, problem.where, lambda setting: KNeighborsRegressor(setting["neighbours"]))
+
+
+def fit_gaussian_process(problem: Problem) -> Fit:
+    """A Gaussian process over positions (kriging); left out where there are too many for memory."""
+    train, held = problem.where[problem.train], problem.where[problem.held]
+    points = len(np.unique(train, axis=0))
     if points > PLACES_OF_A_PROCESS:
-        fits.choices["gp"] = {"left_out": f"{points} training places, at most {PLACES_OF_A_PROCESS} fit into memory"}
-        return
-    fits.tuned(
-        "gp",
-        spread(budget, length=(0.01, 0.5), noise=(0.1, 3)),  # 1 is 57 degrees, and the variance of the labels
-        lambda setting: regression.gaussian_process(where[train], fits.y, where[held], **setting),
+        return None, {"left_out": f"{points} training places, at most {PLACES_OF_A_PROCESS} fit into memory"}
+    return tune(
+        spread(problem.budget, length=(0.01, 0.5), noise=(0.1, 3)),  # 1 is 57 degrees, and the variance of the labels
+        lambda setting: regression.gaussian_process(train, problem.y, held, **setting),
+        problem.checks,
     )
 
 
-def fit_pasts(fits: Fits, rows: pd.DataFrame, facts: dict) -> None:
-    """Baselines on the place's own labels, those dated `horizon` steps before the row or more and before the origin."""
-    known = rows[rows.role.isin(["train", "validation", "buffer"])]
-    held = fits.rows[fits.held]
-    limit = np.minimum(held.year - (facts["horizon"] - 1) * facts["step_years"], facts["origin"])
-    past = regression.past_forecasts(known, held, limit.to_numpy())
-    alone = int((past.labels == 0).sum())
-    for name in ("previous_year", "place_mean", "place_trend"):
-        fits.fixed(name, past[name].fillna(fits.y.mean()).to_numpy(), rows_without_past=alone)
-    fits.choices["place_trend"]["rows_without_trend"] = int((past.labels == 1).sum())
+def fit_covariates(problem: Problem) -> Fit:
+    """Ridge on the covariates alone."""
+    path, held = RidgePath(problem.covariates[problem.train]), problem.covariates[problem.held]
+    return tune(
+        spread(problem.budget, penalty=PENALTY),
+        lambda setting: path.solve(problem.y, setting["penalty"] * len(problem.y)).predict(held),
+        problem.checks,
+    )
 
 
-def fit_ridges(fits: Fits, features: dict[str, np.ndarray], draws: int) -> dict[str, np.ndarray]:
-    """Ridge, and the same on permuted labels, tuned anew in each draw -> draw -> (M,) predictions."""
-    paths = {name: RidgePath(values[fits.train]) for name, values in features.items()}
+def fit_ridge(problem: Problem) -> Fit:
+    """Ridge on band statistics."""
+    return _tuned_ridge(problem, problem.y, problem.checks)
+
+
+def _tuned_ridge(problem: Problem, y: np.ndarray, checks: np.ndarray) -> Fit:
     # Half of the budget on band means, half on all statistics.
     settings = [
-        setting | {"features": tuple(features)[number % 2]}
-        for number, setting in enumerate(spread(fits.budget, penalty=PENALTY))
+        setting | {"features": tuple(problem.features)[number % 2]}
+        for number, setting in enumerate(spread(problem.budget, penalty=PENALTY))
     ]
 
-    def predict(setting: dict, y: np.ndarray) -> np.ndarray:
-        ridge = paths[setting["features"]].solve(y, setting["penalty"] * len(y))
-        return ridge.predict(features[setting["features"]][fits.held])
+    def predict(setting: dict) -> np.ndarray:
+        ridge = problem.paths[setting["features"]].solve(y, setting["penalty"] * len(y))
+        return ridge.predict(problem.features[setting["features"]][problem.held])
 
-    fits.tuned("ridge", settings, lambda setting: predict(setting, fits.y))
-    null = {}
-    for draw in tqdm(range(draws), desc="permutations", unit="draw", leave=False):
-        labels = permutation.permute_roles(fits.rows, fits.seed, draw)
-        y, checks = labels[fits.train], labels[fits.held]
-        null[str(draw)], _ = tune(settings, lambda setting, y=y: predict(setting, y), checks)
-    return null
+    return tune(settings, predict, checks)
 
 
-def fit_covariates(fits: Fits, covariates: np.ndarray) -> None:
-    """Ridge on the covariates of all rows alone."""
-    path = RidgePath(covariates[fits.train])
-    fits.tuned(
-        "covariates",
-        spread(fits.budget, penalty=PENALTY),
-        lambda setting: path.solve(fits.y, setting["penalty"] * len(fits.y)).predict(covariates[fits.held]),
-    )
+def ridge_null(problem: Problem) -> pd.DataFrame:
+    """Ridge on permuted labels, tuned anew in each draw: a column of held-out predictions for each."""
+    rows, null = problem.rows, {}
+    for draw in tqdm(range(problem.params.baselines.permutations), desc="permutations", unit="draw", leave=False):
+        columns = (rows[name].to_numpy() for name in ("growth_rate", "place", "year", "role"))
+        labels = permutation.permute_roles(*columns, problem.seed, draw)
+        null[str(draw)], _ = _tuned_ridge(problem, labels[problem.train], labels[problem.held])
+    return pd.DataFrame(null)
 
 
-def cross_fit_ridge(fits: Fits, features: dict[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The chosen ridge without each fold of training places, for CV+ prediction intervals.
+def cross_fit_ridge(problem: Problem, setting: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ridge of `setting` without each fold of training places, for CV+ prediction intervals.
 
     Returns:
-        sample, place, fold, residual of the training rows; and sample with a column for each fold's predictions of
-        the held rows.
+        sample, place, fold and residual of the training rows; and a column for each fold's predictions of the
+        held-out rows.
     """
-    setting = fits.choices["ridge"]["setting"]
-    values, rows = features[setting["features"]], fits.rows[fits.train].reset_index(drop=True)
+    values, rows = problem.features[setting["features"]], problem.rows[problem.train].reset_index(drop=True)
     residual, fold, predictions = conformal.cross_fit(
         make_pipeline(StandardScaler(), Ridge(setting["penalty"] * len(rows))),
-        values[fits.train],
-        fits.y,
+        values[problem.train],
+        problem.y,
         rows.place.to_numpy(),
-        values[fits.held],
+        values[problem.held],
         min(CV_FOLDS, rows.place.nunique()),
-        fits.seed,
+        problem.seed,
     )
     left_out = rows[["sample", "place"]].assign(fold=fold, residual=residual.round(DECIMALS))
-    held = fits.rows.loc[fits.held, ["sample"]].reset_index(drop=True)
-    return left_out, held.join(pd.DataFrame(predictions.T.round(DECIMALS)).rename(columns=str))
+    return left_out, pd.DataFrame(predictions.T).rename(columns=str)
 
 
-def fit_regressors(fits: Fits, features: np.ndarray) -> None:
-    """Partial least squares, random forest (Breiman 2001) and gradient boosting on all statistics of the tile."""
-    budget, seed = fits.budget, fits.seed
-    most = min(20, *features.shape, fits.train.sum() - 1)
-    fits.fitted("pls", whole(spread(budget, components=(1, most))), features, lambda s: PLSRegression(s["components"]))
-    fits.fitted(
-        "forest",
-        whole(spread(budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)), "min_samples_leaf"),
-        features,
+def fit_pls(problem: Problem) -> Fit:
+    """Partial least squares."""
+    features = problem.features["all"]
+    most = min(20, *features.shape, problem.train.sum() - 1)
+    settings = whole(spread(problem.budget, components=(1, most)))
+    return problem.tuned(settings, features, lambda setting: PLSRegression(setting["components"]))
+
+
+def fit_forest(problem: Problem) -> Fit:
+    """Random forest (Breiman 2001)."""
+    return problem.tuned(
+        whole(spread(problem.budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)), "min_samples_leaf"),
+        problem.features["all"],
         # One job: with more, the trees' predictions are summed in the order in which threads finish.
-        lambda setting: RandomForestRegressor(TREES, random_state=seed, n_jobs=1, **setting),
+        lambda setting: RandomForestRegressor(TREES, random_state=problem.seed, n_jobs=1, **setting),
     )
-    fits.fitted(
-        "boosting",
-        whole(spread(budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)), "max_leaf_nodes"),
-        features,
-        lambda setting: HistGradientBoostingRegressor(early_stopping=False, random_state=seed, **setting),
+
+
+def fit_boosting(problem: Problem) -> Fit:
+    """Gradient boosting of trees on binned features."""
+    return problem.tuned(
+        whole(spread(problem.budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)), "max_leaf_nodes"),
+        problem.features["all"],
+        lambda setting: HistGradientBoostingRegressor(early_stopping=False, random_state=problem.seed, **setting),
     )
+
+
+def fit_network(kind: str, problem: Problem) -> Fit:
+    """A network: `mlp` on band statistics, the others on tiles; both also see the columns of `context`."""
+    # Imported here: it imports torch, which --help and --dry-run do without.
+    from src.core.baselines.tile_networks import TileRows, train_network
+
+    run.set_threads(problem.params.threads)
+    rows, mean, sd = problem.rows, problem.y.mean(), problem.y.std()
+    sample, target = rows["sample"].to_numpy(), (rows.growth_rate.to_numpy(np.float64) - mean) / sd
+    columns = standardised(problem.features["all"] if kind == "mlp" else problem.context, problem.train)
+    images, of_row = (None, None) if kind == "mlp" else problem.images
+    parts = {"train": problem.train, "validation": (rows.role == "validation").to_numpy(), "held": problem.held}
+    sets = {
+        name: TileRows(
+            sample[part],
+            columns[part],
+            target[part],
+            images=None if images is None else (images, of_row[part]),
+            seed=problem.seed if name == "train" else None,
+        )
+        for name, part in parts.items()
+    }
+    curves = problem.curves[kind] = []
+
+    def predict(setting: dict) -> np.ndarray:
+        epochs = problem.params.baselines.epochs
+        prediction, lines = train_network(kind, setting, **sets, seed=problem.seed, epochs=epochs)
+        curves.append({"setting": setting, "lines": lines})
+        return prediction * sd + mean
+
+    settings = spread(problem.budget, lr=(1e-4, 1e-2), weight_decay=(1e-3, 1))
+    return tune(tqdm(settings, desc=kind, unit="training", leave=False), predict, problem.checks)
+
+
+def standardised(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(N, F) with mean 0 and standard deviation 1 over training rows; 0 where those are constant."""
+    mean, sd = columns[train].mean(axis=0), columns[train].std(axis=0)
+    return (columns - mean) / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)
 
 
 def whole(settings: list[dict], *names: str) -> list[dict]:

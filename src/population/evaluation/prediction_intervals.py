@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from src.core.evaluation import conformal, interval_coverage, jackknife
-from src.core.stage.errors import DataError
+from src.core.stage.errors import DataError, spelled
 from src.population.data.prediction_tasks import FORECASTS
 from src.population.evaluation.group_scores import units_of
+from src.population.evaluation.predictors import INTERVALS
 
-NAMES = {"head": "regression head", "text_samples": "sampled answers", "ridge": "ridge (CV+)"}
 CALIBRATED = ("head", "text_samples")
 """Groups whose validation rows say how wide an interval must be."""
 
@@ -62,15 +62,16 @@ def assess(
         )
         part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
-            low, high = bounds(level)
+            with spelled({"level": "evaluate.level"}):
+                low, high = bounds(level)
         except DataError as error:
-            part["refused"] = f"params.yaml: evaluate.{error}; lower evaluate.level or calibrate on more places"
+            part["refused"] = f"params.yaml: {error}"
             continue
         if group in CALIBRATED:
             part["added"] = added(calibration, group, level, facts["label_mean"], seed)
         part |= coverage(scored, low, high, facts["unit"])
         columns |= {f"{group}_low": low, f"{group}_high": high}
-        tables[f"{NAMES[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
+        tables[f"{INTERVALS[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
     return Intervals(result, pd.DataFrame(columns, index=scored.index), tables)
 
 

@@ -64,7 +64,7 @@ def write_growth(header: Header, grid: Grid, head: Head, out: Path, tags: dict[s
 def _window_rows(
     header: Header, dataset: DatasetReader, grid: Grid, head: Head
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What `windows.blend` takes, one row of windows after another."""
+    """Values, valid shares and cells with data of each row of windows, as `sliding_windows.blend` takes them."""
     pixel_bytes = header.bands * grid.side * np.dtype(header.dtype).itemsize  # of one column of a strip
     runs = sliding_windows.chunks(grid, MAX_STRIP_BYTES // pixel_bytes)
     with tqdm(total=len(grid.tops) * len(grid.lefts), desc="map", unit="window") as progress:

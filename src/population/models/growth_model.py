@@ -95,30 +95,20 @@ class GrowthModel(nn.Module):
         self.head = head
         self.label_mean = label_mean
         self.ce_weight, self.mse_weight = weights
-        self.features = None  # a core.feature_cache.FeatureCache while sft trains with one
 
     def vision_inputs(self, tiles, valid, orientation=None) -> tuple[dict, torch.Tensor]:
-        """Stored tiles (B, C, H, W), valid (B, H, W) -> vision arguments of the model, and band means (B, C)."""
+        """Stored tiles (B, C, H, W), valid (B, H, W) -> vision arguments of the model, and band means (B, C).
+
+        The means are NaN where a tile has no valid pixel.
+        """
         values, valid = self.front.dequantise(tiles), self.front.crop(valid)
         images = self.front.images(values, valid)
         if orientation is not None:
             images = orient(images, orientation)
         pixels, grid = pixel_values(images, self.vlm.config.vision_config)
+        means = band_means(values, valid).masked_fill(~valid.flatten(1).any(1)[:, None], torch.nan)
         dtype = next(self.vlm.parameters()).dtype
-        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, known_means(values, valid)
-
-    def kept_inputs(self, tiles, valid, orientation, tile) -> tuple[dict, torch.Tensor | None]:
-        """`vision_inputs` from the feature cache; pixels are touched where it misses, and for an anchored head."""
-
-        def pixels_of(row: int) -> torch.Tensor:
-            one = slice(row, row + 1)
-            turn = None if orientation is None else orientation[one]
-            return self.vision_inputs(tiles[one], valid[one], turn)[0]["pixel_values"]
-
-        views = [0] * len(tile) if orientation is None else orientation.tolist()
-        vision = self.features.vision_arguments(lora.core(self.vlm).model, pixels_of, tile.tolist(), views)
-        means = known_means(self.front.dequantise(tiles), self.front.crop(valid)) if self.head.anchored else None
-        return vision, means
+        return {"pixel_values": pixels.to(dtype), "image_grid_thw": grid}, means
 
     def forward(
         self,
@@ -131,7 +121,6 @@ class GrowthModel(nn.Module):
         labels=None,
         target=None,
         orientation=None,
-        tile=None,
         answer_share=1.0,
         covariates=None,
     ) -> dict[str, torch.Tensor]:
@@ -141,8 +130,7 @@ class GrowthModel(nn.Module):
             tiles, valid: as stored, (B, C, H, W) and (B, H, W); None where the prompt holds no image.
             labels: (B, L) answer ids, -100 elsewhere.
             target: (B,) standardised labels.
-            orientation: (B,) 0-7, see `core.augment.orient`.
-            tile: (B,) rows of the store, by which a feature cache knows them.
+            orientation: (B,) 0-7, see `core.data.augment.orient`.
             answer_share: weight of the mean over answer tokens where this is a part of a batch.
             covariates: (B, K) standardised, for a head that reads K of them.
 
@@ -152,8 +140,6 @@ class GrowthModel(nn.Module):
         """
         if tiles is None:
             vision, means = {}, None
-        elif tile is not None and self.features is not None and self.features.applies():
-            vision, means = self.kept_inputs(tiles, valid, orientation, tile)
         else:
             vision, means = self.vision_inputs(tiles, valid, orientation)
         core = lora.core(self.vlm)
@@ -176,8 +162,3 @@ class GrowthModel(nn.Module):
             out["loss"] = self.ce_weight * losses.mean() * answer_share
             out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
         return out
-
-
-def known_means(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """`band_means`, (B, C), but NaN where a tile has no valid pixel."""
-    return band_means(values, valid).masked_fill(~valid.flatten(1).any(1)[:, None], torch.nan)

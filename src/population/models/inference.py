@@ -24,7 +24,7 @@ from src.population.data.samples import Prompter
 from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel
 from src.population.models.model_folder import Settings, load_for_use
-from src.population.params import Evaluate
+from src.population.params import Evaluate, Prefs
 
 logger = logging.getLogger(__name__)
 NEVER_ANSWERED = [token for token in chat.SPECIAL_TOKENS if token != chat.IM_END]
@@ -100,38 +100,34 @@ class Reader:
         texts = self._generate(repeated, "sampled answers", (seed, keys, temperature, top_p))
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
-    def _vision(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
+    def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The arguments of the language model: prompts, and pixels where they hold an image."""
+        vision = {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
+        return {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")} | vision
 
+    @torch.no_grad()
     def _generate(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
-        with torch.no_grad(), autocast(self.model):
-            return self._answers(rows, what, sampling)
-
-    def _answers(self, rows: pd.DataFrame, what: str, sampling: tuple | None) -> list[str]:
         longest = max(len(ids) for ids in self.prompter.answers([-9999.99, 9999.99]))
         suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
         texts, done = [], 0
         for part, batch in self.batches(rows, what):
-            vision = self._vision(batch)
             processors = LogitsProcessorList()
             if sampling:
                 seed, keys, temperature, top_p = sampling
                 processors.append(KeyedSampling(seed, keys[done : done + len(part)], temperature, top_p))
             done += len(part)
-            ids = self.vlm.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                mm_token_type_ids=batch["mm_token_type_ids"],
-                **vision,
-                max_new_tokens=longest,
-                do_sample=False,
-                suppress_tokens=suppressed,
-                # Hub folders penalise repetition, which tells on the digits of a number.
-                repetition_penalty=1.0,
-                no_repeat_ngram_size=0,
-                num_beams=1,
-                logits_processor=processors,
-            )
+            with autocast(self.model):
+                ids = self.vlm.generate(
+                    **self._inputs(batch),
+                    max_new_tokens=longest,
+                    do_sample=False,
+                    suppress_tokens=suppressed,
+                    # Hub folders penalise repetition, which tells on the digits of a number.
+                    repetition_penalty=1.0,
+                    no_repeat_ngram_size=0,
+                    num_beams=1,
+                    logits_processor=processors,
+                )
             answers = ids[:, batch["input_ids"].shape[1] :]
             texts += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return texts
@@ -154,14 +150,7 @@ class Reader:
         present = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in candidates], device=device)
         results = []
         for part, batch in self.batches(rows, "expectation"):
-            vision = self._vision(batch)
-            read = core.model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                mm_token_type_ids=batch["mm_token_type_ids"],
-                use_cache=True,
-                **vision,
-            )
+            read = core.model(**self._inputs(batch), use_cache=True)
             first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
             deltas = core.model.rope_deltas
             # Each candidate has its own copy of the keys and values: as many as there are rows in a whole batch.
@@ -223,34 +212,31 @@ def mean_of_parsed(samples: list[list[str]], language: str) -> np.ndarray:
 
 
 def group_predictions(
-    sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
+    sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, prefs: Prefs, seed: int
 ) -> pd.DataFrame:
-    """Every group of the metrics file for each row of `samples`, in its order.
+    """Predictions of both models for each row of `samples`, in its order.
+
+    Answers are sampled as those are that preferences are made of, at `prefs.temperature` and `prefs.top_p`.
 
     Returns:
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and
         dpo_expectation (‰ per year, NaN where unparsable), answer_text and answer_dpo (strings), text_samples
         and dpo_samples (of each row a list of `evaluate.text_samples` numbers, NaN where unparsable).
     """
-    before = _predictions_of(sft, ("head", "text"), store, samples, evaluate, seed)
-    return pd.DataFrame(before | _predictions_of(dpo, ("head_after_dpo", "dpo"), store, samples, evaluate, seed))
-
-
-def _predictions_of(
-    folder: Path, names: tuple[str, str], store: Store, samples: pd.DataFrame, evaluate: Evaluate, seed: int
-) -> dict[str, object]:
-    """Columns of one model, which is gone from memory when they are there; `names` of its head and words."""
-    model, tokenizer, settings = load_for_use(folder)
-    reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
-    head, words = names
-    answers = reader.greedy(samples)
-    drawn = reader.sampled(samples, evaluate.text_samples, temperature=0.7, top_p=0.9, seed=seed)
-    grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
-    return {
-        head: reader.head(samples),
-        f"answer_{words}": answers,
-        words: parsed(answers, settings.language),
-        f"{words}_samples": [parsed(texts, settings.language).tolist() for texts in drawn],
-        f"{words}_sampled": mean_of_parsed(drawn, settings.language),
-        f"{words}_expectation": reader.expectation(samples, grid),
-    }
+    found = {}
+    for folder, head, words in ((sft, "head", "text"), (dpo, "head_after_dpo", "dpo")):
+        model, tokenizer, settings = load_for_use(folder)
+        reader = Reader(model, tokenizer, settings, store, evaluate.batch_size)
+        answers = reader.greedy(samples)
+        drawn = reader.sampled(samples, evaluate.text_samples, prefs.temperature, prefs.top_p, seed)
+        grid = np.linspace(settings.label.low, settings.label.high, evaluate.grid_points)
+        found |= {
+            head: reader.head(samples),
+            f"answer_{words}": answers,
+            words: parsed(answers, settings.language),
+            f"{words}_samples": [parsed(texts, settings.language).tolist() for texts in drawn],
+            f"{words}_sampled": mean_of_parsed(drawn, settings.language),
+            f"{words}_expectation": reader.expectation(samples, grid),
+        }
+        del model, reader  # before the next one is read
+    return pd.DataFrame(found)

@@ -157,7 +157,7 @@ def load_for_use(folder: Path) -> tuple[GrowthModel, PreTrainedTokenizerBase, Se
 
 
 def load(folder: Path, meta: bool = False, **options) -> tuple[GrowthModel, PreTrainedTokenizerBase, Settings]:
-    """Read a model folder for inference, or with `options` for `backbone.load` to train on; `meta`: shapes alone.
+    """Read a model folder for inference, or with `options` for `qwen_vl.load` to train on; `meta`: shapes alone.
 
     Raises:
         DataError: a file is missing, or its contents do not fit one another.

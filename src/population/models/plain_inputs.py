@@ -1,7 +1,7 @@
 """Inputs for plain transformers: how a tile is read stands in bandwise.json, not in a processor.
 
     from transformers import AutoModelForImageTextToText
-    from src.population.plain import plain_inputs
+    from src.population.models.plain_inputs import plain_inputs
 
     model = AutoModelForImageTextToText.from_pretrained(folder)
     ids = model.generate(**plain_inputs(folder, tiles, [{"year": 2020}]), max_new_tokens=16)

@@ -1,4 +1,4 @@
-"""What is asked and answered, in Chinese or English, and the strict way back from words to a number."""
+"""Prompts and answers in Chinese or English, and the strict parser from an answer to its number."""
 
 import re
 

@@ -1,6 +1,7 @@
 """The model that the first training stage starts from: built small, or read from a folder or the hub and widened."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -8,59 +9,72 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from src.core.data.tile_store import Store
 from src.core.models import chat, hub, qwen_vl
 from src.core.models.more_bands import RGB, shifted_mean, widen
+from src.core.models.patches import BandFrontEnd
 from src.core.stage.errors import DataError, ParamsError
-from src.population.data.stage_inputs import Split
+from src.population.data.stage_inputs import Split, front_end
 from src.population.models import prompts
 from src.population.models.model_folder import SETTINGS, read_settings
-from src.population.params import TINY, Model
+from src.population.models.training_setup import weights_dtype
+from src.population.params import TINY, Model, Params
+
+
+class Start(NamedTuple):
+    """A model before training, with how it reads tiles."""
+
+    vlm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    front: BandFrontEnd
+
+
+def files_of(params: Model) -> list[Path]:
+    """The folder of a pretrained backbone, whose contents DVC does not know."""
+    return [] if params.backbone == TINY else [hub.known_folder(params.backbone)]
 
 
 def starting_model(
-    params: Model,
-    store: Store,
-    split: Split,
-    pca: tuple[torch.Tensor, torch.Tensor],
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
-    meta: bool = False,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.Tensor]:
+    params: Params, store: Store, split: Split, pca: tuple[torch.Tensor, torch.Tensor], meta: bool = False
+) -> Start:
     """The backbone with a patch embedding for the tiles' bands (Route A) or for three components (Route B).
 
-    Args:
-        pca: weight (3, C) and bias (3,) of the pca stage, for `model.init: pca`.
-        dtype: of the weights of a pretrained backbone.
-        meta: shapes alone, without reading any weights.
+    Its front end standardises with the band means of the training tiles, or with such as hide the PCA's offset in them.
 
-    Returns:
-        Model, tokenizer, and the band means (C,) to standardise with: the training tiles', or such as hide the
-        PCA's offset in them.
+    Args:
+        pca: weight (3, C) and bias (3,) of the pca stage.
+        meta: shapes alone, without reading any weights.
     """
-    channels = store.bands if params.input == "bands" else RGB
-    allowed = (RGB, channels)
-    if params.backbone == TINY:
-        return *tiny_model(params, store, seed, channels), split.mean
-    if meta:
-        vlm = qwen_vl.outline(params.backbone, channels=allowed, dtype=dtype)
+    model, mean = params.model, split.mean
+    channels = store.bands if model.input == "bands" else RGB
+    if model.backbone == TINY:
+        vlm, tokenizer = tiny_model(model, store, params.seed, channels)
     else:
-        vlm = qwen_vl.load(params.backbone, channels=allowed, dtype=dtype, attention=attention)
-    folder = hub.fetch(params.backbone, weights=False)
+        known = {"channels": (RGB, channels), "dtype": weights_dtype(params)}
+        if meta:
+            vlm = qwen_vl.outline(model.backbone, **known)
+        else:
+            vlm = qwen_vl.load(model.backbone, **known, attention=params.memory.attention)
+        tokenizer = read_tokenizer(model.backbone, vlm)
+        if vlm.config.vision_config.in_channels == channels:
+            check_band_names(Path(model.backbone), store)
+        else:
+            by_pca = model.init == "pca"
+            widen(vlm, channels, model.init, params.seed, pca[0].to(vlm.device) if by_pca else None)
+            mean = shifted_mean(split.mean, split.sd, *pca) if by_pca else mean
+    return Start(vlm, tokenizer, front_end(store, mean, split, pca, model, vlm.config.vision_config))
+
+
+def read_tokenizer(backbone: str, vlm: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a pretrained backbone; raises DataError where it is missing or another model's."""
+    folder = hub.fetch(backbone, weights=False)
     if not any(folder.glob("tokenizer*.json")):
         raise DataError(f"{folder}: found no tokenizer.json, expected the model's tokenizer; copy the whole repository")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     marker, expected = tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD), vlm.config.image_token_id
     if marker != expected:
         raise DataError(
-            f"{params.backbone}: tokenizer: found id {marker} of {chat.IMAGE_PAD}, expected {expected}, as config.json "
-            "says; copy tokenizer and config from the same model"
+            f"{backbone}: tokenizer: found id {marker} of {chat.IMAGE_PAD}, expected {expected}, as config.json says; "
+            "copy tokenizer and config from the same model"
         )
-    if vlm.config.vision_config.in_channels == channels:
-        check_band_names(Path(params.backbone), store)
-        return vlm, tokenizer, split.mean
-    weight, offset = pca
-    widen(vlm, channels, params.init, seed, weight.to(vlm.device) if params.init == "pca" else None)
-    mean = shifted_mean(split.mean, split.sd, weight, offset) if params.init == "pca" else split.mean
-    return vlm, tokenizer, mean
+    return tokenizer
 
 
 def check_band_names(folder: Path, store: Store) -> None:

@@ -1,8 +1,10 @@
-"""What `folds` prints."""
+"""The summary that `folds` prints."""
+
+from src.core.report.html_page import cell, cell_interval
 
 
 def print_summary(result: dict) -> None:
-    """What a person wants to see of it."""
+    """Scores, differences and intervals of each variant."""
     chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
     for name, summary in (result["variants"] | chosen).items():
         print(
@@ -11,32 +13,21 @@ def print_summary(result: dict) -> None:
         )
         print(f"  {'group':<17}{'R² pooled [95 %]':<26}{'MAE':>7}  {'R² oos':>7}  R² oos per fold")
         for group, score in summary["pooled"].items():
-            folds = " ".join(map(_signed, score["r2_oos_per_fold"]))
+            folds = " ".join(cell(value, 3) for value in score["r2_oos_per_fold"])
             print(
-                f"  {group:<17}{_interval(score, 'r2'):<26}{score['mae']:>7.3f}  {_signed(score['r2_oos']):>7}  {folds}"
+                f"  {group:<17}{cell_interval(score, 'r2', 3):<26}{cell(score['mae'], 3):>7}  "
+                f"{cell(score['r2_oos'], 3):>7}  {folds}"
             )
         for pair, score in summary["paired"].items():
-            print(f"  {pair:<17} R² {_interval(score, 'r2')}  MAE {_interval(score, 'mae')}  sd {score['sd']:.3f}")
+            differences = f"R² {cell_interval(score, 'r2', 3)}  MAE {cell_interval(score, 'mae', 3)}"
+            print(f"  {pair:<17} {differences}  sd {score['sd']:.3f}")
             splits, variance = score["splits"], score["variance"]
-            said = splits["reason"] or f"[{_signed(splits['low'])}, {_signed(splits['high'])}], p {splits['p']:.2f}"
-            print(f"    over {splits['J']} splits: R² oos {_signed(splits['mean'])} {said}")
-            parts = ", ".join(f"{part} {_variance(variance.get(part))}" for part in ("data", "seed", "split"))
+            bounds = splits["reason"] or f"[{cell(splits['low'], 3)}, {cell(splits['high'], 3)}], p {splits['p']:.2f}"
+            print(f"    over {splits['J']} splits: R² oos {cell(splits['mean'], 3)} {bounds}")
+            parts = ", ".join(f"{part} {cell(variance.get(part), 4)}" for part in ("data", "seed", "split"))
             print(f"    variance from {parts}" + (f" ({variance['reason']})" if variance["reason"] else ""))
         for group, found in summary["prediction_intervals"].items():
-            print(f"  {group:<17} prediction intervals cover {_interval(found, 'coverage')}")
+            print(f"  {group:<17} prediction intervals cover {cell_interval(found, 'coverage', 3)}")
         head = summary["validation"]["head"]
-        print(f"  validation head   R² {_signed(head['r2'])}  MAE {head['mae']:.3f}  n {head['n']}")
+        print(f"  validation head   R² {cell(head['r2'], 3)}  MAE {head['mae']:.3f}  n {head['n']}")
     print(f"\nbest head on validation: {result['best_head_on_validation']}")
-
-
-def _variance(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}"
-
-
-def _interval(score: dict, name: str) -> str:
-    low, high = score[f"{name}_low"], score[f"{name}_high"]
-    return _signed(score[name]) + ("" if low is None else f" [{_signed(low)}, {_signed(high)}]")

@@ -1,4 +1,4 @@
-"""reports/population/index.html: what evaluate found, in the order in which a reviewer asks."""
+"""reports/population/index.html: results, nulls, audit, figures and parameters of a run, and the PNGs it shows."""
 
 from pathlib import Path
 
@@ -8,9 +8,11 @@ import pandas as pd
 from src.core.evaluation import interval_coverage
 from src.core.report import figures, html_page
 from src.core.report.html_page import Figure, Section, Table, cell
-from src.population.evaluation.group_scores import NETWORK, WORDS
-from src.population.report.result_tables import MEANING, UNIT
+from src.core.stage import files
+from src.population.evaluation.predictors import MODEL, scored
+from src.population.report.result_tables import UNIT, result_sections
 
+CARD = "model_card.md"
 STAGES = ("pretrain", "sft", "dpo")
 KNOWN = {
     "new_place": "on places it never saw",
@@ -57,12 +59,12 @@ def draw(
         for group in ("head", "text_expectation", "ridge")
     }
     figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, UNIT)
-    groups = {name: scores[name] for name in MEANING if name in scores}
+    groups = {group.name: scores[group.name] for group in scored(scores)}
     units = scores["units"]
     figures.score_intervals(
         folder / "score_intervals.png",
         groups,
-        (*NETWORK, *WORDS),
+        [group.name for group in MODEL],
         f"R² over {units['n_units']} test {units['unit']}s"
         + (" with 95 % interval" if scores["head"]["r2_low"] is not None else ", too few for intervals")
         + " (model in colour)",
@@ -84,28 +86,44 @@ def draw(
         figures.curves(folder / "curves.png", curves)
 
 
-def write(path: Path, facts: dict, scores: dict, sections: list[Section]) -> None:
-    """The page of `sections`; `facts` is split.json."""
+def write(path: Path, inputs, plots: Path, facts: dict, audit: dict, scores: dict, settings: dict) -> None:
+    """Write the page.
+
+    Args:
+        inputs: folders of evaluate's inputs, from which figures and facts of earlier stages are taken.
+        plots: the folder that `draw` filled.
+        facts, audit, scores: split.json, audit.json and the metrics.
+        settings: params and bandwise.json by section.
+    """
     part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
     if opened := scores["final"]:
         part = f"The locked provinces, opened on {opened['date']} after {opened['attempts']} attempts"
-    lead = f"{part}: what a Qwen-VL model predicts {KNOWN[facts['task']]}, beside baselines, nulls and controls."
+    lead = f"{part}: predictions of a Qwen-VL model {KNOWN[facts['task']]}, beside baselines, nulls and controls."
+    rows = [list(row) for row in _flat(settings, "")]
+    sections = [
+        *result_sections(scores, facts, plots),
+        split_section(facts, audit, inputs.split),
+        *picture_sections(plots, inputs.curves / "baselines" / "networks.png", inputs.pca / "quicklook.png"),
+        data_section(files.read_json(inputs.tiles / "matching.json")),
+        training_section(scores),
+        Section(
+            "Parameters",
+            [f"{CARD}, beside this page, holds what the model reads, the licences and the limits."],
+            # long lists, one number for each band, are left out
+            [Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)],
+        ),
+    ]
     html_page.write(path, "Population growth from embedding tiles", lead, sections)
 
 
 def split_section(facts: dict, audit: dict, folder: Path) -> Section:
     """Roles, audit, and the map and distances that the split stage drew."""
-    counts = facts["samples"].items()
+    counts = ", ".join(f"{count} {role}" for role, count in facts["samples"].items())
+    fold = f"split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}"
     rows = [[name.replace("_", " "), _plain(value)] for name, value in audit.items()]
     return Section(
         "Split and audit",
-        [
-            f"Method {facts['method']}, split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}: "
-            + ", ".join(f"{count} {role}" for role, count in counts)
-            + " labels."
-            + _when(facts)
-            + _locked(facts)
-        ],
+        [f"Method {facts['method']}, {fold}: {counts} labels.{_when(facts)}{_locked(facts)}"],
         [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], rows)],
         [Figure(folder / name, caption) for name, caption in PICTURES.items() if (folder / name).exists()],
     )
@@ -123,38 +141,34 @@ def _when(facts: dict) -> str:
 
 def _locked(facts: dict) -> str:
     if not facts["locked"]["places"]:
-        return " No province is locked, so there is no test that nobody has looked at."
+        return " No province is locked, so no test set is left that nobody has looked at."
     names = ", ".join(facts["locked"]["provinces"])
     return f" Locked until evaluate --final: {facts['locked']['places']} places in {names}."
 
 
 PICTURES = {
     "split_map.png": "Places by role.",
-    "distances.png": "How far test and validation places lie from the nearest training place, against how far those of "
-    "the stated use will (split.use; else the data's own places from each other). Where the curves part, the score "
-    "is that of another task.",
+    "distances.png": "Distances from test and validation places to the nearest training place, beside those of the "
+    "places of the intended use (split.use; else of the data's places to each other). Where the curves differ, the "
+    "scores are those of an easier or harder task than the intended one.",
 }
 
 
 def picture_sections(plots: Path, networks: Path, quicklook: Path) -> list[Section]:
     """Predictions, curves and false colour, each where it was drawn."""
-    captions = {
-        plots / "predicted_vs_actual.png": "Test labels against predictions: the regression head, the "
-        "probability-weighted answer of the SFT model, ridge.",
-        plots / "residual_map.png": "Residuals of the regression head on the map.",
-    }
-    drawn = [Figure(path, caption) for path, caption in captions.items() if path.exists()]
-    sections = [Section("Predictions", figures=drawn)]
-    if (plots / "curves.png").exists():
-        curves = Figure(plots / "curves.png", "Every figure that training logged, once an epoch.")
-        sections.append(Section("Training", figures=[curves]))
-    if networks.exists():
-        curves = Figure(networks, "The networks among the baselines, a panel for each setting that was tried.")
-        sections.append(Section("Training of the baselines", figures=[curves]))
-    if quicklook.exists():
-        colours = Figure(quicklook, "Nine training tiles in three principal components, stretched for the eye only.")
-        sections.append(Section("False colour", figures=[colours]))
-    return sections
+    found = [
+        ("Predictions", plots / "predicted_vs_actual.png", "Test labels against predictions: the regression head, the "
+         "probability-weighted answer of the SFT model, ridge."),
+        ("Predictions", plots / "residual_map.png", "Residuals of the regression head on the map."),
+        ("Training", plots / "curves.png", "Every number that training logged, once an epoch."),
+        ("Training of the baselines", networks, "The networks among the baselines; a panel for each setting tried."),
+        ("False colour", quicklook, "Nine training tiles in three principal components, stretched for the eye only."),
+    ]  # fmt: skip
+    sections: dict[str, Section] = {}
+    for heading, path, caption in found:
+        if path.exists():
+            sections.setdefault(heading, Section(heading)).figures.append(Figure(path, caption))
+    return list(sections.values())
 
 
 def data_section(matching: dict) -> Section:
@@ -189,18 +203,8 @@ def data_section(matching: dict) -> Section:
     )
 
 
-def run_section(settings: dict, card: str) -> Section:
-    """The settings of the stages whose outputs were read; long lists (one number per band) are left out.
-
-    `card` is the file beside the page that says the rest.
-    """
-    rows = [list(row) for row in _flat(settings, "")]
-    beside = f"{card}, beside this page, says what the model reads, under which licences it stands and what limits it."
-    return Section("Parameters", [beside], [Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)])
-
-
 def training_section(scores: dict) -> Section:
-    """What pretraining and preferences came to, each beside what it must beat."""
+    """The error of pretraining beside simpler guesses, and counts and accuracy of the preferences."""
     tables = []
     if masked := scores["pretrain"]["masked_mse"]:
         rows = [[name.replace("_", " "), cell(value)] for name, value in masked.items()]

@@ -1,81 +1,142 @@
-"""The tables of the report that say what came out, and what to make of it."""
+"""The results as tables: the report page shows them as HTML, the model card as Markdown."""
 
 from pathlib import Path
 
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
-from src.population.evaluation.group_scores import CONTROLS, NETWORK, PARSED, WORDS
+from src.population.evaluation.predictors import CONTROLS, MODEL, scored
 
 UNIT = "‰ per year"
-MEANING = {
-    "head": "regression head after SFT",
-    "head_after_dpo": "the same head after DPO (drift)",
-    "text": "greedy answer after SFT",
-    "dpo": "greedy answer after DPO",
-    "text_sampled": "mean of sampled answers, SFT",
-    "text_expectation": "probability-weighted answer, SFT",
-    "dpo_sampled": "mean of sampled answers, DPO",
-    "dpo_expectation": "probability-weighted answer, DPO",
-    "mean": "training mean",
-    "year": "mean of the training places in the same year",
-    "previous_year": "the place's last known label",
-    "place_mean": "mean of the place's known labels",
-    "place_trend": "trend through the place's known labels",
-    "province_year": "province and year effects",
-    "latlon": "nearest training places",
-    "gp": "Gaussian process on the map",
-    "covariates": "ridge on the covariates alone",
-    "ridge": "ridge on band statistics",
-    "pls": "partial least squares on band statistics",
-    "forest": "random forest on band statistics",
-    "boosting": "gradient boosting on band statistics",
-    "mlp": "small network on band statistics",
-    "cnn": "small convolutional network on tiles",
-    "resnet18": "ResNet-18 on tiles, from random weights",
-}
 PANEL = {"r2_within_year": "within year", "r2_between_place": "between places", "r2_change": "change", "r2_oos": "oos"}
 
 
 def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
-    """What was asked and what came out."""
+    """The question, the results, what they are compared with, and how certain they are."""
     return [_about(scores, facts), _results(scores, plots), _nulls(scores), _trust(scores, plots)]
 
 
 def said_of_intervals(units: dict) -> str:
     """How intervals were made, or why there are none."""
-    if units["label"]:
-        return f"{units['method']} ({units['label']})"
-    return units["method"]
+    return units["method"] + (f" ({units['label']})" if units["label"] else "")
+
+
+def score_table(scores: dict) -> Table:
+    """A row for every predictor; those of the model stand out."""
+    panel = {name: title for name, title in PANEL.items() if scores["head"][name] is not None}
+    if scores["head"]["r2_between_place"] == scores["head"]["r2"]:  # one label for each place
+        panel.pop("r2_between_place", None)
+    header = [
+        "group",
+        "what it is",
+        "kind",
+        "R² [95 %]",
+        "MAE [95 %]",
+        "RMSE",
+        "Pearson r",
+        "Spearman ρ",
+        "bias",
+        "parsed",
+    ]
+    groups = scored(scores)
+    rows = []
+    for group in groups:
+        score = scores[group.name]
+        row = [group.name, group.title, "model" if group in MODEL else "baseline"]
+        row += [cell_interval(score, "r2"), cell_interval(score, "mae")]
+        row += [cell(score[key]) for key in ("rmse", "pearson_r", "spearman_r", "bias")]
+        row += [f"{score['parse_rate']:.1%}" if group.parsed else ""]
+        rows.append(row + [cell_interval(score, key) for key in panel])
+    strong = frozenset(number for number, group in enumerate(groups) if group in MODEL)
+    caption = f"{'Locked' if scores['final'] else 'Test'}, n = {scores['head']['n']}, {UNIT}{_note(scores)}"
+    return Table(caption, header + [f"R² {title}" for title in panel.values()], rows, strong, words=3)
+
+
+def paired_table(scores: dict) -> Table:
+    """Differences between two predictors on the same rows."""
+    rows = [
+        [
+            name.replace("_minus_", " − ").replace("_", " "),
+            cell_interval(pair, "r2"),
+            cell_interval(pair, "mae"),
+            cell(pair["sd"]),
+        ]
+        for name, pair in scores["paired"].items()
+    ]
+    unit = scores["units"]["unit"]
+    caption = f"Paired differences on the same {unit}s; better is R² above 0, MAE below 0{_note(scores)}"
+    return Table(caption, ["difference", "R² [95 %]", "MAE [95 %]", "standard deviation of the difference"], rows)
+
+
+def null_table(scores: dict) -> Table:
+    """Ridge as trained and on permuted labels."""
+    null = scores["null"]["ridge"]
+    rows = [["ridge, as trained", cell(null["r2"]), ""]]
+    if null["r2"] is not None:
+        mean, most = cell(null["r2_null_mean"], 3), cell(null["r2_null_max"], 3)
+        label = f"ridge, labels permuted between places ({null['draws']} draws)"
+        rows.append([label, f"{mean} (largest {most})", f"p = {null['p_value']:.3f}"])
+    return Table(
+        "Permutation test: labels are moved between places, each place's years together", ["", "R²", "p"], rows
+    )
+
+
+def controls_table(scores: dict) -> Table:
+    """The model on its own tiles and on inputs that say nothing of the place."""
+    rows = [[f"{part}, as it is", cell(scores[part]["r2"]), cell(scores[part]["mae"])] for part in ("head", "text")]
+    rows += [
+        [f"{part}, {CONTROLS[control]}", *([cell(values["r2"]), cell(values["mae"])] if values else ["–", "–"])]
+        for control, parts in scores["controls"].items()
+        for part, values in parts.items()
+    ]
+    return Table("The model on other inputs", ["input", "R²", "MAE"], rows)
+
+
+def interval_table(scores: dict) -> Table:
+    """Prediction intervals of each group, or why there are none."""
+    known = scores["prediction_intervals"]
+    rows = [
+        [name, str(part["calibration_places"])]
+        + (
+            ["none", "none", part["refused"]]
+            if "refused" in part
+            else [cell(part["mean_width"]), cell_interval(part, "coverage"), part["guarantee"]]
+        )
+        for name, part in known["groups"].items()
+    ]
+    header = ["group", "calibration places", "mean width", "labels inside [95 %]", "guarantee"]
+    return Table(f"Prediction intervals of {known['level']:.0%}", header, rows)
 
 
 def _about(scores: dict, facts: dict) -> Section:
     units, drawn = scores["units"], scores["head"]["r2_low"] is not None
     paragraphs = [
-        f"A vision-language model looks at a multi-band tile of a place and predicts its growth rate in {UNIT}, "
-        "by a regression head and in words, before and after preference optimisation (DPO). "
+        f"A vision-language model reads a multi-band tile of a place and predicts its growth rate in {UNIT}, "
+        "with a regression head and in words, before and after preference optimisation (DPO). "
         + (
             "The scores are those of the locked provinces, opened once."
             if scores["final"]
-            else "Nothing was fitted or chosen on the test fold, yet cross-validated scores are exploratory: whoever "
-            "tries often, and looks, chooses on them. The locked provinces (evaluate --final) are for the last word."
+            else "Nothing was fitted or chosen on the test fold. Cross-validated scores are exploratory all the same: "
+            "whoever tries many settings and looks at the test scores chooses by them. The locked provinces "
+            "(evaluate --final) are for the final test."
         ),
-        "R² is 1 − SSE/SST about the mean of what is scored, MAE the mean absolute error. R² within year has the mean "
-        "of each year in its SST, so that knowing the calendar is worth 0; between places compares place means; change "
-        "compares deviations from them; oos has the training mean, so that the training mean is worth exactly 0. "
-        "An answer that could not be parsed scores as the training mean; the parse rate says how often.",
+        "R² is 1 − SSE/SST about the mean of the scored labels, MAE the mean absolute error. R² within year takes SST "
+        "about the mean of each year, so predicting each year's mean scores 0. R² between places compares the means of "
+        "places; R² change compares deviations from them. R² oos (out of sample) takes SST about the training mean, so "
+        "predicting the training mean scores 0. An answer that cannot be parsed counts as the training mean; the "
+        "column parsed says how many could be.",
         f"Intervals: {said_of_intervals(units)}; {units['n_units']} {units['unit']}s. "
-        + (f"Neighbouring {units['unit']}s are still alike, so the true ones are wider. " if drawn else "")
+        + (f"Neighbouring {units['unit']}s are alike, so the true intervals are wider. " if drawn else "")
         + "One fold says little: experiments/folds.sh pools all of them.",
     ]
     if facts["method"] == "place" and facts["task"] != "next_year":
         paragraphs.append("The split is by place without a buffer: places near each other may be on both sides.")
     if facts["origin"] is not None:
         paragraphs.append(
-            "All test labels are of one year, whose luck they share: intervals over places or blocks say nothing of "
-            "other years. Roll the origin (split.origin) to see some."
+            "All test labels are of one year, so intervals over places or blocks say nothing of other years. Run "
+            "several origins (split.origin) to see how much years differ."
         )
     if scores["retrospective"]:
         paragraphs.append(
-            "split.retrospective_tiles: tiles were made in or after the years they are asked about, so no score here "
+            "split.retrospective_tiles: some tiles were made in or after the year that is predicted, so no score here "
             "is that of a forecast."
         )
     if scores["permutation"]:
@@ -84,82 +145,31 @@ def _about(scores: dict, facts: dict) -> Section:
 
 
 def _results(scores: dict, plots: Path) -> Section:
-    defined = {name: title for name, title in PANEL.items() if scores["head"][name] is not None}
-    if scores["head"]["r2_between_place"] == scores["head"]["r2"]:  # one label for each place
-        del defined["r2_between_place"]
-    header = ["group", "what it is", "R²", "MAE", "RMSE", "Pearson r", "Spearman ρ", "bias", "parsed"]
-    header += [f"R² {title}" for title in defined.values()]
-    rows, strong = [], set()
-    for name in (name for name in MEANING if name in scores):
-        score = scores[name]
-        if name in (*NETWORK, *WORDS):
-            strong.add(len(rows))
-        parsed = f"{score['parse_rate']:.1%}" if name in PARSED else ""
-        numbers = [cell_interval(score, "r2"), cell_interval(score, "mae")]
-        numbers += [cell(score[key]) for key in ("rmse", "pearson_r", "spearman_r", "bias")]
-        rows.append([name, MEANING[name], *numbers, parsed])
-        rows[-1] += [cell_interval(score, key) for key in defined]
-    note = _note(scores)
-    pairs = [
-        [pair_name(name), cell_interval(pair, "r2"), cell_interval(pair, "mae"), cell(pair["sd"])]
-        for name, pair in scores["paired"].items()
-    ]
-    validation = [
+    rows = [
         [name, cell(score["r2"]), cell(score["mae"]), str(score["n"])] for name, score in scores["validation"].items()
     ]
+    validation = Table(f"Validation, on which choices are made{_note(scores)}", ["group", "R²", "MAE", "n"], rows)
     best = scores["best_baseline_on_validation"]
     return Section(
         "Result",
-        [f"Model rows are shaded. The baseline that is best on validation, and so the one to beat, is {best}."],
-        [
-            Table(
-                f"{'Locked' if scores['final'] else 'Test'}, n = {scores['head']['n']}, {UNIT}{note}",
-                header,
-                rows,
-                frozenset(strong),
-                words=2,
-            ),
-            Table(
-                f"Paired differences on the same {scores['units']['unit']}s; better is R² above 0, MAE below 0{note}",
-                ["difference", "R²", "MAE", "sd between the two"],
-                pairs,
-            ),
-            Table(f"Validation, on which choices are made{note}", ["group", "R²", "MAE", "n"], validation),
-        ],
-        [Figure(plots / "score_intervals.png", f"R² of every group{note}.")],
+        [f"Rows of the model are shaded. The baseline to beat, the best on validation, is {best}."],
+        [score_table(scores), paired_table(scores), validation],
+        [Figure(plots / "score_intervals.png", f"R² of every group{_note(scores)}.")],
     )
 
 
 def _nulls(scores: dict) -> Section:
-    null = scores["null"]["ridge"]
-    rows = [["ridge, as trained", cell(null["r2"]), ""]]
-    if null["r2"] is not None:
-        mean, most = cell(null["r2_null_mean"], 3), cell(null["r2_null_max"], 3)
-        rows.append([f"ridge, labels permuted between places ({null['draws']} draws)", f"{mean} (largest {most})",
-                     f"p = {null['p_value']:.3f}"])  # fmt: skip
-    controls = [
-        [f"{part}, {CONTROLS[control]}", *([cell(values["r2"]), cell(values["mae"])] if values else ["–", "–"])]
-        for control, parts in scores["controls"].items()
-        for part, values in parts.items()
-    ]
-    for part in ("text", "head"):
-        controls.insert(0, [f"{part}, as it is", cell(scores[part]["r2"]), cell(scores[part]["mae"])])
     fields = scores["prompt_fields"]
+    said = "The prompt names neither city, province nor year."
+    if fields:
+        said = f"The prompt names {', '.join(fields)}: the rows without an image show the score of the prompt alone."
     return Section(
         "Nulls and controls",
         [
-            "What remains of a score when the tile no longer says anything is not owed to the tile. "
-            + (
-                f"The prompt names {', '.join(fields)}: the rows without an image say what that alone is worth."
-                if fields
-                else "The prompt names neither city, province nor year."
-            ),
-            "The model itself, trained on permuted labels, is scored by experiments/permuted.sh.",
+            f"A score that remains when the input says nothing of the place does not come from the tile. {said}",
+            "experiments/permuted.sh trains the model itself on permuted labels.",
         ],
-        [
-            Table("Whole trajectories of labels permuted between places, years kept", ["", "R²", "p"], rows),
-            Table("The model on other inputs", ["", "R²", "MAE"], controls),
-        ],
+        [null_table(scores), controls_table(scores)],
     )
 
 
@@ -170,49 +180,22 @@ def _trust(scores: dict, plots: Path) -> Section:
         [name, *(str(value) if isinstance(value := scores[name][key], int) else cell(value, 3) for key in keys)]
         for name in ("head", "text", "ridge", "mean")
     ]
-    tables = [Table("How residuals hang together: rows count for less than they number", header, rows)]
-    paragraphs = []
-    known = scores["prediction_intervals"]
-    for name, part in known["groups"].items():
-        if "refused" in part:
-            paragraphs.append(f"Prediction intervals, {name}: none. {part['refused']}")
-    given = {name: part for name, part in known["groups"].items() if "refused" not in part}
-    if given:
-        rows = [
-            [
-                name,
-                str(part["calibration_places"]),
-                cell(part["mean_width"]),
-                cell_interval(part, "coverage"),
-                part["guarantee"],
-            ]
-            for name, part in given.items()
-        ]
-        header = ["", "calibration places", "mean width", "coverage", "promise"]
-        tables.append(Table(f"Prediction intervals of {known['level']:.0%}", header, rows))
-        regions = [
-            [name, region, str(values["n_places"]), cell_interval(values, "coverage")]
-            for name, part in given.items()
-            for region, values in part["regions"].items()
-        ]
-        if regions:
-            tables.append(
-                Table(
-                    "Coverage by province, of 20 places or more, as if places were independent",
-                    ["", "province", "places", "coverage"],
-                    regions,
-                    words=2,
-                )
-            )
+    caption = "Dependence of residuals: where they are correlated, the effective sample size is below the rows' number"
+    tables = [Table(caption, header, rows), interval_table(scores)]
+    regions = [
+        [name, region, str(values["n_places"]), cell_interval(values, "coverage")]
+        for name, part in scores["prediction_intervals"]["groups"].items()
+        for region, values in part.get("regions", {}).items()
+    ]
+    if regions:
+        caption = "Coverage in provinces with 20 places or more; places are taken as independent"
+        tables.append(Table(caption, ["group", "province", "places", "coverage"], regions, words=2))
     drawn = plots / "reliability.png"
-    caption = "Share of labels inside the prediction interval against its level. Bars take test places as independent;"
-    pictures = [Figure(drawn, f"{caption} all levels share their calibration places, and stray together.")]
-    return Section("How far to trust it", paragraphs, tables, pictures if drawn.exists() else [])
-
-
-def pair_name(name: str) -> str:
-    """head_minus_ridge -> head − ridge"""
-    return name.replace("_minus_", " − ").replace("_", " ")
+    caption = (
+        "Share of labels inside the prediction interval against its level. Bars take test places as independent; "
+        "all levels are calibrated on the same places, so their errors go together."
+    )
+    return Section("How far to trust it", [], tables, [Figure(drawn, caption)] if drawn.exists() else [])
 
 
 def _note(scores: dict) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.core.data import tables
 from src.core.stage.errors import DataError
 from src.species.data import gbif_table, record_columns
 from src.species.data.observation_ids import SHOWN, make_id, some
@@ -57,7 +58,8 @@ def read(root: Path, data: Data, today: int) -> Records:
             swapped throughout.
     """
     path = gbif_table.find(root)
-    cells = gbif_table.read(path, [*([data.id] if data.id else []), *COLUMNS])
+    named = [data.id] if data.id else []
+    cells = tables.read_records(path, [*named, *COLUMNS])
     record_columns.require_columns(path, cells, data.id)
     keys = record_columns.read_keys(path, cells, data.id)
     faults: list[pd.DataFrame] = []

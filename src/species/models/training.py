@@ -1,34 +1,34 @@
-"""What both trainings share: rows as batches, transformers.Trainer with exact resume, what is written of it."""
+"""The trainings of species: rows as batches, classifiers of species, what is written of them."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from torch import nn
-from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction
 
 from src.core.report import figures
 from src.core.stage import distributed
 from src.core.stage.errors import DataError, ParamsError
-from src.core.training import checkpoints
-from src.core.training.dvclive_log import LiveLog
-from src.core.training.global_batches import GlobalBatchMixin
+from src.core.training import driver
+from src.core.training.global_batches import ReadyBatches
 from src.core.training.parameter_groups import ParameterGroups
-from src.core.training.trainer_arguments import arguments, cosine_schedule, to
+from src.core.training.trainer_arguments import Plan, to
 from src.species.data.batches import Loader
 from src.species.data.task import Task
 from src.species.models.networks import SpeciesClassifier, balanced_weights
 from src.species.params import Params, Training
 
+logger = logging.getLogger(__name__)
 Reader = Callable[[np.ndarray], dict[str, torch.Tensor]]
 AT_ONCE = 1024  # rows a forward pass, where nothing is learned
 
 
-class Rows(Dataset):
-    """Ready batches (`__getitems__`) of store rows, for a Trainer with an identity collator.
+class Rows(ReadyBatches):
+    """Ready batches of store rows.
 
     Args:
         read: rows -> the model's arguments, tensors in memory of their own.
@@ -41,15 +41,16 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
-
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         return self.read(self.rows[indices])
 
 
-class SpeciesTrainer(GlobalBatchMixin, checkpoints.TrainedWeightsMixin, Trainer):
-    """A Trainer whose order of samples is a function of (seed, epoch)."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves beside its weights: Trainer's log, and what summary.json says of it."""
+
+    history: list[dict]
+    summary: dict
 
 
 def require_one_process(stage: str) -> None:
@@ -125,75 +126,38 @@ def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> t
     return chosen[0], chosen[1]
 
 
-def scratch(params: Params, name: str, settings: dict, inputs) -> Path:
-    """The checkpoint folder of one training; `settings` are the params that it depends on."""
-    return checkpoints.folder(
-        params.checkpoint_root,
-        f"species-{name}",
-        {"name": name, "seed": params.seed, "threads": params.threads} | settings,
-        [inputs.store / "manifest.json", inputs.split / "split.parquet", inputs.split / "statistics.safetensors"],
-    )
+def files_read(inputs) -> list[Path]:
+    """The inputs that a training depends on; the manifest holds the hashes of the embeddings."""
+    return [inputs.store / "manifest.json", inputs.split / "split.parquet", inputs.split / "statistics.safetensors"]
 
 
 def fit(
-    model: nn.Module,
+    model: torch.nn.Module,
     groups: ParameterGroups,
-    train: Rows,
-    validation: Rows,
+    read: Reader,
+    rows: tuple[np.ndarray, np.ndarray],
     section: Training,
     params: Params,
-    *,
-    label: str,
-    measure: Callable[[EvalPrediction], dict[str, float]],
-    checkpoint: Path,
-    plots: Path,
-    eval_batch: int = AT_ONCE,
-) -> list[dict]:
-    """Train `model` until its balanced loss on validation (`Task.balance`) has not fallen for `section.patience`
-    epochs; keep the best epoch's weights. Killed at any step and called again, it ends with the same ones.
-
-    The folder `checkpoint` stays, so that a stage of several trainings does not repeat what it had finished; remove
-    it when the stage has written its outputs.
+    **how,
+) -> Trained:
+    """Train `model` on (training, validation) rows until its balanced loss on validation (`Task.balance`) has not
+    fallen for `section.patience` epochs; keep the best epoch's weights.
 
     Args:
-        label: the input that stands for the label, without which Trainer asks for no loss in validation.
-        measure: what to log of validation beside the loss, "balanced_loss" among it.
-        plots: folder for dvclive's curves.
-
-    Returns:
-        Trainer's log history.
+        how: label, measure ("balanced_loss" among what it gives), scratch and plots of `driver.fit`, and
+            `eval_batch` of `Plan`.
     """
-    args = TrainingArguments(
-        **arguments(
-            checkpoint,
-            seed=params.seed,
-            epochs=section.epochs,
-            batch_size=section.batch_size,
-            eval_batch=eval_batch,
-            report_to=params.report_to,
-            best="eval_balanced_loss",
-            label_names=[label],
-        )
+    steps = {"epochs", "patience", "batch_size", "warmup_ratio", "save_steps"}
+    plan = Plan(
+        **section.model_dump(include=steps),
+        seed=params.seed,
+        eval_batch=how.pop("eval_batch", AT_ONCE),
+        best="eval_balanced_loss",
+        report_to=params.report_to,
     )
-    # The same groups, stepped at once: with a tensor at a time AdamW takes as long as the network.
-    parts = groups.optimizer(section.weight_decay).param_groups
-    optimizer = torch.optim.AdamW(
-        [{name: part[name] for name in ("params", "lr", "weight_decay")} for part in parts], fused=True
-    )
-    trainer = SpeciesTrainer(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=lambda batch: batch,
-        compute_metrics=measure,
-        optimizers=(optimizer, cosine_schedule(optimizer, args, len(train), section.warmup_ratio)),
-        callbacks=[groups, LiveLog(plots), EarlyStoppingCallback(section.patience)],
-    )
-    checkpoints.train(trainer, checkpoint, section.save_steps)
-    groups.assert_moved()
-    model.eval()
-    return trainer.state.log_history
+    optimizer = groups.optimizer(section.weight_decay, fused=True)
+    history = driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how)
+    return Trained(history, summary(history, groups, rows))
 
 
 def build_classifier(
@@ -224,9 +188,9 @@ def fit_classifier(
     rows: tuple[np.ndarray, np.ndarray],
     task: Task,
     params: Params,
-    checkpoint: Path,
+    scratch: Path,
     plots: Path,
-) -> list[dict]:
+) -> Trained:
     """`fit` with the settings of params.train, on (training, validation) rows."""
     weights = task.balance(rows[1])
 
@@ -235,17 +199,8 @@ def fit_classifier(
         right = predicted.predictions.argmax(1) == predicted.label_ids
         return {"balanced_loss": float(np.mean(weights * losses)), "top1": float(right.mean())}
 
-    return fit(
-        model,
-        groups,
-        *(Rows(read, part) for part in rows),
-        params.train,
-        params,
-        label="target",
-        measure=measure,
-        checkpoint=checkpoint,
-        plots=plots,
-    )
+    how = {"label": "target", "measure": measure, "scratch": scratch, "plots": plots}
+    return fit(model, groups, read, rows, params.train, params, **how)
 
 
 @torch.no_grad()
@@ -274,21 +229,22 @@ def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray
     }
 
 
-def write_curves(path: Path, histories: dict[str, list[dict]]) -> None:
+def log_best(trained: dict[str, Trained]) -> None:
+    """Say which epoch of each training was kept."""
+    for name, each in trained.items():
+        facts = each.summary
+        logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
+
+
+def write_curves(path: Path, trained: dict[str, Trained]) -> None:
     """The loss of training and validation by epoch, and what else validation measures: a block for each training."""
-    figures.curves(
-        path,
-        {
-            name: [
-                figures.Curve("loss", "", {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}),
-                *(
-                    figures.Curve(measure.replace("_", " "), "", {"validation": _line(history, f"eval_{measure}")})
-                    for measure in _measures(history)
-                ),
-            ]
-            for name, history in histories.items()
-        },
-    )
+
+    def curves(history: list[dict]) -> list[figures.Curve]:
+        loss = {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}
+        measured = {name: {"validation": _line(history, f"eval_{name}")} for name in _measures(history)}
+        return [figures.Curve(name.replace("_", " "), "", lines) for name, lines in ({"loss": loss} | measured).items()]
+
+    figures.curves(path, {name: curves(each.history) for name, each in trained.items()})
 
 
 def _measures(history: list[dict]) -> list[str]:

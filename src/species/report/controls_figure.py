@@ -5,8 +5,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
-from src.core.stage.files import complete_file
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
 
 SETTINGS = {
     "temporal": "our split:\nnew year",
@@ -52,8 +51,7 @@ def draw_controls(path: Path, models: dict[str, dict]) -> None:
             "dashes: majority class; of shuffled embeddings what guesses independent of the truth score",
             fontsize=8,
         )
-        with complete_file(path) as aside:
-            figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+        save(figure, path)
 
 
 def top1(scores: dict, key: str) -> float | None:

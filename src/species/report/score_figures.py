@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from sklearn.metrics import confusion_matrix
 
-from src.core.report.figures import ACCENT, DPI, FAINT, INK, SECOND, STYLE
-from src.core.stage.files import complete_file
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
 from src.species.data.task import KINDS
 
 COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195"}
@@ -46,7 +45,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
@@ -76,7 +75,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
             axes.grid(axis="y", color=FAINT, linewidth=0.5)
         panels[0].set_ylabel("top-1 accuracy")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
@@ -100,7 +99,7 @@ def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: 
         axes.set(xlabel="named as", ylabel="species (test records)")
         axes.set_title(title, fontsize=11)
         figure.colorbar(image, ax=axes, shrink=0.7).set_label("share of the row")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[str, str]) -> None:
@@ -127,7 +126,7 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
             axes.grid(color=FAINT, linewidth=0.5)
             axes.set_title(f"{name}\n{notes[name]}", fontsize=10)
         figure.supylabel("share named rightly", fontsize=10)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_accuracy_map(
@@ -162,9 +161,4 @@ def draw_accuracy_map(
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title, fontsize=11)
         axes.legend(loc="best", frameon=True, fontsize=8, markerscale=2)
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with complete_file(path) as aside:
-        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+        save(figure, path)

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from src.core.geo.distances import nearest_km
-from src.core.report.figures import FAINT, INK, STYLE
+from src.core.report.figures import FAINT, INK, STYLE, save
 from src.core.splits.squares import outline
-from src.core.stage.files import complete_file
 
 DPI = 120
 # (role, kind): colour, shape, area in points². Drawn in this order, so that the many never hide the few.
@@ -74,7 +73,7 @@ def draw_map(
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title + (f"\n{beyond} observations lie beyond the map" if beyond else ""), fontsize=11)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=2)
-        _save(figure, path)
+        save(figure, path, dpi=DPI)
 
 
 def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray) -> None:
@@ -98,7 +97,7 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
         axes.set_title("Test records and the training record nearest to each", fontsize=11)
         axes.grid(color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        _save(figure, path)
+        save(figure, path, dpi=DPI)
 
 
 def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> np.ndarray:
@@ -140,8 +139,3 @@ def _draw_square(axes: Axes, number: int, square, side_km: float, buffer_km: flo
 
 def _kilometres(km: float) -> str:
     return f"{km * 1000:.3g} m" if km < 1 else f"{km:.3g} km" if km < 100 else f"{km:.0f} km"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with complete_file(Path(path)) as aside:
-        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})

@@ -49,27 +49,12 @@ def test_ridge_gives_a_constant_band_no_weight():
     np.testing.assert_allclose(ridge.predict(features)[80:], y[80:], atol=3)
 
 
-def test_band_means_are_dequantised_before_the_mean_and_skip_invalid_pixels(tmp_path):
-    pixels = random_pixels(0, bands=4, height=8)
-    pixels = np.stack([pixels, random_pixels(1, bands=4, height=8)])
-    valid = np.ones((2, 8, 8), bool)
-    valid[0, 2:4] = False
-    store = write_store(tmp_path / "store", pixels, valid=valid)
-    found = regression.band_means(store, np.array([1, 0, 1]), side=8)
-    expected = dequantise(pixels[0], Quantisation("alphaearth"))[:, valid[0]].mean(axis=1, dtype=np.float64)
-    np.testing.assert_allclose(found[1], expected, rtol=1e-6)
-    np.testing.assert_array_equal(found[0], found[2])
-    centre = regression.band_means(store, np.array([0]), side=4)
-    inside = dequantise(pixels[0], Quantisation("alphaearth"))[:, 2:6, 2:6][:, valid[0, 2:6, 2:6]]
-    np.testing.assert_allclose(centre[0], inside.mean(axis=1, dtype=np.float64), rtol=1e-6)
-
-
 def test_a_tile_without_a_valid_pixel_in_the_crop_is_named(tmp_path):
     valid = np.ones((1, 8, 8), bool)
     valid[0, 2:6, 2:6] = False
     store = write_store(tmp_path / "store", random_pixels(0)[None], valid=valid)
     with pytest.raises(DataError, match="province0/city0/2020: valid pixels: found none"):
-        regression.band_means(store, np.array([0]), side=4)
+        regression.band_summaries(store, np.array([0]), side=4)
 
 
 @pytest.mark.parametrize("stored", [np.int8, np.float16])
@@ -84,12 +69,19 @@ def test_a_summary_is_that_of_dequantised_valid_pixels(stored):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_summaries_begin_with_the_band_means(tmp_path):
-    store = write_store(tmp_path / "store", np.stack([random_pixels(seed, height=8) for seed in range(3)]))
-    rows = np.array([2, 0, 2])
-    summaries = regression.band_summaries(store, rows, side=6)
-    assert summaries.shape == (3, regression.PER_BAND, 4)
-    np.testing.assert_allclose(summaries[:, 0], regression.band_means(store, rows, side=6), rtol=1e-5)
+def test_summaries_of_a_store_begin_with_means_of_the_centre_crop_and_skip_invalid_pixels(tmp_path):
+    pixels = np.stack([random_pixels(seed, bands=4, height=8) for seed in range(2)])
+    valid = np.ones((2, 8, 8), bool)
+    valid[0, 2:4] = False
+    store = write_store(tmp_path / "store", pixels, valid=valid)
+    found = regression.band_summaries(store, np.array([1, 0, 1]), side=8)
+    assert found.shape == (3, regression.PER_BAND, 4)
+    expected = dequantise(pixels[0], Quantisation("alphaearth"))[:, valid[0]].mean(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(found[1, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found[0], found[2])
+    centre = regression.band_summaries(store, np.array([0]), side=4)
+    inside = dequantise(pixels[0], Quantisation("alphaearth"))[:, 2:6, 2:6][:, valid[0, 2:6, 2:6]]
+    np.testing.assert_allclose(centre[0, 0], inside.mean(axis=1, dtype=np.float64), rtol=1e-6)
 
 
 def test_settings_cover_their_ranges_for_any_budget():
@@ -121,25 +113,25 @@ def test_the_same_decomposition_serves_other_labels():
 def history():
     labels = {"a": {2000: 1.0, 2005: 2.0, 2010: 6.0, 2015: 999.0}, "b": {2010: 4.0}}
     rows = [(place, year, value) for place, years in labels.items() for year, value in years.items()]
-    return pd.DataFrame(rows, columns=["place", "year", "growth_rate"]).sample(frac=1, random_state=0)
+    return pd.DataFrame(rows, columns=["place", "time", "target"]).sample(frac=1, random_state=0)
 
 
 def test_the_past_of_a_place_by_hand():
-    rows = pd.DataFrame({"place": ["a", "b", "c"], "year": [2015, 2015, 2015]}, index=[7, 8, 9])
+    rows = pd.DataFrame({"place": ["a", "b", "c"], "time": [2015, 2015, 2015]}, index=[7, 8, 9])
     found = regression.past_forecasts(history(), rows, np.full(3, 2015))
     assert found.labels.tolist() == [3, 1, 0] and found.index.tolist() == [7, 8, 9]
-    assert found.previous_year.tolist()[:2] == [6, 4]
-    assert found.place_mean.tolist()[:2] == [3, 4]
+    assert found["last"].tolist()[:2] == [6, 4]
+    assert found["mean"].tolist()[:2] == [3, 4]
     # Through (2000, 1), (2005, 2), (2010, 6): slope 0.5 a year about (2005, 3); b has one label and no slope.
-    assert found.place_trend.tolist()[:2] == [8, 4]
-    assert found.loc[9, ["previous_year", "place_mean", "place_trend"]].isna().all()
+    assert found.trend.tolist()[:2] == [8, 4]
+    assert found.loc[9, ["last", "mean", "trend"]].isna().all()
 
 
 def test_the_past_ends_before_the_limit_of_each_row():
-    rows = pd.DataFrame({"place": ["a", "a", "a"], "year": [2010, 2015, 2015]})
+    rows = pd.DataFrame({"place": ["a", "a", "a"], "time": [2010, 2015, 2015]})
     found = regression.past_forecasts(history(), rows, np.array([2010, 2010, 2000]))
     assert found.labels.tolist() == [2, 2, 0]
-    assert found.place_trend.tolist()[:2] == [3, 4]
+    assert found.trend.tolist()[:2] == [3, 4]
 
 
 def test_kriging_equals_scikit_learn_on_repeated_places():
@@ -156,8 +148,3 @@ def test_kriging_crosses_the_date_line():
     query = regression.unit_vectors(np.zeros(2), np.array([-179.9, 0.4]))
     found = regression.gaussian_process(where, np.array([10.0, 10, -5, -5]), query, length=0.1, noise=0.01)
     np.testing.assert_allclose(found, [10, -5], atol=0.5)
-
-
-def test_year_means_fall_back_to_the_mean_for_a_year_without_training_label():
-    found = regression.year_means(np.array([1.0, 3.0, 8.0]), np.array([2018, 2018, 2019]), np.array([2019, 2018, 2020]))
-    assert found.tolist() == [8.0, 2.0, 4.0]

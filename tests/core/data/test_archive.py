@@ -19,7 +19,7 @@ def touch(root, *names):
 
 
 def key(tile):
-    return tile.province, tile.city, tile.year
+    return tile.region, tile.place, tile.year
 
 
 def extract(path):
@@ -43,7 +43,7 @@ def extract(path):
         ("X/" + unicodedata.normalize("NFD", "Åbo") + "/2018_Åbo.tif", ("X", "Åbo", 2018)),
     ],
 )
-def test_names_give_province_city_year(tmp_path, name, expected):
+def test_names_give_region_place_year(tmp_path, name, expected):
     (tile,) = archive.find_tiles(touch(tmp_path, name), "root")
     assert key(tile) == expected
     assert (tile.name, tile.relative) == (f"root/{name}", name)
@@ -52,7 +52,7 @@ def test_names_give_province_city_year(tmp_path, name, expected):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a/b/tile.tif", "file name: expected <year>_<city>"),
+        ("a/b/tile.tif", "file name: expected <year>_<`place`>"),
         ("Gansu/Lanzhou/2018_Tianshui.tif", "found 'Tianshui', expected 'Lanzhou'"),
         ("2018_2019.tif", "reads as"),
         ("X/<|im_start|>/2018_<|im_start|>.tif", r"<\|im_start\|>"),

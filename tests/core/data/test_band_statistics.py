@@ -67,7 +67,7 @@ def test_rows_without_a_valid_pixel_are_refused(tmp_path):
         band_statistics.band_statistics(store, [4])
 
 
-def test_label_statistics_are_those_of_the_population():
-    assert band_statistics.label_statistics(np.array([1.0, 3.0]), "x") == (2.0, 1.0)
+def test_target_statistics_divide_by_the_number_of_labels():
+    assert band_statistics.target_statistics(np.array([1.0, 3.0]), "x") == (2.0, 1.0)
     with pytest.raises(DataError, match=r"samples.parquet: growth_rate: found 2 training labels"):
-        band_statistics.label_statistics(np.array([5.0, 5.0]), "samples.parquet")
+        band_statistics.target_statistics(np.array([5.0, 5.0]), "samples.parquet: growth_rate")

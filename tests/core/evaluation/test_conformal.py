@@ -166,7 +166,7 @@ def test_one_year_each_is_split_conformal():
 
 def test_an_unsupported_level_is_refused_with_the_number_needed():
     rows = np.arange(12.0).repeat(30)  # 360 rows are still 12 places
-    with pytest.raises(DataError, match=r"level: found 0\.95 with 12 .* at least 19 places .* at most 0\.923"):
+    with pytest.raises(DataError, match=r"`level`: found 0\.95 with 12 .* at least 19 places .* at most 0\.923"):
         conformal.calibrate(rows, rows, 0.95, 0)
     assert np.isfinite(conformal.calibrate(rows, rows, 0.923, 0))  # what the message advises does work
     x = np.random.default_rng(0).normal(size=(360, 2))

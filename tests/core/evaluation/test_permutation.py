@@ -46,27 +46,31 @@ def test_every_donor_is_equally_likely():
 
 def role_rows(role):
     y, place, year = panel()
-    return pd.DataFrame({"role": role(place, year), "place": place, "year": year, "growth_rate": y})
+    return pd.DataFrame({"role": role(place, year), "place": place, "time": year, "target": y})
+
+
+def permuted(rows, **given):
+    return permute_roles(*(rows[name].to_numpy() for name in ("target", "place", "time", "role")), **given)
 
 
 def test_roles_with_different_places_are_permuted_apart_and_other_roles_stay():
     rows = role_rows(lambda place, _: np.select([place < "p06", place < "p09"], ["train", "validation"], "test"))
-    drawn = permute_roles(rows, seed=0, draw=3)
+    drawn = permuted(rows, seed=0, draw=3)
     for role in ("train", "validation"):
         here = rows.role == role
-        assert sorted(drawn[here]) == sorted(rows.growth_rate[here])
-        assert not np.any(drawn[here] == rows.growth_rate[here])
-    assert (drawn == rows.growth_rate)[rows.role == "test"].all()
-    assert np.array_equal(drawn, permute_roles(rows, seed=0, draw=3))
-    assert not np.array_equal(drawn, permute_roles(rows, seed=0, draw=4))
-    assert not np.array_equal(drawn, permute_roles(rows, seed=1, draw=3))
+        assert sorted(drawn[here]) == sorted(rows.target[here])
+        assert not np.any(drawn[here] == rows.target[here])
+    assert (drawn == rows.target)[rows.role == "test"].all()
+    assert np.array_equal(drawn, permuted(rows, seed=0, draw=3))
+    assert not np.array_equal(drawn, permuted(rows, seed=0, draw=4))
+    assert not np.array_equal(drawn, permuted(rows, seed=1, draw=3))
 
 
 def test_roles_that_share_places_share_the_permutation():
     rows = role_rows(lambda _, year: np.select([year < 2005, year < 2010], ["train", "validation"], "test"))
-    drawn = permute_roles(rows, seed=0, draw=0)
-    known = (rows.year < 2010).to_numpy()
-    before, after = (values[known].reshape(-1, 2) for values in (rows.growth_rate.to_numpy(), drawn))
+    drawn = permuted(rows, seed=0, draw=0)
+    known = (rows.time < 2010).to_numpy()
+    before, after = (values[known].reshape(-1, 2) for values in (rows.target.to_numpy(), drawn))
     assert {tuple(pair) for pair in before} == {tuple(pair) for pair in after}  # each donor gives both its years
 
 

@@ -17,7 +17,7 @@ from tests import qwen_folders
 from tests.qwen_folders import change_config
 
 NAME = "Qwen/Qwen2.5-VL-7B-Instruct"
-ADVICE = rf"{NAME}: found neither a folder .* run `hf download {NAME} --local-dir DIR`.* set model.backbone to it"
+ADVICE = rf"{NAME}: found neither a folder .* run `hf download {NAME} --local-dir DIR`.* set `backbone` to it"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_whole_folders_pass(family, shards, layout, tmp_path):
 
 @pytest.mark.parametrize("source", ["/nowhere/model", "models/a/b", "./model", "Qwen2.5-VL", "../a/b"])
 def test_what_is_neither_folder_nor_hub_id_is_not_looked_up(source):
-    with pytest.raises(DataError, match=r"no such folder; set model.backbone to a folder, a hub id"):
+    with pytest.raises(DataError, match=r"no such folder; set `backbone` to a folder, a hub id"):
         hub.fetch(source)
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation, dequantise
 from src.core.models.patches import (
     BandFrontEnd,
     band_means,
-    centre_crop,
     patchify,
     pixel_values,
     tiles_at_once,

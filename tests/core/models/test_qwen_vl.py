@@ -139,7 +139,7 @@ def test_another_number_of_channels_is_refused(saved):
 
 def test_an_rgb_model_for_many_bands_is_pointed_to_pca3(tmp_path):
     qwen_folders.write(tmp_path, "qwen2_vl")
-    with pytest.raises(ParamsError, match=r"reads 3 channels and the tiles have 64.*use model.input: pca3"):
+    with pytest.raises(ParamsError, match=r"reads 3 channels and the tiles have 64.*use `input`: pca3"):
         qwen_vl.load(tmp_path, channels=64)
 
 

@@ -41,10 +41,6 @@ def audit(store, points):
     return embedding_audit.audit(store, points, {"language_mean": mean, "language_sd": sd}, label="species")
 
 
-def violations(findings, shared):
-    return embedding_audit.violations(findings, shared, shared_key="split.shared", modalities_key="data.use")
-
-
 def test_statistics_are_those_of_present_training_rows(values, tmp_path, monkeypatch):
     values[:, 3] = 0.1
     store = write_store(tmp_path / "store", values, missing=[1, 7])
@@ -95,7 +91,7 @@ def test_clean_embeddings_pass_and_the_nearest_is_that_of_a_plain_loop(values, p
     apart = np.linalg.norm(standard[train][:, None] - standard[held_out][None], axis=2)
     least = (apart / np.linalg.norm(standard[held_out], axis=1)).min(axis=0)
     assert found["nearest_difference"] == pytest.approx(least.min(), abs=2e-6)
-    assert violations({"language": found}, []) == []
+    assert embedding_audit.violations({"language": found}, []) == []
     other = audit(store, points.assign(role=np.where(points["role"] == "test", "buffer", points["role"])))
     assert other["language"]["nearest_difference"] >= found["nearest_difference"]
 
@@ -110,10 +106,10 @@ def test_copies_between_roles_are_counted(values, points, tmp_path):
     found = audit(store, points)
     assert found["language"]["shared"] == 4 and found["language"]["near_identical"] == 1
     assert found["language"]["nearest_difference"] == 0
-    lines = violations(found, [])
+    lines = embedding_audit.violations(found, [])
     assert len(lines) == 2 and "found 4 held-out observations with an embedding that another role has" in lines[0]
     assert "found 1 held-out observations with an embedding within 5%" in lines[1]
-    assert violations(found, ["language"]) == []
+    assert embedding_audit.violations(found, ["language"]) == []
 
 
 def test_missing_embeddings_are_no_copies_of_each_other(values, points, tmp_path):
@@ -126,9 +122,9 @@ def test_an_embedding_made_per_species_says_so(values, points, tmp_path):
     store = write_store(tmp_path / "store", values[codes])
     found = audit(store, points)
     assert found["language"]["shared"] == 100 and found["language"]["labels_of_one"] == 9
-    (line,) = violations(found, [])
+    (line,) = embedding_audit.violations(found, [])
     assert "language is the same for all records of a species (9 of 9" in line and "a model reads the label" in line
-    assert violations(found, ["language"]) == []
+    assert embedding_audit.violations(found, ["language"]) == []
 
 
 @pytest.mark.parametrize(
@@ -143,15 +139,15 @@ def test_a_label_behind_noise_is_refused(points, tmp_path, noise, refused):
     found = audit(store, points)
     assert found["language"]["within_label_share"] == pytest.approx(noise**2 / (1 + noise**2), rel=0.05)
     assert found["language"]["shared"] == 0 and (found["language"]["near_identical"] > 0) == (noise == 0.03)
-    lines = violations(found, [])
+    lines = embedding_audit.violations(found, [])
     assert len(lines) == refused + (noise == 0.03)
     if refused:
         assert "within_label_share: language hardly varies within a species (found 0.0" in lines[0]
         assert (
             "a model reads the label" in lines[0]
-            and "leave language out of data.use, or name it in split.shared" in lines[0]
+            and "leave language out of `modalities`, or name it in `shared_embeddings`" in lines[0]
         )
-    assert violations(found, ["language"]) == []
+    assert embedding_audit.violations(found, ["language"]) == []
 
 
 def test_the_share_within_labels_is_that_by_hand(values, tmp_path, monkeypatch):
@@ -178,7 +174,7 @@ def test_the_share_within_labels_is_that_by_hand(values, tmp_path, monkeypatch):
     assert audit(store, shuffled)["language"]["within_label_share"] == pytest.approx(1, abs=0.03)
     each = points.assign(species=np.arange(300).astype(str))
     assert audit(store, each)["language"]["within_label_share"] is None
-    assert violations(audit(store, each), []) == []
+    assert embedding_audit.violations(audit(store, each), []) == []
 
 
 def test_constant_embeddings_are_near_identical_and_not_divided_by_zero(values, points, tmp_path):
@@ -191,5 +187,5 @@ def test_statistics_of_other_rows_are_caught(values, points, tmp_path):
     store = write_store(tmp_path / "store", values)
     mean, sd = embedding_statistics.fit_statistics(store, "language", np.arange(280))
     found = embedding_audit.audit(store, points, {"language_mean": mean, "language_sd": sd}, label="species")
-    (line,) = violations(found, ["language"])  # sharing excuses embeddings, not statistics
+    (line,) = embedding_audit.violations(found, ["language"])  # sharing excuses embeddings, not statistics
     assert line.startswith("language_mean, language_sd: found") and "expected 0" in line

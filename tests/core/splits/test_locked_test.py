@@ -68,7 +68,7 @@ def test_data_that_changed_since_the_lock_are_refused_with_both_hashes():
     with pytest.raises(DataError) as error:
         locked_test.check_lock(lost, expected)
     for part in (
-        "params.yaml: split.lock",
+        "params.yaml: `lock`",
         expected,
         found,
         f"of {', '.join(locked_test.draw_locked(lost))}",

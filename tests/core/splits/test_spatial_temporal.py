@@ -145,9 +145,9 @@ def test_hash_seed_changes_nothing():
 
 
 def test_a_buffer_below_the_diagonal_is_refused_with_both_numbers():
-    with pytest.raises(ParamsError, match=r"buffer_km: found 79.5, expected at least 80"):
+    with pytest.raises(ParamsError, match=r"`buffer_km`: found 79.5, expected at least 80"):
         spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 79.5})
-    with pytest.raises(ParamsError, match=r"buffer_km: found 0, expected at least 80"):
+    with pytest.raises(ParamsError, match=r"`buffer_km`: found 0, expected at least 80"):
         spatial_temporal.split_regions(make_tiles(), region=make_regions(make_tiles()), **REGIONS | {"buffer_km": 0})
     spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 80})
 
@@ -181,10 +181,10 @@ def test_a_fold_that_takes_all_but_one_place_is_refused():
 
 
 def test_a_buffer_around_all_places_is_refused():
-    with pytest.raises(DataError, match=r"all \d+ places outside the test fold lie within split.buffer_km = 900 km"):
+    with pytest.raises(DataError, match=r"all \d+ places outside the test fold lie within `buffer_km` = 900 km"):
         spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 900, "folds": 2})
     tiles = make_tiles()
-    with pytest.raises(DataError, match=r"within split.buffer_km = 100 km of the test fold or locked tiles"):
+    with pytest.raises(DataError, match=r"within `buffer_km` = 100 km of the test fold or locked tiles"):
         spatial_temporal.split_blocks(tiles, **DRAW, keep_from=tiles[["lat", "lon"]])
 
 
@@ -249,9 +249,9 @@ def test_a_gap_in_the_panel_leaves_the_origins_it_allows():
 
 
 def test_a_horizon_beyond_the_panel_names_years_and_steps():
-    with pytest.raises(DataError, match=r"horizon 3 is beyond .*\[2010, 2015, 2020\].*at least 6 steps of 5 years"):
+    with pytest.raises(DataError, match=r"`horizon` 3 is beyond .*\[2010, 2015, 2020\].*at least 6 steps of 5 years"):
         spatial_temporal.feasible_origins(np.array([2020, 2010, 2015]), 3, 5)
-    with pytest.raises(DataError, match=r"split.origin 2010, split.horizon 1: found nothing for train and validation"):
+    with pytest.raises(DataError, match=r"`origin` 2010, `horizon` 1: found nothing for train and validation"):
         spatial_temporal.split_years(np.array([2010, 2015]), origin=2010, horizon=1, step=5)
 
 

@@ -30,7 +30,12 @@ def run_audit(store, roles=ROLES, fitted_on=(0, 1), places=None, samples=None, o
 
 def require_clean(findings, task="new_place", buffer_km=0.0, retrospective_tiles=False):
     tile_audit.require_clean(
-        findings, task=task, buffer_km=buffer_km, retrospective_tiles=retrospective_tiles, where="out"
+        findings,
+        by_place=task != "next_year",
+        by_time=task in ("next_year", "new_place_and_year"),
+        buffer_km=buffer_km,
+        retrospective_tiles=retrospective_tiles,
+        where=f"out: leakage audit of {task}",
     )
 
 
@@ -172,7 +177,7 @@ def test_tiles_of_the_future_are_found(tmp_path, row):
     findings = run_audit(make_store(tmp_path / "store"), samples=panel(rows), origin=2000)
     assert (findings["future_tiles"], findings["future_labels"]) == (1, 0)
     for task in ("next_year", "new_place_and_year"):
-        with pytest.raises(DataError, match=f"leakage audit of {task}.*future_tiles: found 1 .*raise data.tile_lag"):
+        with pytest.raises(DataError, match=f"leakage audit of {task}.*future_tiles: found 1 .*raise `tile_lag`"):
             require_clean(findings | {"shared_places": 0}, task)
         require_clean(findings | {"shared_places": 0}, task, retrospective_tiles=True)
 

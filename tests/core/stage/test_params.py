@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from src.core.stage import params
 from src.core.stage.errors import ParamsError, StorageError
@@ -86,3 +87,21 @@ def test_nothing_is_built_from_a_yaml_tag(tmp_path):
 def test_a_missing_file_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot read the parameters"):
         params.read(tmp_path / "gone.yaml", Params)
+
+
+@pytest.mark.parametrize("name", ["size", "nfiles"])
+def test_a_key_that_dvc_would_not_see_cannot_be_declared(name):
+    with pytest.raises(TypeError, match=rf"Data\.{name}: .*dvc#10296"):
+        type("Data", (params.Section,), {"__annotations__": {name: int}})
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("pipelines/*/params.yaml"))], ids=str)
+def test_no_committed_key_is_one_that_dvc_leaves_out(path):
+    def keys(values):
+        for name, value in values.items() if isinstance(values, dict) else ():
+            yield name
+            yield from keys(value)
+
+    values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    found = list(keys(values))
+    assert len(found) > 20 and not {"size", "nfiles"} & set(found)

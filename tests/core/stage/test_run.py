@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from src.core.stage import files, run
-from src.core.stage.errors import DataError, DependencyError, Interrupted, ParamsError, StorageError
-from src.core.stage.params import Section
+from src.core.stage.errors import DataError, DependencyError, Interrupted, ParamsError, StorageError, spelled
+from src.core.stage.params import Section, spelling
 
 
 class Numbers(Section):
@@ -23,13 +23,13 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "_die_with_parent", lambda: None)  # it would tie the whole test run to its parent
 
-    def start(main, *more: str, params: str = "seed: 1\nrate: 1e-05\n") -> int:
+    def start(main, *more: str, params: str = "seed: 1\nrate: 1e-05\n", model: type[Section] = Numbers) -> int:
         Path("params.yaml").write_text(params)
         argv = ["--tiles", "in", "--out", "out", *more]
         with pytest.raises(SystemExit) as caught:
             run.stage(
                 main,
-                Numbers,
+                model,
                 name="population.tests",
                 doc="A stage.",
                 inputs={"tiles": "tiles"},
@@ -78,6 +78,42 @@ def test_each_error_has_its_exit_code_and_message(stage, capsys, error, code):
     told = "in/manifest.json: No such file or directory" if isinstance(error, OSError) else str(error)
     assert capsys.readouterr().err == f"population.tests: {told}\n"
     assert (status()["exit_code"], status()["message"]) == (code, told)
+
+
+def test_names_in_backquotes_become_keys_and_the_pipelines_words(stage, capsys):
+    class Draw(Section):
+        buffer_km: float
+        rate: float
+
+    class Keys(Numbers):
+        split: Draw
+
+    assert spelling(Keys) == {"seed": "seed", "buffer_km": "split.buffer_km", "split": "split"}, "rate is ambiguous"
+
+    @spelled({"region": "province"})
+    def main(*received):
+        raise DataError("`region`: raise `buffer_km`, `seed` or `rate`, not `km`")
+
+    text = "seed: 1\nrate: 1.0\nsplit: {buffer_km: 2.0, rate: 1.0}\n"
+    assert stage(main, params=text, model=Keys) == 65
+    told = "province: raise split.buffer_km, seed or `rate`, not `km`"
+    assert capsys.readouterr().err == f"population.tests: {told}\n"
+    assert status()["message"] == told
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "logs"),
+    [
+        ("population.split", "params.yaml", "logs/split"),
+        ("species.split", "pipelines/species/params.yaml", "logs/species.split"),
+    ],
+)
+def test_the_layout_says_where_params_and_logs_lie(tmp_path, monkeypatch, name, params, logs):
+    monkeypatch.chdir(tmp_path)
+    parser = run._parser(name=name, doc="", inputs={}, outputs={}, flags={})
+    assert parser.parse_args([]).params == Path(params)
+    run._write_status(name, 0, "", 0.0)
+    assert Path(logs, "run_status.json").is_file()
 
 
 def test_bad_params_end_before_main(stage, capsys):

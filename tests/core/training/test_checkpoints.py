@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from src.core.stage import run
 from src.core.stage.errors import Interrupted, StorageError
 from src.core.training import checkpoints
 from src.core.training.global_batches import GlobalBatchMixin
-from src.core.training.trainer_arguments import arguments, cosine_schedule
+from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
 
 EPOCHS, SAMPLES, BATCH = 3, 20, 4
 PER_EPOCH = SAMPLES // BATCH
@@ -80,15 +78,15 @@ def crash():
 def make_trainer(folder: Path, *callbacks: TrainerCallback, best: str | None = None) -> NetTrainer:
     set_seed(0)
     net = Net()
-    settings = arguments(folder, seed=0, epochs=EPOCHS, batch_size=BATCH, report_to="none", best=best)
-    args = TrainingArguments(**settings, use_cpu=True, disable_tqdm=True)
+    plan = Plan(seed=0, epochs=EPOCHS, batch_size=BATCH, warmup_ratio=0.1, best=best)
+    args = TrainingArguments(**arguments(plan, folder), use_cpu=True, disable_tqdm=True)
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
     return NetTrainer(
         model=net,
         args=args,
         train_dataset=Views(),
         eval_dataset=Views(),
-        optimizers=(optimizer, cosine_schedule(optimizer, args, SAMPLES, 0.1)),
+        optimizers=(optimizer, cosine_schedule(optimizer, plan, SAMPLES)),
         callbacks=list(callbacks),
     )
 
@@ -251,36 +249,6 @@ def test_a_checkpoint_holds_what_the_optimizer_owns(undisturbed):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest) == {path.name for path in folder.iterdir()} - {"manifest.json"}
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= set(manifest)
-
-
-@pytest.fixture
-def inputs(tmp_path) -> list[Path]:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "split.json").write_text("{}")
-    (tmp_path / "manifest.json").write_text("1")
-    return [tmp_path / "manifest.json", tmp_path / "in"]
-
-
-def test_the_folder_is_named_by_params_inputs_and_code(inputs, tmp_path, monkeypatch):
-    def name(params=None, root="checkpoints") -> str:
-        return str(checkpoints.folder(root, "sft", params or {"lr": 0.1, "seed": 0}, inputs))
-
-    before = name()
-    assert before.startswith("checkpoints/sft-") and name() == before
-    assert name({"seed": 0, "lr": 0.1}) == before, "the order of keys is no difference"
-    assert name({"lr": 0.2, "seed": 0}) != before
-    assert name(root="/elsewhere") == before.replace("checkpoints/", "/elsewhere/")
-    (tmp_path / "in" / "split.json").write_text("{ }")
-    assert name() != before
-    (tmp_path / "in" / "split.json").write_text("{}")
-    assert name() == before
-    source = tmp_path / "src" / "core" / "live.py"
-    source.parent.mkdir(parents=True)
-    shutil.copy(checkpoints.__file__, source)
-    monkeypatch.setattr(checkpoints, "__file__", str(source))
-    assert sys.modules["src.core.training.checkpoints"] is checkpoints
-    source.write_text(source.read_text() + "\n# changed\n")
-    assert name() != before, "another version of the code resumes nothing"
 
 
 def test_a_full_disk_is_a_storage_error(tmp_path):

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from src.core.stage.errors import BandwiseError, DependencyError
 from src.core.training.parameter_groups import ParameterGroups
-from src.core.training.trainer_arguments import arguments
+from src.core.training.trainer_arguments import Plan, arguments
 
 
 class Net(nn.Module):
@@ -35,7 +35,7 @@ class Watch(ParameterGroups):
 def fit(tmp_path, net: Net, groups: ParameterGroups, epochs: int = 3) -> ParameterGroups:
     random = torch.Generator().manual_seed(0)
     rows = [{"x": torch.randn(3, generator=random), "labels": torch.randn(1, generator=random)} for _ in range(8)]
-    settings = arguments(tmp_path, seed=0, epochs=epochs, batch_size=4, report_to="none")
+    settings = arguments(Plan(seed=0, epochs=epochs, batch_size=4), tmp_path)
     settings |= {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
     optimizer = groups.optimizer(weight_decay=0.0)
     constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
@@ -82,7 +82,7 @@ def test_a_group_whose_gradient_stays_zero_stops_at_its_third_step(tmp_path):
 
 def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(DependencyError, match=r"memory\.optimizer_8bit: bitsandbytes is not installed; run pip"):
+    with pytest.raises(DependencyError, match=r"optimizer_8bit: bitsandbytes is not installed; run pip"):
         ParameterGroups(parts(make_net(), "head")).optimizer(0.0, eight_bit=True)
 
 

@@ -8,17 +8,20 @@ from transformers import TrainingArguments
 
 from src.core.stage.errors import DependencyError, ParamsError
 from src.core.training import trainer_arguments
-from src.core.training.trainer_arguments import arguments, cosine_schedule
+from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
+
+
+def plan(**changes) -> Plan:
+    return Plan(**{"seed": 3, "epochs": 4, "batch_size": 5} | changes)
 
 
 def settings(tmp_path, **changes) -> dict:
-    return arguments(tmp_path, **({"seed": 3, "epochs": 4, "batch_size": 5, "report_to": "none"} | changes))
+    return arguments(plan(**changes), tmp_path)
 
 
-def test_cosine_after_a_linear_warm_up(tmp_path):
-    args = TrainingArguments(**settings(tmp_path), use_cpu=True)
+def test_cosine_after_a_linear_warm_up():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
-    schedule = cosine_schedule(optimizer, args, samples=23, warmup_ratio=0.25)
+    schedule = cosine_schedule(optimizer, plan(warmup_ratio=0.25), samples=23)
     rates = []
     for _ in range(20):  # 23 samples in batches of 5 are 5 steps, 4 epochs of them
         rates.append(schedule.get_last_lr()[0])
@@ -55,7 +58,7 @@ def test_an_absent_logger_is_named_with_its_install_line(tmp_path, monkeypatch):
 
 def test_what_a_stage_adds_goes_before_the_common_choice(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_arguments.importlib.util, "find_spec", lambda name: name)
-    chosen = settings(tmp_path, report_to="tensorboard", save_strategy="no", label_names=["target"])
+    chosen = arguments(plan(report_to="tensorboard"), tmp_path, save_strategy="no", label_names=["target"])
     assert (chosen["report_to"], chosen["save_strategy"], chosen["label_names"]) == (["tensorboard"], "no", ["target"])
     assert settings(tmp_path)["report_to"] == [], "none must not mean every logger that is installed"
     assert chosen["seed"] == 3 and chosen["num_train_epochs"] == 4 and chosen["per_device_eval_batch_size"] == 5

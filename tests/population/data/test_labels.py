@@ -7,8 +7,9 @@ import zipfile
 import openpyxl
 import pytest
 
+from src.core.data import tables
 from src.core.stage.errors import DataError, DependencyError, StorageError
-from src.population.data import labels, spreadsheet
+from src.population.data import labels
 
 HEADER = ["province", "city", "year", "growth_rate"]
 
@@ -243,7 +244,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(xlsx):
 
 
 def test_a_row_number_beyond_the_sheet_does_not_make_the_reader_pad_for_ever(xlsx, monkeypatch):
-    monkeypatch.setattr(spreadsheet, "MAX_ROWS", 1000)  # Excel's million takes seconds
+    monkeypatch.setattr(tables, "MAX_SHEET_ROWS", 1000)  # Excel's million takes seconds
     path = xlsx(HEADER, ["A", "x", 2018, 1])
     far = b'<row r="99999999999"><c r="A9999999"><v>1</v></c></row></sheetData>'
     with_member(path, "xl/worksheets/sheet1.xml", lambda old: old.replace(b"</sheetData>", far))

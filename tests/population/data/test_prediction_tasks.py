@@ -120,7 +120,7 @@ def test_locked_provinces_are_in_no_other_role(make_params):
     assert set(locked.role) == {"locked", "buffer"} and years_of(locked, "locked") == {2021}
     tiles = drawn(panel(lag=1), make_params, lock=digest, task="next_year").tiles
     assert set(tiles.role[tiles.province.isin(regions)]) == {"locked"}, "pretraining sees none of them"
-    with pytest.raises(DataError, match=r"split.lock"):
+    with pytest.raises(DataError, match=r"params.yaml: `lock`: expected"):
         drawn(panel(places=59), make_params, lock=digest)
 
 

@@ -25,7 +25,7 @@ def folder_of(study, tmp_path):
     """`folder_of(changes)` -> model folder with large untrained weights, so that everything matters."""
 
     def folder_of(changes, study=study):
-        start = begin(small_params({"sft.head": "mlp"} | changes), study, seed=1)
+        start = begin(small_params({"sft.head": "mlp", "seed": 1} | changes), study)
         torch.manual_seed(0)
         model = assemble(start.vlm, start.settings)
         with torch.no_grad():

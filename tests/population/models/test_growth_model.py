@@ -55,7 +55,7 @@ def test_the_answer_does_not_reach_the_head(make, family):
 def test_the_anchored_head_starts_at_the_baseline(make, store, split_of):
     model, samples, settings = make("anchored")
     train, validation = split_of.rows("train"), split_of.rows("validation")
-    means = {role: regression.band_means(store, part.tile.to_numpy(), 16) for role, part in
+    means = {role: regression.band_summaries(store, part.tile.to_numpy(), 16)[:, 0] for role, part in
              (("train", train), ("validation", validation))}  # fmt: skip
     y = {"train": train.growth_rate.to_numpy(), "validation": validation.growth_rate.to_numpy()}
     checked = means["validation"], y["validation"]
@@ -192,7 +192,7 @@ def test_ridge_says_the_training_mean_where_band_means_are_unknown(make, store, 
     # It is what ridge predicts of the mean of its training rows.
     settings = make("anchored")[2]
     train = split_of.rows("train")
-    mean = regression.band_means(store, train.tile.to_numpy(), 16).mean(axis=0)
+    mean = regression.band_summaries(store, train.tile.to_numpy(), 16)[:, 0].mean(axis=0)
     assert mean @ settings.head.ridge.weight + settings.head.ridge.intercept == pytest.approx(settings.label.mean)
     model = make("anchored")[0]
     tiles, valid = torch.from_numpy(store.read([0, 5])), torch.from_numpy(store.valid([0, 5]))

@@ -27,9 +27,9 @@ def make(store, study, split_of):
 
     def make(family="qwen2_5_vl", batch_size=4):
         params = small_params(
-            {"model.family": family, "sft.head": "mlp", "sft.template": "{city}?", "prompt.fields": ["city"]}
+            {"model.family": family, "sft.head": "mlp", "sft.template": "{city}?", "prompt.fields": ["city"], "seed": 1}
         )
-        start = begin(params, study, seed=1)
+        start = begin(params, study)
         vlm, tokenizer, settings = start.vlm, start.tokenizer, start.settings
         with torch.no_grad():
             for p in vlm.parameters():
@@ -208,8 +208,9 @@ def test_every_group_is_that_of_its_model_and_keeps_the_order(trained, store, sp
     model_folder.save(tmp_path / "dpo", model, tokenizer, settings, trained.sft)
     rows = split_of.rows("test")
     rows.index += 100
-    evaluate = small_params().evaluate
-    table = group_predictions(trained.sft, tmp_path / "dpo", store, rows, evaluate, seed=0)
+    params = small_params({"prefs.temperature": 1.5, "prefs.top_p": 0.8})
+    evaluate, asked = params.evaluate, (params.evaluate, params.prefs)
+    table = group_predictions(trained.sft, tmp_path / "dpo", store, rows, *asked, seed=0)
     groups = {"head", "head_after_dpo", "text", "dpo", "text_sampled", "dpo_sampled", "text_expectation"}
     assert set(table) == groups | {"dpo_expectation", "answer_text", "answer_dpo", "text_samples", "dpo_samples"}
     assert len(table) == len(rows)
@@ -221,11 +222,12 @@ def test_every_group_is_that_of_its_model_and_keeps_the_order(trained, store, sp
         np.testing.assert_array_equal(table[head], reader.head(rows))
         assert table[answer].tolist() == reader.greedy(rows)
         words = answer.removeprefix("answer_")
-        drawn = reader.sampled(rows, evaluate.text_samples, 0.7, 0.9, seed=0)
+        drawn = reader.sampled(rows, evaluate.text_samples, 1.5, 0.8, seed=0)
+        assert drawn != reader.sampled(rows, evaluate.text_samples, 0.7, 0.9, seed=0)
         numbers = np.array(table[f"{words}_samples"].tolist())
         np.testing.assert_array_equal(numbers, [parsed(texts, "zh") for texts in drawn])
         assert numbers.shape == (len(rows), evaluate.text_samples)
     assert (table["head"] != table["head_after_dpo"]).all()
-    reverse = group_predictions(trained.sft, tmp_path / "dpo", store, rows[::-1], evaluate, seed=0)
+    reverse = group_predictions(trained.sft, tmp_path / "dpo", store, rows[::-1], *asked, seed=0)
     np.testing.assert_allclose(reverse["text_expectation"][::-1], table["text_expectation"], rtol=0, atol=1e-4)
     assert reverse["answer_text"][::-1].tolist() == table["answer_text"].tolist()

@@ -66,7 +66,7 @@ def test_what_cannot_be_trained_is_said_by_the_dry_run(study, wide, hub, tmp_pat
     with pytest.raises(DataError, match=r"tiles are 16 x 16 px, expected at least 56 \(2 x 2 units of 28 px\)"):
         run_sft(study, tmp_path, tmp_path, backbone, dry_run=True)
     lora = small_params().sft.lora.model_dump()
-    with pytest.raises(ParamsError, match=r"sft\.lora\.targets: found 'nothing', .* such as .*down_proj; correct it"):
+    with pytest.raises(ParamsError, match=r"`targets`: found 'nothing', .* such as .*down_proj; correct it"):
         run_sft(wide, tmp_path, tmp_path, backbone | {"sft.lora": lora | {"targets": "nothing"}}, dry_run=True)
     with pytest.raises(ParamsError, match="targets is no regular expression"):
         small_params({"sft.lora": lora | {"targets": "(("}})

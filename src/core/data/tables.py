@@ -1,0 +1,249 @@
+"""Tables as people bring them: a spreadsheet's cells (.xlsx, .csv), or columns of records as text (.csv, .parquet).
+
+Nothing is guessed. Size limits come before parsing, XML entities are refused (defusedxml), formulas are never computed:
+a cell whose formula has no stored result is an error, not a blank. Records are read as text, because a reader that
+guesses types turns an id of 19 digits into another number.
+"""
+
+import csv
+import datetime
+import logging
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from openpyxl.utils import get_column_letter
+
+from src.core.stage.errors import BandwiseError, DataError, DependencyError, StorageError
+
+MAX_SHEET_BYTES = 64 * 2**20  # uncompressed; 660 labelled tiles are 0.3 MB of XML
+MAX_SHEET_RATIO = 200  # uncompressed / file size; spreadsheets reach about 20, bombs 1000
+MAX_SHEET_ROWS = 2**20  # Excel's own limit; a cell that claims a later row would make the reader pad up to it
+MAX_SHEET_COLUMNS = 1000
+MAX_RECORDS_BYTES = 2**30  # about two million records of 50 columns
+MAX_RECORDS = 5_000_000
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """`header` as stripped NFKC text; `rows` as (number the spreadsheet shows, cells), empty rows left out."""
+
+    path: Path
+    header: list[str]
+    rows: list[tuple[int, list[Any]]]
+
+    def columns(self, names: list[str], needed: list[str], advice: str = "add it") -> dict[str, int]:
+        """Name -> position of those of `names` that the header has, in any case; DataError if a `needed` one lacks."""
+        header = [heading.casefold() for heading in self.header]
+        if missing := [name for name in needed if name not in header]:
+            raise DataError(f"{self.path}: no column {missing[0]!r}, found {', '.join(self.header)}; {advice}")
+        return {name: header.index(name) for name in names if name in header}
+
+
+def read_sheet(path: Path) -> Sheet:
+    """The first sheet of an .xlsx file, or a UTF-8 .csv file.
+
+    A cell is None, str, int, float, bool or a date; a number that Excel shows as a percentage is
+    returned as the text shown (`5.2%`), because its value is 100 times smaller.
+
+    Raises:
+        StorageError: the file cannot be read.
+        DataError: it is not a spreadsheet, is too large, or holds formulas without stored results.
+    """
+    path = Path(path)
+    readers = {".xlsx": _read_xlsx, ".csv": _read_csv}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: found a file named *{path.suffix}, expected .xlsx or .csv; save it as one of them")
+    try:
+        with _as_table(path):
+            rows = reader(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
+    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(cell is not None for cell in row)]
+    if not numbered or numbered[0][0] != 1:
+        raise DataError(f"{path}: found no column names in row 1; put them there")
+    header = [_heading(cell) for cell in numbered[0][1]]
+    return Sheet(path, header, [(number, [*row, *[None] * len(header)][: len(header)]) for number, row in numbered[1:]])
+
+
+def read_records(path: Path, columns: list[str]) -> pd.DataFrame:
+    """(N, those of `columns` that are there) stripped text, "" where blank, of a .csv or .parquet file.
+
+    The index is called line (CSV, in which the header is line 1; a record with a line break inside has the number of
+    its last line) or row (Parquet, counted from 1). A header with tabs makes a table of tabs without quotes, which
+    data portals send under the name .csv.
+
+    Raises:
+        DataError: not such a table, too large, a row with too many or too few cells, or a column twice.
+    """
+    size = path.stat().st_size
+    if size > MAX_RECORDS_BYTES:
+        raise DataError(f"{path}: bytes: found {size}, expected at most {MAX_RECORDS_BYTES}; divide the table")
+    with _as_table(path):
+        return _parquet_records(path, columns) if path.suffix == ".parquet" else _csv_records(path, columns)
+
+
+@contextmanager
+def _as_table(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}); save it as UTF-8, in Excel as 'CSV UTF-8'") from error
+    except (csv.Error, pa.ArrowException) as error:
+        raise DataError(f"{path}: found no table ({error}); save it again") from error
+
+
+def _heading(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # LibreOffice stores 2018 as 2018.0
+    return "" if cell is None else unicodedata.normalize("NFKC", str(cell)).strip()
+
+
+def _read_csv(path: Path) -> list[list[str | None]]:
+    if path.stat().st_size > MAX_SHEET_BYTES:
+        raise DataError(f"{path}: found {path.stat().st_size} bytes, expected at most {MAX_SHEET_BYTES}")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [[cell.strip() or None for cell in row] for row in csv.reader(file, strict=True)]
+
+
+def _read_xlsx(path: Path) -> list[list[Any]]:
+    if not openpyxl.DEFUSEDXML:
+        raise DependencyError(
+            "openpyxl would parse XML without defusedxml: pip install defusedxml and unset OPENPYXL_DEFUSEDXML"
+        )
+    with path.open("rb") as file:
+        try:
+            _check_archive(path, file)
+            return _xlsx_rows(path, file)
+        except (BandwiseError, OSError):
+            raise
+        except Exception as error:  # openpyxl has no error of its own for a broken workbook
+            cause = error.__cause__ or error  # it wraps what the XML parser says in advice on the source files
+            raise DataError(
+                f"{path}: not a readable Excel workbook ({type(cause).__name__}: {cause}); "
+                "open it in a spreadsheet program and save it as .xlsx again"
+            ) from error
+
+
+def _check_archive(path: Path, file: Any) -> None:
+    """An .xlsx is a zip: its declared sizes bound what is unpacked, because zipfile stops at them."""
+    with zipfile.ZipFile(file) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    ratio = total / max(1, path.stat().st_size)
+    if total > MAX_SHEET_BYTES or ratio > MAX_SHEET_RATIO:
+        raise DataError(
+            f"{path}: unpacks to {total} bytes, {ratio:.0f} times its size; expected at most {MAX_SHEET_BYTES} bytes "
+            f"and {MAX_SHEET_RATIO} times: this is not a table of labels"
+        )
+
+
+def _xlsx_rows(path: Path, file: Any) -> list[list[Any]]:
+    books = [
+        openpyxl.load_workbook(file, read_only=True, data_only=data_only, keep_links=False)
+        for data_only in (True, False)
+    ]
+    if len(books[0].sheetnames) > 1:
+        logging.info("%s: reads the sheet %r and none of the others", path, books[0].worksheets[0].title)
+    shown, formulas = (book.worksheets[0] for book in books)
+    for sheet in (shown, formulas):
+        sheet.reset_dimensions()  # the stated size is only a claim
+    width = len(next(shown.iter_rows(max_row=1), ()))
+    if width > MAX_SHEET_COLUMNS:
+        raise DataError(f"{path}: found {width} columns, expected at most {MAX_SHEET_COLUMNS}")
+    limits = {"max_row": MAX_SHEET_ROWS, "max_col": width or 1}
+    rows, uncached = [], []
+    for number, (cells, sources) in enumerate(
+        zip(shown.iter_rows(**limits), formulas.iter_rows(**limits), strict=True), start=1
+    ):
+        for column, (cell, source) in enumerate(zip(cells, sources, strict=True), start=1):
+            if cell.value is None and source.data_type == "f":
+                uncached.append(f"{get_column_letter(column)}{number}")
+        rows.append([_shown(cell) for cell in cells])
+    if uncached:
+        more = f" and {len(uncached) - 10} more" * (len(uncached) > 10)
+        raise DataError(
+            f"{path}: found formulas without stored results in {', '.join(uncached[:10])}{more}, expected values; "
+            "open the file in a spreadsheet program and save it, or paste the values"
+        )
+    return rows
+
+
+def _shown(cell: Any) -> Any:
+    value = cell.value
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, int | float) and "%" in cell.number_format:
+        return f"{100 * value:g}%"
+    return value
+
+
+def _csv_records(path: Path, columns: list[str]) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        tabs = "\t" in first
+        if ";" in first and "," not in first and not tabs:
+            raise DataError(f"{path}: header: found the separator ;, expected commas or tabs; save it with one of them")
+        file.seek(0)
+        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
+        reader = csv.reader(file, strict=True, **style)
+        header = [name.strip() for name in next(reader, [])]
+        at = {name: header.index(name) for name in _present(path, header, columns)}
+        cells, lines = {name: [] for name in at}, []
+        for row in reader:
+            if not any(row):
+                continue  # a blank line
+            if len(row) != len(header):
+                raise DataError(
+                    f"{path}: line {reader.line_num}: found {len(row)} cells, expected the {len(header)} of the "
+                    "header; correct the line, or quote what holds a separator"
+                )
+            if len(lines) == MAX_RECORDS:
+                raise DataError(f"{path}: rows: found more than {MAX_RECORDS}; divide the table")
+            lines.append(reader.line_num)
+            for name, column in at.items():
+                cells[name].append(row[column].strip())
+    return pd.DataFrame(cells, index=pd.Index(lines, name="line", dtype="int64"), dtype=object)
+
+
+def _parquet_records(path: Path, columns: list[str]) -> pd.DataFrame:
+    with pq.ParquetFile(path) as file:
+        names = _present(path, file.schema_arrow.names, columns)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        # The footer's own sizes, before anything is unpacked.
+        parts = [group.column(column) for group in groups for column in range(group.num_columns)]
+        unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
+        if file.metadata.num_rows > MAX_RECORDS or unpacked > MAX_RECORDS_BYTES:
+            raise DataError(
+                f"{path}: found {file.metadata.num_rows} rows and {unpacked} bytes unpacked, expected at most "
+                f"{MAX_RECORDS} and {MAX_RECORDS_BYTES}; divide the table"
+            )
+        table = file.read(columns=names)
+    cells = {name: [_text(path, name, value) for value in table[name].to_pylist()] for name in names}
+    rows = pd.RangeIndex(1, len(table) + 1, name="row")
+    return pd.DataFrame(cells, index=rows, dtype=object)
+
+
+def _present(path: Path, header: list[str], columns: list[str]) -> list[str]:
+    names = [name for name in columns if name in header]
+    if twice := [name for name in names if header.count(name) > 1]:
+        raise DataError(f"{path}: {twice[0]}: found {header.count(twice[0])} columns of this name; leave one")
+    return names
+
+
+def _text(path: Path, name: str, value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, datetime.date):  # a datetime is one too
+        return value.isoformat()
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise DataError(f"{path}: {name}: found {type(value).__name__}, expected text, numbers or dates; convert it")
+    return str(value).strip()

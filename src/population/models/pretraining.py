@@ -1,0 +1,108 @@
+"""Masked autoencoding of tiles: the model in parts, the views that it learns from, what is measured and written."""
+
+import logging
+import math
+from pathlib import Path
+
+import torch
+from transformers.vision_utils import get_vision_position_ids
+
+from src.core.data.tile_store import Store
+from src.core.models import qwen_vl
+from src.core.models.mae import MaskedAutoencoder
+from src.core.models.mae_figure import reconstruction_grid
+from src.core.models.mae_nulls import masked_errors
+from src.core.models.patches import tokens_per_sample, unpatchify
+from src.core.stage import files
+from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
+from src.core.training.precision import autocast, hold_weights
+from src.population.data.masked_views import Pretraining, TileViews
+from src.population.data.stage_inputs import Split, write_mean
+from src.population.models.starting_model import Start
+from src.population.models.trained_groups import pretrain_groups
+from src.population.models.training_setup import weights_dtype
+from src.population.params import TINY, Params
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(params: Params, start: Start) -> tuple[Pretraining, ParameterGroups]:
+    """The vision encoder of `start` with a fresh decoder, and what trains of it."""
+    section = params.pretrain
+    decoder = (section.decoder.depth, section.decoder.width, section.decoder.heads)
+    visual = qwen_vl.vision_encoder(start.vlm)
+    mae = MaskedAutoencoder(visual, start.front.side, section.encoder, decoder, section.norm_pix_loss)
+    groups = pretrain_groups(mae, section.lr.tiny if params.model.backbone == TINY else section.lr.pretrained)
+    hold_weights(mae, groups.parameters(), weights_dtype(params))
+    if params.memory.checkpoints_gradients(params.model.backbone):
+        checkpoint_activations(start.vlm)
+    return Pretraining(start.front, mae, section.mask_ratio), groups
+
+
+def views(params: Params, store: Store, split: Split, model: Pretraining) -> tuple[TileViews, TileViews]:
+    """Augmented views of the tiles to train on, and the validation tiles as they are."""
+    section, visual = params.pretrain, model.mae.visual
+    patches, units = tokens_per_sample(model.front.side, visual.config)
+    common = {"side": model.front.side, "units": units, "seed": params.seed}
+    chosen = split.tile_rows("train") if section.tiles == "train" else split.all_tile_rows()
+    train = TileViews(store, chosen, samples_per_file=section.samples_per_file, scales=section.scales, **common)
+    validation = TileViews(store, split.held_out_tile_rows(), **common)
+    logger.info(
+        "%d views of %d tiles, validation on %d, %d patches of %d px a tile in %d units of which %.0f %% masked",
+        len(train), len(chosen), len(validation), patches, visual.config.patch_size, units, 100 * section.mask_ratio,
+    )  # fmt: skip
+    return train, validation
+
+
+def measure(model: Pretraining, validation: TileViews, batch_size: int, plots: Path) -> None:
+    """Write masked_mse.json and reconstruction.png of the validation tiles into `plots`."""
+    errors = validation_errors(model, validation, batch_size)
+    draw_reconstructions(plots / "reconstruction.png", model, validation)
+    files.write_json(plots / "masked_mse.json", errors)
+    logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+
+
+def save(folder: Path, start: Start, params: Params) -> None:
+    """Write the whole model, with the band means that it was trained with."""
+    hold_weights(start.vlm, [], weights_dtype(params))
+    start.vlm.save_pretrained(folder)
+    write_mean(folder, start.front)
+    start.tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) -> dict[str, float]:
+    """Mean squared errors on masked patches of all validation tiles, the model's beside its nulls."""
+    mae = model.mae
+    device = mae.mask_token.device
+    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size).to(device)
+    sums: dict[str, float] = {}
+    values = 0.0
+    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
+    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / max(batch_size, 2))):
+        batch = held_out.__getitems__(part.tolist())
+        images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
+        with autocast(mae):
+            errors, count = masked_errors(mae, images, valid, batch["noise"].to(device), model.mask_ratio, positions)
+        sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}
+        values += count
+    return {name: round(total / values, 6) for name, total in sums.items()}
+
+
+@torch.no_grad()
+def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, count: int = 3) -> None:
+    """Original, visible part and reconstruction of the first validation tiles."""
+    mae = model.mae
+    device = mae.mask_token.device
+    batch = held_out.__getitems__(list(range(min(count, len(held_out)))))
+    images, valid = model.images(batch["tiles"].to(device), batch["valid"].to(device))
+    with autocast(mae):
+        out = mae(images, valid, batch["noise"].to(device), model.mask_ratio)
+    mask = out["mask"][:, :, None, None, None].expand_as(out["prediction"])
+    side = images.shape[-1]
+    mask = unpatchify(mask, side, side)[:, :1]
+    mended = torch.where(mask, unpatchify(mae.reconstruct(images, valid, out["prediction"]), side, side), images)
+    names = [held_out.store.tiles.tile_id[row].rsplit("/", 1)[0] for row in held_out.rows[: len(images)]]
+    reconstruction_grid(
+        path, images[:, :3].cpu().numpy(), mask[:, 0].cpu().numpy(), mended[:, :3].float().cpu().numpy(), names
+    )

@@ -1,0 +1,117 @@
+"""The training of the cross-modal autoencoder, and classifiers of species on its features beside as many components."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from transformers import EvalPrediction, set_seed
+
+from src.core.training.parameter_groups import ParameterGroups
+from src.species.data.task import Task
+from src.species.evaluation.classifiers import Fits
+from src.species.models import features, reconstruction, training
+from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
+from src.species.models.reconstruction import PAIR
+from src.species.models.training import Trained
+from src.species.params import Baselines, Crossmodal, Params
+
+
+def build(task: Task, section: Crossmodal) -> tuple[CrossModalAutoencoder, ParameterGroups]:
+    """A new autoencoder and what trains of it, all at one rate; without the contrastive term no temperature."""
+    model = CrossModalAutoencoder(training.moments(task, PAIR), section.dim, section.contrastive, section.temperature)
+    model.log_scale.requires_grad_(model.contrastive > 0)
+    parts = {
+        "encoders": list(model.encoders.parameters()),
+        "predictors": list(model.predictors.parameters()),
+        "temperature": [model.log_scale] if model.contrastive else [],
+    }
+    return model, ParameterGroups({name: (parameters, section.lr, 0) for name, parameters in parts.items()})
+
+
+def fit(
+    model: CrossModalAutoencoder,
+    groups: ParameterGroups,
+    task: Task,
+    pairs: tuple[np.ndarray, np.ndarray],
+    params: Params,
+    scratch: Path,
+    plots: Path,
+) -> Trained:
+    """Train on (training, validation) rows with both modalities, and no label."""
+    section, read = params.crossmodal, training.embedding_reader(task, PAIR)
+    how = {
+        "label": PAIR[1],
+        "measure": partial(measure, task.balance(pairs[1]), section.contrastive),
+        "eval_batch": section.batch_size,  # the contrastive term compares within a batch
+        "scratch": scratch,
+        "plots": plots / "autoencoder",
+    }
+
+    def both(rows: np.ndarray) -> dict:
+        batch = read(rows)
+        return {name: batch[name] for name in PAIR}
+
+    trained = training.fit(model, groups, both, pairs, section, params, **how)
+    trained.summary["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
+    return trained
+
+
+def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) -> dict[str, float]:
+    """Means over validation of what the loss is made of, in the order of `CrossModalAutoencoder.forward`, and the loss
+    with the rows' weights."""
+    names = ("contrastive", *(f"{name}_error" for name in PAIR))
+    parts = dict(zip(names, predicted.predictions, strict=True))
+    losses = contrastive * parts["contrastive"] + sum(parts[f"{name}_error"] for name in PAIR)
+    means = {name: float(values.mean()) for name, values in parts.items()}
+    return {"balanced_loss": float(np.mean(weights * losses)), **means}
+
+
+def probe(
+    model: CrossModalAutoencoder,
+    task: Task,
+    params: Params,
+    baselines: Baselines,
+    scratch: dict[str, Path],
+    plots: Path,
+) -> tuple[dict[str, Trained], Fits]:
+    """Species from the autoencoder's shared features and from as many principal components.
+
+    Args:
+        baselines: settings of the classifiers that are chosen on validation, without a network.
+
+    Returns:
+        The classifier's training in each space, and the answers of all three kinds of classifiers there.
+    """
+    labelled, probes, trained = training.learnable(task, PAIR), Fits(task), {}
+    answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
+    for name, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
+        data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
+        probes.choose_on_features((f"{name}_knn", f"{name}_logistic"), *data, baselines, answered)
+        set_seed(params.seed)
+        ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
+        dropout = {"features": params.train.dropout.language}
+        classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
+        read = training.feature_reader(task, vectors, PAIR)
+        trained[name] = training.fit_classifier(
+            classifier, groups, read, labelled, task, params, scratch[name], plots / name
+        )
+        probes.groups[name] = training.log_probabilities(classifier, read, task.held_out)
+    return trained, probes
+
+
+def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
+    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
+    rows = np.arange(len(task.store))
+    return {
+        "crossmodal": scaled(reconstruction.shared_features(model, task, rows), train),
+        "pca": features.components(task, PAIR, train, rows, dim, seed)[1],
+    }
+
+
+def scaled(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Vectors with mean 0, and a mean variance of 1 over the rows `train`.
+
+    All are scaled together, as `features.components` does: angles stay, and a penalty means the same in both spaces.
+    """
+    mean, variance = vectors[train].mean(axis=0), vectors[train].var(axis=0).mean()
+    return (vectors - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
