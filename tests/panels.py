@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.core.evaluation import intervals, regression_scores
+from src.core.evaluation import jackknife, regression_scores
 
 UNITS, ICCS = (10, 22, 45, 110), (0.0, 0.4, 0.8)
 PAIRED = ("paired_r2", "paired_mae")
@@ -80,7 +80,7 @@ def coverage(
     for _ in range(simulations):
         drawn = clustered(generator, units, icc, signal_icc)
         reference = np.full(len(drawn.y), TRAIN_MEAN)
-        found = intervals.intervals(
+        found = jackknife.intervals(
             drawn.y, drawn.a, drawn.unit, year=drawn.year, place=drawn.place, reference=reference
         )
         found |= {f"paired_{key}": value for key, value in paired_of(drawn).items()}
@@ -91,7 +91,7 @@ def coverage(
 
 
 def paired_of(drawn: Panel) -> dict:
-    return intervals.paired_interval(drawn.y, drawn.a, drawn.b, drawn.unit)
+    return jackknife.paired_interval(drawn.y, drawn.a, drawn.b, drawn.unit)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import interval_coverage, intervals, regression_scores, repeated_splits
+from src.core.evaluation import interval_coverage, jackknife, regression_scores, repeated_splits
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
 from src.population.evaluation import prediction_intervals
@@ -174,7 +174,7 @@ def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
     values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
         y, prediction, year, place, reference
     )
-    bounds = intervals.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
+    bounds = jackknife.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
     shown = {}
     for name in SHOWN:
         shown |= {name: values[name], f"{name}_low": bounds[f"{name}_low"], f"{name}_high": bounds[f"{name}_high"]}
@@ -187,7 +187,7 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
-    paired = intervals.paired_interval(
+    paired = jackknife.paired_interval(
         test.y.to_numpy(), test[a].to_numpy(), test[b].to_numpy(), units_of(test, unit)
     ) | {"sd": float(np.std(test[a] - test[b]))}
     every = table[table.split == "test"]

@@ -28,7 +28,7 @@ from sklearn.neighbors import NearestNeighbors
 from src.core.baselines.regression import past_forecasts
 from src.core.data.archive import refuse
 from src.core.data.tables import read_sheet
-from src.core.evaluation import autocorrelation, intervals, regression_scores
+from src.core.evaluation import autocorrelation, jackknife, regression_scores
 from src.core.geo import distances
 from src.core.report import figures
 from src.core.report.html_page import cell, cell_interval
@@ -54,7 +54,7 @@ def main(predictions: Path, out: Path, known: Path | None = None, block_degrees:
         there = np.isfinite(guess)
         rows, model = table[there], table.prediction[there].to_numpy()
         result["baselines"][name] = score_rows(rows, guess[there], units[there], reference[there])
-        result["minus"][name] = intervals.paired_interval(rows.y.to_numpy(), model, guess[there], units[there])
+        result["minus"][name] = jackknife.paired_interval(rows.y.to_numpy(), model, guess[there], units[there])
     result = regression_scores.rounded(result)
     with files.complete_folder(out) as folder:
         files.write_json(folder / "score.json", result)
@@ -191,7 +191,7 @@ def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, refere
     """Scores, intervals and how the residuals depend."""
     y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
     values = regression_scores.scores(y, guess) | regression_scores.panel_scores(y, guess, year, place, reference)
-    bounds = intervals.intervals(y, guess, units, year=year, place=place, reference=reference)
+    bounds = jackknife.intervals(y, guess, units, year=year, place=place, reference=reference)
     where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
     more = {"n_units": len(np.unique(units))} | autocorrelation.describe(y, guess, place, units, *where, 0)
     return values | bounds | more

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
-from src.core.evaluation.intervals import MINIMUM_UNITS
+from src.core.evaluation.jackknife import MINIMUM_UNITS
 from src.core.report import figures
 from src.core.splits import distance_figure, spatial_temporal
 from src.core.splits.tile_audit import audit, require_clean

@@ -27,7 +27,7 @@ from functools import partial
 
 import numpy as np
 
-from src.core.evaluation import intervals, regression_scores
+from src.core.evaluation import jackknife, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
 from src.species.data.task import EMBEDDINGS, KINDS, Task
@@ -164,7 +164,7 @@ def accuracies(
     hits = {kind: model.hits(train, rows, setting) for kind, rows in tests.items()}
     leaky = model.hits(without, spatial, setting)
     squares = study.observations["square"].to_numpy()[spatial]
-    gain = intervals.mean_interval(leaky.astype(np.float64) - hits["spatial"], squares)
+    gain = jackknife.mean_interval(leaky.astype(np.float64) - hits["spatial"], squares)
     gain = {"difference": gain[""], "low": gain["_low"], "high": gain["_high"], "method": gain["method"]}
     result = {
         "split": {kind: float(right.mean()) for kind, right in hits.items()},

@@ -191,7 +191,8 @@ def test_metrics_hold_every_group_with_null_interval_and_audit(scored):
 def test_a_level_beyond_the_places_is_refused_with_the_number_needed(run):
     out = run(changes={"evaluate.level": 0.95})
     part = json.loads(out.metrics.read_text())["prediction_intervals"]["groups"]["head"]
-    assert "expected at least 19 places" in part["refused"] and "coverage" not in part
+    assert part["refused"].startswith("params.yaml: evaluate.level: found 0.95 with") and "coverage" not in part
+    assert "expected at least 19 places" in part["refused"] and "lower evaluate.level or" in part["refused"]
     assert "expected at least 19 places" in (out.out / "index.html").read_text(encoding="utf-8")
 
 

@@ -4,10 +4,10 @@ A row whose class was never trained (truth -1) cannot be named rightly: it count
 macro-F1. Log loss and calibration error are over the rows whose class is known; `n` and `n_unknown` say how many.
 
 The 95 % intervals covered 0.90 to 0.97 for top-1, 0.91 to 0.98 for macro-F1, 0.89 to 0.97 for top-5 and 0.90 to 0.98
-for log loss in 300 simulations each (`tests/core/test_classification.py`; 10, 20 and 50 units of about 20 rows,
-intraclass correlation 0 and 0.3, 10 and 60 classes). The calibration error gets none: it is a sum of absolute values,
-so chance alone raises it, and intervals of well calibrated models covered 0.25 to 0.67. Beside it stands what a
-perfectly calibrated model would score on as many rows.
+for log loss in 300 simulations each (`tests/core/evaluation/test_classification_scores.py`; 10, 20 and 50 units of
+about 20 rows, intraclass correlation 0 and 0.3, 10 and 60 classes). The calibration error gets none: it is a sum of
+absolute values, so chance alone raises it, and intervals of well calibrated models covered 0.25 to 0.67. Beside it
+stands what a perfectly calibrated model would score on as many rows.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ TOLERANCE = 1e-3  # by which probabilities may miss 1: they are stored as float3
 
 
 def scores(
-    log_probability: np.ndarray, truth: np.ndarray, truth_species: np.ndarray | None = None, bins: int = BINS
+    log_probability: np.ndarray, truth: np.ndarray, truth_class: np.ndarray | None = None, bins: int = BINS
 ) -> dict:
     """SCORES, calibration_error_if_calibrated, n and n_unknown.
 
@@ -38,39 +38,39 @@ def scores(
     Args:
         log_probability: (N, C) natural logarithms; finite, and each row's probabilities sum to 1.
         truth: (N,) int64 class, -1 where it was never trained.
-        truth_species: (N,) name of each row's class, or any code: rows of truth -1 that share one are one class of
+        truth_class: (N,) name of each row's class, or any code: rows of truth -1 that share one are one class of
             macro-F1, with F1 0. Where None they are one class together.
         bins: equal-width bins of confidence for the expected calibration error (Guo et al. 2017, arXiv:1706.04599).
 
     Raises:
         ValueError: a probability or a class is not what it should be.
     """
-    rows = _Rows(log_probability, truth, truth_species, bins)
-    values = rows.scores(np.zeros(len(rows.hit), np.int64)) if len(rows.hit) else {}
-    points = {name: _number(values[name][0]) if values else None for name in SCORES}
-    points["calibration_error_if_calibrated"] = rows.error_if_calibrated()
-    return points | {"n": len(rows.hit), "n_unknown": int(np.sum(~rows.known))}
+    return _Rows(log_probability, truth, truth_class, bins).points()
 
 
 def score_intervals(
     log_probability: np.ndarray,
     truth: np.ndarray,
     units: dict[str, np.ndarray],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
     bins: int = BINS,
 ) -> dict:
     """`scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units (kind -> number) and "method".
 
     Args:
-        units: kind ("regions", "dates") -> (N,) names, see `jackknife.intervals`.
+        units: kind ("regions", "dates") -> (N,) names, see `jackknife.widest_intervals`.
     """
-    rows = _Rows(log_probability, truth, truth_species, bins)
-    none = {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
+    rows = _Rows(log_probability, truth, truth_class, bins)
+
+    def bounded(kept: np.ndarray) -> dict[str, float | None]:
+        # without the calibration error, whose intervals would be wrong
+        return {name: value for name, value in rows.scores(kept).items() if name != "calibration_error"}
+
     return (
-        scores(log_probability, truth, truth_species, bins)
-        | none
+        rows.points()
+        | {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
         | {"n_units": {kind: len(np.unique(np.asarray(names, dtype=str))) for kind, names in units.items()}}
-        | jackknife.intervals(rows.bounded_scores, units, SHARES)
+        | jackknife.widest_intervals(bounded, units, SHARES)
     )
 
 
@@ -79,23 +79,22 @@ def paired_difference(
     other: np.ndarray,
     truth: np.ndarray,
     units: dict[str, np.ndarray],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
 ) -> dict:
     """Score of the first minus score of the `other` model on the same rows, with intervals.
 
     Keys are DIFFERENCES with `_low` and `_high`, n, n_unknown, "method". The first is better where top1 and macro_f1
     are above 0 and log_loss below. Both are scored without the same unit each time.
     """
-    ours, theirs = (_Rows(values, truth, truth_species, BINS) for values in (log_probability, other))
+    ours, theirs = (_Rows(values, truth, truth_class, BINS) for values in (log_probability, other))
 
-    def differences(index: np.ndarray) -> jackknife.Scores:
-        a, b = ours.scores(index), theirs.scores(index)
-        return {name: a[name] - b[name] for name in DIFFERENCES}
+    def differences(kept: np.ndarray) -> dict[str, float | None]:
+        a, b = ours.scores(kept), theirs.scores(kept)
+        return {name: None if a[name] is None else a[name] - b[name] for name in DIFFERENCES}
 
-    points = differences(np.zeros(len(ours.hit), np.int64)) if len(ours.hit) else {}
-    result = {name: _number(points[name][0]) if points else None for name in DIFFERENCES}
+    result = differences(np.ones(len(ours.hit), dtype=bool))
     result |= {f"{name}_{end}": None for name in DIFFERENCES for end in ("low", "high")}
-    result |= jackknife.intervals(differences, units, frozenset())
+    result |= jackknife.widest_intervals(differences, units, frozenset())
     return result | {"n": len(ours.hit), "n_unknown": int(np.sum(~ours.known))}
 
 
@@ -105,13 +104,13 @@ def scores_by_bin(
     units: dict[str, np.ndarray],
     values: np.ndarray,
     edges: Sequence[float],
-    truth_species: np.ndarray | None = None,
+    truth_class: np.ndarray | None = None,
     bins: int = BINS,
 ) -> list[dict]:
     """`score_intervals` of the rows in each bin of `values`, with its ends "from" and "to" (None: open).
 
     Args:
-        values: (N,) what the rows are divided by: training records of their species, or km to the nearest one. A row
+        values: (N,) what the rows are divided by: training records of their class, or km to the nearest one. A row
             on an edge belongs to the bin that starts there.
         edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores.
 
@@ -125,9 +124,9 @@ def scores_by_bin(
     table = []
     for number in range(len(edges) + 1):
         here = found == number
-        species = None if truth_species is None else np.asarray(truth_species)[here]
+        named = None if truth_class is None else np.asarray(truth_class)[here]
         some = {kind: np.asarray(names)[here] for kind, names in units.items()}
-        result = score_intervals(log_probability[here], truth[here], some, species, bins)
+        result = score_intervals(log_probability[here], truth[here], some, named, bins)
         table.append({"from": ends[number], "to": ends[number + 1]} | result)
     return table
 
@@ -138,10 +137,9 @@ def reliability_table(log_probability: np.ndarray, truth: np.ndarray, bins: int 
     Columns low, high (ends of the bin, the upper one belongs to it), confidence, accuracy, count.
     """
     rows = _Rows(log_probability, truth, None, bins)
-    index = np.zeros(len(rows.hit), np.int64)
     count, confidence, accuracy = (
         np.bincount(rows.bin, weights, minlength=bins) for weights in (rows.known, rows.confidence, rows.hit)
-    ) if len(index) else np.zeros((3, bins))  # fmt: skip
+    )
     table = pd.DataFrame({"low": np.arange(bins) / bins, "high": np.arange(1, bins + 1) / bins})
     with np.errstate(invalid="ignore"):
         table = table.assign(confidence=confidence / count, accuracy=accuracy / count, count=count.astype(np.int64))
@@ -153,10 +151,10 @@ class _Rows:
 
     known: its class was trained. hit, hit5: named rightly, first or among five. loss: nats, 0 where not known.
     label: its class, those never trained behind the C trained ones. guess: the likeliest class. confidence: its
-    probability, 0 where not known. bin: of the confidence.
+    probability, 0 where not known. bin: of the confidence. gap: hit - confidence, 0 where not known.
     """
 
-    def __init__(self, log_probability, truth, truth_species, bins):
+    def __init__(self, log_probability, truth, truth_class, bins):
         log_probability, truth = np.asarray(log_probability, np.float64), np.asarray(truth)
         if log_probability.ndim != 2 or truth.shape != log_probability.shape[:1]:
             raise ValueError(f"found shapes {log_probability.shape} and {truth.shape}, expected (N, C) and (N,)")
@@ -175,37 +173,34 @@ class _Rows:
         self.loss = np.where(self.known, -of_truth[:, 0], 0.0)
         self.label, self.count = truth.astype(np.int64), classes
         if not self.known.all():
-            names = np.zeros(rows) if truth_species is None else np.asarray(truth_species)
+            names = np.zeros(rows) if truth_class is None else np.asarray(truth_class)
             missing, code = np.unique(names[~self.known], return_inverse=True)
             self.label[~self.known] = classes + code
             self.count += len(missing)
         self.guess = np.argmax(log_probability, axis=1) if rows else np.zeros(0, np.int64)
         self.confidence = np.where(self.known, np.exp(log_probability.max(axis=1, initial=-np.inf)), 0.0)
         self.bin = np.clip(np.ceil(self.confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+        self.gap = np.where(self.known, self.hit - self.confidence, 0.0)
 
-    def scores(self, index: np.ndarray) -> jackknife.Scores:
-        """Unit of each row (N,) -> score -> (1 + U,) values of all rows and without each unit."""
-        zero = np.zeros_like(index)
-        sums = {
-            name: jackknife.left_out(jackknife.unit_sums(index, zero, 1, getattr(self, name)))[:, 0]
-            for name in ("known", "hit", "hit5", "loss")
+    def points(self) -> dict[str, float | int | None]:
+        """`scores` of all rows, what a calibrated model would score, and the numbers of rows."""
+        return self.scores(np.ones(len(self.hit), dtype=bool)) | {
+            "calibration_error_if_calibrated": self.error_if_calibrated(),
+            "n": len(self.hit),
+            "n_unknown": int(np.sum(~self.known)),
         }
-        n = jackknife.left_out(jackknife.unit_sums(index, zero, 1))[:, 0]
-        gap = jackknife.left_out(
-            jackknife.unit_sums(index, self.bin, self.bins, np.where(self.known, self.hit - self.confidence, 0.0))
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):  # NaN where nothing is left
-            return {
-                "top1": sums["hit"] / n,
-                "top5": sums["hit5"] / n,
-                "macro_f1": self._macro_f1(index),
-                "log_loss": sums["loss"] / sums["known"],
-                "calibration_error": np.abs(gap).sum(axis=1) / sums["known"],
-            }
 
-    def bounded_scores(self, index: np.ndarray) -> jackknife.Scores:
-        """`scores` but for the calibration error, whose intervals would be wrong."""
-        return {name: values for name, values in self.scores(index).items() if name != "calibration_error"}
+    def scores(self, kept: np.ndarray) -> dict[str, float | None]:
+        """SCORES of the rows that the mask (N,) keeps; None where no row, or none of a known class, is left."""
+        n, known = int(kept.sum()), int(self.known[kept].sum())
+        gap = np.bincount(self.bin[kept], self.gap[kept])
+        return {
+            "top1": float(self.hit[kept].sum() / n) if n else None,
+            "top5": float(self.hit5[kept].sum() / n) if n else None,
+            "macro_f1": self._macro_f1(kept) if n else None,
+            "log_loss": float(self.loss[kept].sum() / known) if known else None,
+            "calibration_error": float(np.abs(gap).sum() / known) if known else None,
+        }
 
     def error_if_calibrated(self) -> float | None:
         """Mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each bin's number of right guesses."""
@@ -213,15 +208,10 @@ class _Rows:
         n = self.known.sum()
         return float(np.sqrt(2 / np.pi) * np.sqrt(np.maximum(variance, 0)).sum() / n) if n else None
 
-    def _macro_f1(self, index: np.ndarray) -> np.ndarray:
+    def _macro_f1(self, kept: np.ndarray) -> float:
         """Mean F1 of the classes that are in the truth; one that is never guessed rightly has 0."""
-        true, right, guessed = (
-            jackknife.left_out(jackknife.unit_sums(index, code, self.count, weights))
-            for code, weights in ((self.label, None), (self.label, self.hit), (self.guess, None))
-        )
-        f1 = 2 * right / np.maximum(true + guessed, 1)
-        return np.sum(f1, axis=1, where=true > 0) / np.sum(true > 0, axis=1)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        label = self.label[kept]
+        true, guessed = (np.bincount(codes, minlength=self.count) for codes in (label, self.guess[kept]))
+        right = np.bincount(label, self.hit[kept], minlength=self.count)
+        there = true > 0
+        return float(np.mean(2 * right[there] / (true + guessed)[there]))

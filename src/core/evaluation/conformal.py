@@ -40,21 +40,6 @@ def required_places(level: float) -> int:
     return math.ceil(level / (1 - level) - ROUNDING)
 
 
-def check_level(level: float, places: int) -> None:
-    """Refuse a level that `places` calibration places cannot support, naming how many can.
-
-    Raises:
-        DataError: fewer than `required_places`.
-    """
-    needed = required_places(level)
-    if places < needed:
-        highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
-        raise DataError(
-            f"params.yaml: evaluate.level: found {level:g} with {places} calibration places, expected at least "
-            f"{needed} places or {highest}; lower evaluate.level or calibrate on more places"
-        )
-
-
 def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) -> float:
     """The score that a row of a new place exceeds with probability at most 1 - level.
 
@@ -76,14 +61,20 @@ def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.
     """Weights (N,) of the scores, K / (K + 1) together; the rest lies at infinity, where the new row's may be.
 
     Raises:
-        DataError: too few places for `level`.
+        DataError: too few places for `level`; says how many it takes, and which level they support.
     """
     _, index, counts = np.unique(np.asarray(place, dtype=str), return_inverse=True, return_counts=True)
-    check_level(level, len(counts))
-    if len(counts) >= HIERARCHICAL_PLACES:
-        return 1 / ((len(counts) + 1) * counts[index])
+    places = len(counts)
+    if places < (needed := required_places(level)):
+        highest = f"a level of at most {math.floor(1000 * places / (places + 1)) / 1000:g}" if places else "labels"
+        raise DataError(
+            f"`level`: found {level:g} with {places} calibration places, expected at least {needed} places or "
+            f"{highest}; lower `level` or calibrate on more places"
+        )
+    if places >= HIERARCHICAL_PLACES:
+        return 1 / ((places + 1) * counts[index])
     weights = np.zeros(len(index))
-    weights[draw_years(place, scores, seed)] = 1 / (len(counts) + 1)
+    weights[draw_years(place, scores, seed)] = 1 / (places + 1)
     return weights
 
 
@@ -201,17 +192,17 @@ def cross_fit(
     return residual, fold, np.stack(fold_predictions)
 
 
-def guarantee(split_method: str, level: float, task: str = "new_place", crossed: bool = False) -> str:
+def guarantee(level: float, *, later: bool = False, elsewhere: bool = False, crossed: bool = False) -> str:
     """What the intervals promise, in words for the page.
 
     Args:
-        split_method: place | blocks | provinces, as in split.method.
-        task: as in split.task; where time separates, years are not exchangeable either.
+        later: test years are later than calibration years, so that years are not exchangeable.
+        elsewhere: test places lie in other regions than calibration places, so that places are not.
         crossed: intervals of `cv_plus` instead of `calibrate`.
     """
-    if task in ("next_year", "new_place_and_year"):
+    if later:
         return "no guarantee: test years are later than calibration years"
-    if split_method != "place":
+    if elsewhere:
         return "no guarantee: calibration and test places come from different regions"
     if crossed:
         return f"about {level:g}, proven only {max(2 * level - 1, 0):.3g}, for a new place like the calibration places"

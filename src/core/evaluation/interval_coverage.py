@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from src.core.evaluation.conformal import required_places
-from src.core.evaluation.regression_scores import MINIMUM_UNITS
+from src.core.evaluation.jackknife import MINIMUM_UNITS
 from src.core.report.figures import ACCENT, FAINT, INK, STYLE, save
 
 MINIMUM_REGION_PLACES = 20

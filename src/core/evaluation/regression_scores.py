@@ -3,14 +3,11 @@
 R² is 1 - SSE/SST about the mean of the truth that is scored. In a panel (places with several
 years each) it hides what was easy: `panel_scores` says what is explained within a year, between
 places, over time within a place, and beyond the training mean. Intervals of all of them are in
-`intervals.py`.
+`jackknife.py`, which calls these functions once for each unit that is left out: they are kept quick.
 """
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-
-MINIMUM_UNITS = 10
-"""With fewer independent units no interval is given."""
+from scipy.stats import rankdata
 
 SCORES = ("r2", "mae", "rmse", "pearson_r", "spearman_r", "bias")
 PANEL_SCORES = ("r2_within_year", "r2_between_place", "r2_change", "r2_oos")
@@ -30,14 +27,14 @@ def scores(y: np.ndarray, prediction: np.ndarray) -> dict:
     Raises ValueError where a value is not finite: `fill_missing` comes first.
     """
     y, prediction = finite(y), finite(prediction)
-    error = prediction - y
+    error, both = prediction - y, np.stack([y, prediction])
     constant = np.ptp(y) == 0 or np.ptp(prediction) == 0
     return {
-        "r2": _share_explained(error, y - y.mean(), y),
+        "r2": r2(y, prediction),
         "mae": float(np.mean(np.abs(error))),
         "rmse": float(np.sqrt(np.mean(error**2))),
-        "pearson_r": None if constant else float(pearsonr(y, prediction).statistic),
-        "spearman_r": None if constant else float(spearmanr(y, prediction).statistic),
+        "pearson_r": None if constant else float(np.corrcoef(both)[0, 1]),
+        "spearman_r": None if constant else float(np.corrcoef(rankdata(both, axis=1))[0, 1]),
         "bias": float(error.mean()),
         "n": len(y),
     }
@@ -52,7 +49,8 @@ def panel_scores(
 ) -> dict:
     """PANEL_SCORES of (N,) arrays; None where a score is not defined or its column is not given.
 
-    r2_within_year: errors against deviations from each year's own mean; needs two years.
+    r2_within_year: errors against deviations from each year's own mean, so that a predictor that knows only these
+        means scores 0: what is explained beyond the calendar; needs two years.
     r2_between_place: of the places' means, each place counting once; needs two places.
     r2_change: of deviations from the place's own mean, as a within (fixed-effects) regression
         scores; over the places with two rows or more.
@@ -62,7 +60,10 @@ def panel_scores(
     y, prediction = finite(y), finite(prediction)
     result = dict.fromkeys(PANEL_SCORES)
     if year is not None and len(np.unique(year)) > 1:
-        result["r2_within_year"] = r2_within_year(y, prediction, year)
+        index, count = _index_and_count(year)
+        result["r2_within_year"] = _share_explained(
+            prediction - y, y - (np.bincount(index, weights=y) / count)[index], y
+        )
     if place is not None:
         index, count = _index_and_count(place)
         mean_y, mean_p = (np.bincount(index, weights=values) / count for values in (y, prediction))
@@ -75,15 +76,9 @@ def panel_scores(
     return result
 
 
-def r2_within_year(y: np.ndarray, prediction: np.ndarray, year: np.ndarray) -> float | None:
-    """1 - SSE/SST with SST about each year's own mean of `y`: what is explained beyond the calendar.
-
-    0 for a predictor that knows only each year's mean; None if no year holds two different values.
-    """
-    y, prediction = finite(y), finite(prediction)
-    index, count = _index_and_count(year)
-    mean = np.bincount(index, weights=y) / count
-    return _share_explained(prediction - y, y - mean[index], y)
+def r2(y: np.ndarray, prediction: np.ndarray) -> float | None:
+    """1 - SSE/SST of finite (N,) float64 arrays; None where `y` is constant."""
+    return _share_explained(prediction - y, y - y.mean(), y)
 
 
 def rounded(value: object, digits: int = 6) -> object:

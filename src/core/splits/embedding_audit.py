@@ -1,7 +1,7 @@
 """Embeddings that two roles share: equal ones, such as differ by little more than rounding, and such as say the label.
 
 A model that has trained on a held-out observation's embedding, or on a copy, is asked what it was told. The commonest
-way to get there is an embedding made once for each species and given to all its records, with or without some noise.
+way to get there is an embedding made once for each class and given to all its records, with or without some noise.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def audit(
     Args:
         points: one row for each of the store's, in its order, with role and the column `label`.
         statistics: "<modality>_mean" and "<modality>_sd" (D,) float32 as the split stage writes them.
-        label: what a model is to predict, "species" for example.
+        label: what a model is to predict.
 
     Returns:
         For every modality
@@ -85,8 +85,8 @@ def violations(findings: dict[str, dict[str, Any]], shared_embeddings: list[str]
             continue
         label = found["label"]
         remedy = (
-            f"make embeddings of the observations, leave {modality} out of data.modalities, or name it in "
-            "split.shared_embeddings and call no score of it a test"
+            f"make embeddings of the observations, leave {modality} out of `modalities`, or name it in "
+            "`shared_embeddings` and call no score of it a test"
         )
         if 2 * found["labels_of_one"] > found["labels"]:
             lines.append(
@@ -101,7 +101,7 @@ def violations(findings: dict[str, dict[str, Any]], shared_embeddings: list[str]
             )
         lines += [
             f"{modality}: found {found[key]} held-out observations with {what} another role has, expected 0; remove "
-            f"the copies, or name {modality} in split.shared_embeddings"
+            f"the copies, or name {modality} in `shared_embeddings`"
             for key, what in (
                 ("shared", "an embedding that"),
                 ("near_identical", f"an embedding within {NEAR:.0%} of one that"),

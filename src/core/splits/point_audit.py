@@ -42,7 +42,7 @@ def audit(
             (degrees), uncertainty_m (NaN unknown), first_day, last_day and the column `label`; one row for each of the
             store's, in its order.
         squares: lat, lon of the centres.
-        label: what is to be predicted, "species" for example.
+        label: what is to be predicted.
         store, statistics: see `embedding_audit.audit`; without them embeddings are not audited.
 
     Returns:
@@ -63,26 +63,15 @@ def audit(
     used = points[points["role"].isin(USED)]
     said, (inside, outside) = used["square"].to_numpy() >= 0, _misplaced(used, squares, side_km)
     held_out = points["role"].isin(USED[1:])
-    findings: dict[str, Any] = {
+    findings = {
         "shared_records": int((used.groupby("record")["role"].nunique() > 1).sum()),
         "uncertain_in_use": int((used["uncertainty_m"] > max_uncertainty_m).sum()),
         "misplaced_points": int((inside | outside).sum()),
         "training_in_squares": int(((used["role"] == "train") & (inside | said)).sum()),
         "amiss_kinds": int(np.where(held_out, ~points["kind"].isin(KINDS), points["kind"] != "").sum()),
         **_compare_outlines(used, squares, side_km, buffer_km),
+        **_compare_roles(used),
     }
-    for one, other in PAIRS:
-        a, b = (used[used["role"] == role] for role in (one, other))
-        for kind in ("spatial", "both"):
-            km = _nearest(b[b["kind"] == kind], a)
-            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km.min()) if len(km) else None
-        km = _nearest(b[b["kind"] == "temporal"], a)
-        findings[f"temporal_{one}_{other}_km"] = (
-            {"least": float(km.min()), "median": float(np.median(km))} if len(km) else None
-        )
-        later = b[b["kind"].isin(["temporal", "both"])]
-        gap = int(later["first_day"].min() - a["last_day"].max() - 1) if len(a) and len(later) else None
-        findings[f"gap_days_{one}_{other}"] = gap
     embeddings = {} if store is None else embedding_audit.audit(store, points, statistics or {}, label=label)
     return findings | {"embeddings": embeddings}
 
@@ -107,32 +96,50 @@ def require_clean(
     explanations = {
         "shared_records": "records with images in two roles, expected 0; give all images of a record one place and "
         "date",
-        "uncertain_in_use": "points less certain than split.max_uncertainty_m, expected 0; give them no role",
+        "uncertain_in_use": "points less certain than `max_uncertainty_m`, expected 0; give them no role",
         "misplaced_points": "points that do not lie in the square they are said to lie in, expected 0; draw the "
         "squares again",
         "training_in_squares": "training points in a held-out square, expected 0; draw the roles again",
         "amiss_kinds": f"points of validation or test without a kind ({', '.join(KINDS)}), or of another role with "
         "one, expected 0; draw the roles again",
-        "points_near_squares": f"points within split.buffer_km = {buffer_km:g} of a square, expected 0; put them into "
-        "the buffer",
+        "points_near_squares": f"points within `buffer_km` = {buffer_km:g} of a square, expected 0; put them "
+        "into the buffer",
     }
     lines = [f"{key}: found {findings[key]} {text}" for key, text in explanations.items() if findings[key]]
     if (gap := findings["square_gap_km"]) is not None and gap < apart_km:
-        lines.append(f"square_gap_km: found {gap:.3f} km, expected split.apart_km = {apart_km:g}; choose others")
+        lines.append(f"square_gap_km: found {gap:.3f} km, expected `apart_km` = {apart_km:g}; choose others")
     for key, found in findings.items():
         if key.startswith("nearest_") and found is not None and found < buffer_km:
             lines.append(
-                f"{key}: found {found:.3f} km, expected more than split.buffer_km = {buffer_km:g}; put what is nearer "
-                "into the buffer"
+                f"{key}: found {found:.3f} km, expected more than `buffer_km` = {buffer_km:g}; put what is "
+                "nearer into the buffer"
             )
         if key.startswith("gap_days_") and found is not None and found < gap_days:
             lines.append(
-                f"{key}: found {found} days, expected at least split.gap_days = {gap_days}; put what is between into "
-                "the buffer"
+                f"{key}: found {found} days, expected at least `gap_days` = {gap_days}; put what is between "
+                "into the buffer"
             )
     lines += embedding_audit.violations(findings["embeddings"], shared_embeddings)
     if lines:
         raise DataError("\n".join(f"{where}: leakage audit: {line}" for line in lines))
+
+
+def _compare_roles(used: pd.DataFrame) -> dict[str, Any]:
+    """nearest_A_B_K_km, temporal_A_B_km and gap_days_A_B of `audit`."""
+    findings: dict[str, Any] = {}
+    for one, other in PAIRS:
+        a, b = (used[used["role"] == role] for role in (one, other))
+        for kind in ("spatial", "both"):
+            km = _nearest(b[b["kind"] == kind], a)
+            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km.min()) if len(km) else None
+        km = _nearest(b[b["kind"] == "temporal"], a)
+        findings[f"temporal_{one}_{other}_km"] = (
+            {"least": float(km.min()), "median": float(np.median(km))} if len(km) else None
+        )
+        later = b[b["kind"].isin(["temporal", "both"])]
+        gap = int(later["first_day"].min() - a["last_day"].max() - 1) if len(a) and len(later) else None
+        findings[f"gap_days_{one}_{other}"] = gap
+    return findings
 
 
 def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: float, buffer_km: float) -> dict[str, Any]:

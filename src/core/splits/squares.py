@@ -29,25 +29,25 @@ def choose_squares(
     minimum: int = 1,
     maximum: float = np.inf,
     seed: int = 0,
-    species: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
     spread: float = 1.0,
 ) -> pd.DataFrame:
     """Squares far from each other, by greedy maximin (Gonzalez 1985, Theoretical Computer Science 38).
 
-    Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most points (or most species) is
+    Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most points (or most classes) is
     first. Each next one is, of those whose centre's least distance to the chosen ones is at least `spread` times the
-    largest such distance, to the metre, the one with most points (most species that no chosen square holds); ties go
+    largest such distance, to the metre, the one with most points (most classes that no chosen square holds); ties go
     to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more. Where
     that ends below `count`, only candidates that are all apart (`_pack`) are left to choose from.
 
     Args:
         lat, lon: (N,) degrees.
         seed: shifts the grid and does nothing else.
-        species: (N,) names; which squares are best is then decided by how many more of them they cover.
-        spread: 0 < spread <= 1, where 1 is maximin and less trades distance for points (species).
+        classes: (N,) names; which squares are best is then decided by how many more of them they cover.
+        spread: 0 < spread <= 1, where 1 is maximin and less trades distance for points (classes).
 
     Returns:
-        DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), points, and with `species`
+        DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), points, and with `classes`
         their number.
 
     Raises:
@@ -56,10 +56,10 @@ def choose_squares(
     """
     lat, lon = _finite(lat, lon)
     cells = _grid_cells(lat, lon, side_km, seed).drop_duplicates("cell")
-    points, holds = _count_points(cells, lat, lon, side_km, species)
+    points, holds = _count_points(cells, lat, lon, side_km, classes)
     cells = cells[["lat", "lon"]].assign(points=points)
-    if species is not None:
-        cells["species"] = np.diff(holds.indptr)
+    if classes is not None:
+        cells["classes"] = np.diff(holds.indptr)
     kept = np.lexsort([cells["lon"], cells["lat"]])
     kept = kept[(points[kept] >= minimum) & (points[kept] <= maximum)]
     cells = cells.iloc[kept].reset_index(drop=True)
@@ -246,18 +246,18 @@ def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, seed: int) -> 
 
 
 def _count_points(
-    cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, species: np.ndarray | None
+    cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, classes: np.ndarray | None
 ) -> tuple[np.ndarray, csr_array | None]:
-    """Points in the square around each centre, (C,) int64, and which species they are, (C, S) of 0 and 1."""
+    """Points in the square around each centre, (C,) int64, and which classes they are, (C, S) of 0 and 1."""
     cell, point, km = pairs_within(cells["lat"], cells["lon"], lat, lon, side_km / np.sqrt(2))
     edge = np.flatnonzero(km > side_km / 2)
     at = cells.iloc[cell[edge]]
     outside = _from_square(*offsets_km(at["lat"], at["lon"], lat[point[edge]], lon[point[edge]]), side_km / 2)[0] > 0
     cell, point = np.delete(cell, edge[outside]), np.delete(point, edge[outside])
     points = np.bincount(cell, minlength=len(cells))
-    if species is None:
+    if classes is None:
         return points, None
-    names, code = np.unique(species, return_inverse=True)
+    names, code = np.unique(classes, return_inverse=True)
     distinct = np.divmod(np.unique(cell * len(names) + code[point]), len(names))
     return points, csr_array((np.ones(len(distinct[0]), np.int64), distinct), shape=(len(cells), len(names)))
 

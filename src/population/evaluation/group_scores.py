@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import autocorrelation, intervals, regression_scores
+from src.core.evaluation import autocorrelation, jackknife, regression_scores
 from src.core.evaluation.permutation import permutation_p_value
 from src.core.stage.errors import DataError
 from src.population.evaluation.predictors import BASELINES, CHOSEN, CONTROLS, PAIRS, Predictor
@@ -79,7 +79,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
         prediction, parsed = regression_scores.fill_missing(table[group.name].to_numpy(), train_mean)
         values = regression_scores.scores(y, prediction)
         values |= regression_scores.panel_scores(y, prediction, year, place, reference)
-        bounds = intervals.intervals(y, prediction, units, year=year, place=place, reference=reference)
+        bounds = jackknife.intervals(y, prediction, units, year=year, place=place, reference=reference)
         ordered = {}
         for name, value in values.items():
             ordered[name] = value
@@ -98,7 +98,7 @@ def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train
     result = {}
     for name, pair in pairs.items():
         a, b = (regression_scores.fill_missing(table[group].to_numpy(), train_mean)[0] for group in pair)
-        paired = intervals.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit))
+        paired = jackknife.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit))
         result[name] = paired | {"sd": float(np.std(a - b))}
     return result
 

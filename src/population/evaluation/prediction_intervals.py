@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import conformal, interval_coverage, intervals
-from src.core.stage.errors import DataError
+from src.core.evaluation import conformal, interval_coverage, jackknife
+from src.core.stage.errors import DataError, spelled
+from src.population.data.prediction_tasks import FORECASTS
 from src.population.evaluation.group_scores import units_of
 from src.population.evaluation.predictors import INTERVALS
 
@@ -51,17 +52,20 @@ def assess(
         left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold, level, seed
     )
     # Locked places are those of other provinces, however the rest was split.
-    method = "provinces" if (scored.split == "locked").any() else facts["method"]
+    elsewhere = facts["method"] != "place" or bool((scored.split == "locked").any())
     result: dict = {"level": level, "groups": {}}
     columns, tables = {}, {}
     for group, bounds in functions.items():
         places = left_out.place.nunique() if group == "ridge" else len(np.unique(units_of(calibration, "place")))
-        said = conformal.guarantee(method, level, facts["task"], crossed=group == "ridge")
+        said = conformal.guarantee(
+            level, later=facts["task"] in FORECASTS, elsewhere=elsewhere, crossed=group == "ridge"
+        )
         part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
-            low, high = bounds(level)
+            with spelled({"level": "evaluate.level"}):
+                low, high = bounds(level)
         except DataError as error:
-            part["refused"] = str(error)
+            part["refused"] = f"params.yaml: {error}"
             continue
         if group in CALIBRATED:
             part["added"] = added(calibration, group, level, facts["label_mean"], seed)
@@ -81,7 +85,7 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
     # A place counts once, in the share as in its interval.
     rows = pd.DataFrame({"inside": (low <= y) & (y <= high), "unit": units_of(scored, unit)})
     places = rows.groupby(place).agg({"inside": "mean", "unit": "first"})
-    interval = intervals.mean_interval(places.inside.to_numpy(), places.unit.to_numpy())
+    interval = jackknife.mean_interval(places.inside.to_numpy(), places.unit.to_numpy())
     for end in ("low", "high"):
         bound = interval[f"_{end}"]
         found[f"coverage_{end}"] = None if bound is None else float(np.clip(bound, 0, 1))

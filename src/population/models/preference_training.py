@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from src.core.evaluation import intervals, regression_scores
+from src.core.evaluation import jackknife, regression_scores
 from src.core.models import lora
 from src.core.stage import distributed
 from src.core.stage.errors import ParamsError
@@ -133,7 +133,7 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame) -> dict:
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()
     rows = samples.loc[dataset["sample"]]
-    interval = intervals.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
+    interval = jackknife.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
     how = interval.pop("method")
     if interval["_low"] is None:
         exact = binomtest(int(hits.sum()), len(hits)).proportion_ci()

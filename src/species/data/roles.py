@@ -146,9 +146,9 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
             minimum=split.minimum,
             maximum=most,
             seed=split.seed,
-            species=usable["species"].to_numpy(dtype=str),
+            classes=usable["species"].to_numpy(dtype=str),
             spread=split.spread,
-        )
+        ).rename(columns={"classes": "species"})
     except DataError as error:
         raise DataError(
             f"{where}: split.squares {split.squares} + split.validation_squares {split.validation_squares}: {error} "

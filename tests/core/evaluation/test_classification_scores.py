@@ -4,7 +4,7 @@ from scipy.special import log_softmax
 from scipy.stats import t
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
-from src.core.evaluation import classification_scores, intervals, jackknife
+from src.core.evaluation import classification_scores, jackknife
 
 CLASSES = 10
 
@@ -105,7 +105,7 @@ def test_intervals_are_those_of_leaving_rows_out():
     values, truth, unit, species = values[order], truth[order], unit[order], species[order]
     found = classification_scores.score_intervals(values, truth, {"regions": unit}, species)
     size = np.unique(unit, return_counts=True)[1]
-    reach = t.ppf(0.975, intervals.effective_units(size) - 1)
+    reach = t.ppf(0.975, jackknife.effective_units(size) - 1)
     whole = reference(values, truth, species)
     parts = [reference(values[rest], truth[rest], species[rest]) for rest in (unit != u for u in np.unique(unit))]
     for name in ("top1", "top5", "macro_f1", "log_loss"):
@@ -208,12 +208,6 @@ def test_no_rows_and_what_is_no_probability():
     for values, truth in ((flat * np.nan, [0, 1]), (flat, [0, 4]), (flat, [0, -2]), (flat + 1, [0, 1]), (flat, [0])):
         with pytest.raises(ValueError, match="expected"):
             classification_scores.scores(values, np.array(truth))
-
-
-def test_sums_without_a_unit():
-    sums = jackknife.unit_sums(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 2, np.array([1.0, 2.0, 4.0, 8.0]))
-    assert sums.tolist() == [[1, 2], [0, 4], [8, 0]]
-    assert jackknife.left_out(sums).tolist() == [[9, 6], [8, 4], [9, 2], [1, 6]]
 
 
 @pytest.mark.slow

@@ -6,7 +6,10 @@ from src.core.evaluation import conformal
 from src.core.evaluation.interval_coverage import coverage
 from src.core.stage.errors import DataError
 
-SETS = 500
+SETS, CROSSED_SETS = 500, 300
+"""Calibration sets drawn. The coverage of one varies by 0.02 to 0.094 about its mean (standard deviation), that of a
+crossed one, which costs 25 times as much, by 0.03 to 0.08. So the means found lie 3 of their standard errors or more
+inside the bars, but for cover_point at 29 places and level 0.8 (2.8)."""
 NEW_PLACES = 100
 
 
@@ -24,7 +27,12 @@ def draw_panel(places, icc, generator):
 
 
 def expected(level, places):
-    """Exact coverage where one year is drawn: of K + 1 exchangeable scores the new one is not above the m-th."""
+    """Exact coverage where one year is drawn: of K + 1 exchangeable scores the new one is not above the m-th.
+
+    Where every year is kept, about level / K above the level.
+    """
+    if places >= conformal.HIERARCHICAL_PLACES:
+        return level + level / places
     return np.ceil((places + 1) * level - 1e-9) / (places + 1)
 
 
@@ -68,13 +76,13 @@ def cover_sampled(places, icc, level, seed):
 
 
 def cover_crossed(places, icc, level, seed):
-    """The same of ridge on four features of a place, fitted without each of ten folds of places."""
+    """The same of ridge on four features of a place, fitted without each of ten folds; one row of each new place."""
     generator = np.random.default_rng([seed, 9])
     place, error = draw_panel(places + NEW_PLACES, icc, generator)
     x = generator.normal(size=(places + NEW_PLACES, 4))[place] + 0.3 * generator.normal(size=(len(place), 4))
     y = x @ np.array([1.0, -1.0, 0.5, 0.0]) + error
-    new = place >= places
-    bounds = cv_plus_by_place(Ridge(1.0), x[~new], y[~new], place[~new], x[new], level, 10, seed)
+    old, new = place < places, np.unique(place, return_index=True)[1][places:]
+    bounds = cv_plus_by_place(Ridge(1.0), x[old], y[old], place[old], x[new], level, 10, seed)
     return covered(y[new], bounds, place[new])
 
 
@@ -83,17 +91,24 @@ def mean_coverage(cover, places, icc, level, sets, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("icc", [0.0, 0.4, 0.8])
+@pytest.mark.parametrize("icc", [0.0, 0.8])
 @pytest.mark.parametrize("level", [0.8, 0.9])
-@pytest.mark.parametrize(
-    "cover, places",
-    [(cover, places) for cover in (cover_point, cover_sampled) for places in (19, 20, 22, 29, 39, 49, 50, 60)]
-    + [(cover_crossed, places) for places in (19, 39, 50)],
-)
-def test_mean_coverage_of_500_sets_is_within_2_points(cover, places, icc, level):
-    """At 19, 29, 39 and 49 places (K + 1) level is whole and `expected` is the level itself."""
-    target = expected(level, places) if places < conformal.HIERARCHICAL_PLACES else level
-    assert abs(mean_coverage(cover, places, icc, level, SETS) - target) < 0.02
+@pytest.mark.parametrize("places", [19, 20, 22, 29, 39, 49, 50, 60])
+@pytest.mark.parametrize("cover", [cover_point, cover_sampled])
+def test_mean_coverage_is_nominal(cover, places, level, icc):
+    """At 19, 29, 39 and 49 places (K + 1) level is whole and `expected` is the level itself.
+
+    Found: at most 0.011 from `expected` below 50 places, at most 0.004 from then on.
+    """
+    bar = 0.02 if places < conformal.HIERARCHICAL_PLACES else 0.01
+    assert abs(mean_coverage(cover, places, icc, level, SETS) - expected(level, places)) < bar
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("icc", [0.0, 0.8])
+@pytest.mark.parametrize("places", [19, 39, 50])
+def test_mean_coverage_of_fitted_folds_is_nominal(places, icc):
+    assert abs(mean_coverage(cover_crossed, places, icc, 0.9, CROSSED_SETS) - expected(0.9, places)) < 0.02
 
 
 @pytest.mark.parametrize("cover", [cover_point, cover_sampled, cover_crossed])
@@ -151,9 +166,7 @@ def test_one_year_each_is_split_conformal():
 
 def test_an_unsupported_level_is_refused_with_the_number_needed():
     rows = np.arange(12.0).repeat(30)  # 360 rows are still 12 places
-    with pytest.raises(
-        DataError, match=r"evaluate\.level: found 0\.95 with 12 .* at least 19 places .* at most 0\.923"
-    ):
+    with pytest.raises(DataError, match=r"`level`: found 0\.95 with 12 .* at least 19 places .* at most 0\.923"):
         conformal.calibrate(rows, rows, 0.95, 0)
     assert np.isfinite(conformal.calibrate(rows, rows, 0.923, 0))  # what the message advises does work
     x = np.random.default_rng(0).normal(size=(360, 2))
@@ -293,9 +306,10 @@ def test_fewer_places_than_folds_is_refused():
 
 
 def test_guarantee_is_given_only_where_places_are_exchangeable():
-    assert conformal.guarantee("place", 0.9) == "at least 0.9 for a new place like the calibration places"
-    assert "proven only 0.8," in conformal.guarantee("place", 0.9, crossed=True)
-    for method in ("blocks", "provinces"):
-        assert conformal.guarantee(method, 0.9).startswith("no guarantee: calibration and test places")
-    for task in ("next_year", "new_place_and_year"):
-        assert conformal.guarantee("place", 0.9, task).startswith("no guarantee: test years")
+    assert conformal.guarantee(0.9) == "at least 0.9 for a new place like the calibration places"
+    assert "proven only 0.8," in conformal.guarantee(0.9, crossed=True)
+    for elsewhere in (False, True):
+        assert conformal.guarantee(0.9, later=True, elsewhere=elsewhere).startswith("no guarantee: test years")
+    for crossed in (False, True):
+        said = conformal.guarantee(0.9, elsewhere=True, crossed=crossed)
+        assert said.startswith("no guarantee: calibration and test places")

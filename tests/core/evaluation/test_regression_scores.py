@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 
 from src.core.evaluation import regression_scores
 from tests.panels import panel
@@ -19,6 +20,15 @@ def test_scores_follow_their_definitions():
     # by hand: sum of products 6.5, of squares 5 and 10.75; ranks 1 2 3 4 and 1.5 1.5 3 4
     assert found["pearson_r"] == pytest.approx(6.5 / np.sqrt(5 * 10.75))
     assert found["spearman_r"] == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+
+
+def test_correlations_are_those_of_scipy():
+    generator = np.random.default_rng(0)
+    y = np.round(generator.normal(1000, 1, 3000), 1)  # far from zero, with ties
+    prediction = np.exp(y - 1000) + generator.normal(0, 1, 3000)
+    found = regression_scores.scores(y, prediction)
+    assert found["pearson_r"] == pytest.approx(pearsonr(y, prediction).statistic, abs=1e-12)
+    assert found["spearman_r"] == pytest.approx(spearmanr(y, prediction).statistic, abs=1e-12)
 
 
 def test_undefined_scores_are_none_and_not_a_number_of_someones_choice():
@@ -81,9 +91,13 @@ def test_r2_within_year_gives_the_calendar_no_credit():
     y = (year - 2019) * 10.0 + generator.normal(0, 1, len(year))
     calendar = np.array([y[year == value].mean() for value in year])
     assert regression_scores.scores(y, calendar)["r2"] > 0.9
-    assert regression_scores.r2_within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
-    assert regression_scores.r2_within_year(y, y, year) == 1.0
-    assert regression_scores.r2_within_year(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1, 2])) is None
+
+    def within_year(y, prediction, year):
+        return regression_scores.panel_scores(y, prediction, year)["r2_within_year"]
+
+    assert within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
+    assert within_year(y, y, year) == 1.0
+    assert within_year(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1, 2])) is None
 
 
 @pytest.mark.parametrize("present", [1.0, 0.6])

@@ -143,7 +143,10 @@ def test_a_label_behind_noise_is_refused(points, tmp_path, noise, refused):
     assert len(lines) == refused + (noise == 0.03)
     if refused:
         assert "within_label_share: language hardly varies within a species (found 0.0" in lines[0]
-        assert "a model reads the label" in lines[0] and "split.shared_embeddings" in lines[0]
+        assert (
+            "a model reads the label" in lines[0]
+            and "leave language out of `modalities`, or name it in `shared_embeddings`" in lines[0]
+        )
     assert embedding_audit.violations(found, ["language"]) == []
 
 

@@ -143,7 +143,7 @@ def test_every_leak_is_named_at_once():
         "shared_records: found 1 ",
         "uncertain_in_use: found 1 ",
         "misplaced_points: found 2 ",
-        "gap_days_train_test: found 29 days, expected at least split.gap_days = 30",
+        "gap_days_train_test: found 29 days, expected at least `gap_days` = 30",
         "square_gap_km: found 29.1",
     ):
         assert sum(expected in line for line in lines) == 1

@@ -64,23 +64,23 @@ def test_the_first_is_the_fullest_and_each_next_the_farthest():
     assert np.abs(found - [130, 0, 40, 100]).max() < 7
 
 
-def test_species_decide_instead_of_points():
+def test_classes_decide_instead_of_points():
     lat, lon = at(45.0, 10.0, np.repeat([0.0, 60.0], [50, 10]), np.zeros(60))
-    species = np.array(["oak"] * 50 + [f"s{i % 5}" for i in range(10)])
-    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=2, species=species)
-    assert chosen["points"].tolist() == [10, 50] and chosen["species"].tolist() == [5, 1]
+    classes = np.array(["oak"] * 50 + [f"s{i % 5}" for i in range(10)])
+    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=2, classes=classes)
+    assert chosen["points"].tolist() == [10, 50] and chosen["classes"].tolist() == [5, 1]
     assert squares.choose_squares(lat, lon, **CHOICE | {"count": 1})["points"].tolist() == [50]
 
 
-def test_spread_trades_distance_for_new_species():
-    """Towns at 0, 40, 100 and 130 km; the farthest from the first repeats its species, the next one has others."""
+def test_spread_trades_distance_for_new_classes():
+    """Towns at 0, 40, 100 and 130 km; the farthest from the first repeats its classes, the next one has others."""
     position = np.repeat([0.0, 40, 100, 130], [20, 20, 20, 40])
     lat, lon = at(45.0, 10.0, position, np.zeros(100))
-    species = np.array(["a", "b"] * 10 + ["c", "d"] * 10 + ["c", "e"] * 10 + ["a", "b", "c", "d"] * 10)
+    classes = np.array(["a", "b"] * 10 + ["c", "d"] * 10 + ["c", "e"] * 10 + ["a", "b", "c", "d"] * 10)
 
     def chosen(spread, count=2):
         found = squares.choose_squares(
-            lat, lon, side_km=10, apart_km=15, count=count, minimum=10, species=species, spread=spread
+            lat, lon, side_km=10, apart_km=15, count=count, minimum=10, classes=classes, spread=spread
         )
         return squares.offsets_km(45.0, 10.0, found["lat"], found["lon"])[0]
 
@@ -90,7 +90,7 @@ def test_spread_trades_distance_for_new_species():
     assert np.abs(chosen(0.2, 4)[2:] - [0, 40]).max() < 7  # nothing new is left: the farther goes first
 
 
-def test_spread_takes_points_where_there_are_no_species():
+def test_spread_takes_points_where_there_are_no_classes():
     position = np.repeat([0.0, 40, 100], [10, 30, 50])
     lat, lon = at(45.0, 10.0, position, np.zeros(90))
     for spread, points in ((1.0, [50, 10, 30]), (0.5, [50, 30, 10])):
@@ -133,7 +133,7 @@ def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
     code = (
         "from tests.core.splits.test_squares import *\n"
         "names = np.array([f's{i % 7}' for i in range(4000)])\n"
-        "print(squares.choose_squares(*make_points(), **CHOICE, species=names).to_csv())"
+        "print(squares.choose_squares(*make_points(), **CHOICE, classes=names).to_csv())"
     )
     assert len(printed(code)) == 1
 
@@ -141,9 +141,9 @@ def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
 def test_the_fullest_gives_way_where_more_squares_fit_without_it():
     """Towns at 0, 20 and 40 km, 10 km between their squares: the fullest, in the middle, would be the only one."""
     lat, lon = at(45.0, 10.0, np.repeat([0.0, 20, 40], [20, 90, 30]), np.zeros(140))
-    species = np.repeat(["a", "b", "c", "d"], [20, 45, 45, 30])
-    for named, spread in ((None, 1.0), (species, 0.5)):
-        choice = CHOICE | {"species": named, "spread": spread}
+    classes = np.repeat(["a", "b", "c", "d"], [20, 45, 45, 30])
+    for named, spread in ((None, 1.0), (classes, 0.5)):
+        choice = CHOICE | {"classes": named, "spread": spread}
         assert squares.choose_squares(lat, lon, **choice | {"count": 1})["points"].tolist() == [90]
         assert sorted(squares.choose_squares(lat, lon, **choice | {"count": 2})["points"]) == [20, 30]
         with pytest.raises(DataError, match=r"no way to more than 2 of 10 km.*ask for at most 2"):

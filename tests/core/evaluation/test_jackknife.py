@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from scipy.stats import spearmanr, t
+from scipy.stats import t
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from src.core.evaluation import intervals, regression_scores
+from src.core.evaluation import jackknife, regression_scores
 from tests import panels
 
 
@@ -38,7 +38,7 @@ def test_bounds_equal_a_jackknife_that_leaves_rows_out(name):
     y, prediction = np.round(drawn.y, 1)[order] + 1000, np.round(drawn.a, 1)[order] + 1000
     unit, place, year = drawn.unit[order], drawn.place[order], drawn.year[order]
     reference = 1000 + 0.1 * (unit % 3)
-    found = intervals.intervals(y, prediction, unit, year=year, place=place, reference=reference)
+    found = jackknife.intervals(y, prediction, unit, year=year, place=place, reference=reference)
 
     def score(rows):
         some = y[rows], prediction[rows]
@@ -55,17 +55,17 @@ def test_bounds_equal_a_jackknife_that_leaves_rows_out(name):
 
 def test_an_interval_of_a_mean_of_equal_units_is_students():
     values = np.random.default_rng(0).normal(3, 1, 12)
-    found = intervals.intervals(np.zeros(12), values, np.arange(12))
+    found = jackknife.intervals(np.zeros(12), values, np.arange(12))
     reach = t.ppf(0.975, 11) * values.std(ddof=1) / np.sqrt(12)
     assert [found["bias_low"], found["bias_high"]] == pytest.approx([values.mean() - reach, values.mean() + reach])
-    found = intervals.mean_interval(values, np.arange(12))
+    found = jackknife.mean_interval(values, np.arange(12))
     assert [found["_low"], found["_high"]] == pytest.approx([values.mean() - reach, values.mean() + reach])
 
 
 def test_leaving_rows_out_would_claim_too_much():
     y, _, unit = problem(units_apart=5.0)
     constant = np.zeros_like(y)
-    ours, rows = (intervals.intervals(y, constant, names) for names in (unit, np.arange(len(y))))
+    ours, rows = (jackknife.intervals(y, constant, names) for names in (unit, np.arange(len(y))))
     assert ours["bias_high"] - ours["bias_low"] > 2 * (rows["bias_high"] - rows["bias_low"])
 
 
@@ -73,8 +73,8 @@ def test_intervals_do_not_depend_on_row_order_and_hold_the_score():
     y, prediction, unit = problem()
     order = np.random.default_rng(1).permutation(len(y))
     place, year = np.char.add(unit, "p"), np.tile([1, 2, 3, 4], len(y) // 4)
-    first = intervals.intervals(y, prediction, unit, year=year, place=place)
-    second = intervals.intervals(y[order], prediction[order], unit[order], year=year[order], place=place[order])
+    first = jackknife.intervals(y, prediction, unit, year=year, place=place)
+    second = jackknife.intervals(y[order], prediction[order], unit[order], year=year[order], place=place[order])
     assert regression_scores.rounded(first) == regression_scores.rounded(second)
     values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(y, prediction, year, place)
     for name in (*regression_scores.SCORES, *regression_scores.PANEL_SCORES[:3]):
@@ -82,41 +82,41 @@ def test_intervals_do_not_depend_on_row_order_and_hold_the_score():
 
 
 def test_too_few_units_give_no_interval_and_say_so():
-    y, prediction, unit = problem(units=intervals.MINIMUM_UNITS - 1)
-    found = intervals.intervals(y, prediction, unit)
+    y, prediction, unit = problem(units=jackknife.MINIMUM_UNITS - 1)
+    found = jackknife.intervals(y, prediction, unit)
     assert found.pop("method") == "none: 9 units, expected at least 10"
     assert set(found.values()) == {None}
-    paired = intervals.paired_interval(y, prediction, y, unit)
+    paired = jackknife.paired_interval(y, prediction, y, unit)
     assert paired["r2_low"] is None and paired["r2"] is not None and paired["n_units"] == 9
     assert paired["method"].startswith("none: 9 units")
-    y, prediction, unit = problem(units=intervals.MINIMUM_UNITS)
-    found = intervals.intervals(y, prediction, unit)
+    y, prediction, unit = problem(units=jackknife.MINIMUM_UNITS)
+    found = jackknife.intervals(y, prediction, unit)
     assert found["r2_low"] is not None and found["method"].startswith("jackknife-t over 10 units")
 
 
 def test_units_so_unequal_that_they_count_as_few_are_too_few():
     unit = np.concatenate([np.zeros(66, int), np.repeat(np.arange(1, 12), 6)])
-    assert intervals.effective_units(np.full(7, 3)) == pytest.approx(7)
-    assert intervals.effective_units(np.array([66] + [6] * 11)) == pytest.approx(132**2 / (66**2 + 11 * 36))
+    assert jackknife.effective_units(np.full(7, 3)) == pytest.approx(7)
+    assert jackknife.effective_units(np.array([66] + [6] * 11)) == pytest.approx(132**2 / (66**2 + 11 * 36))
     y = np.random.default_rng(0).normal(0, 1, len(unit))
-    found = intervals.intervals(y, y / 2, unit)
+    found = jackknife.intervals(y, y / 2, unit)
     assert found["r2_low"] is None and "12 units are so unequal that they count as 3.7" in found["method"]
 
 
 def test_a_score_that_is_not_defined_has_no_interval():
     y, _, unit = problem()
-    found = intervals.intervals(y, np.full_like(y, 0.1), unit)
+    found = jackknife.intervals(y, np.full_like(y, 0.1), unit)
     assert found["r2_low"] is not None and found["pearson_r_low"] is None and found["spearman_r_low"] is None
     # all that varies lies in one unit: without it there is no score
     y = np.where(unit == "b3", y, 0.0)
-    found = intervals.intervals(y, np.zeros_like(y), unit, place=unit)
+    found = jackknife.intervals(y, np.zeros_like(y), unit, place=unit)
     assert found["r2_low"] is None and found["r2_between_place_low"] is None and found["r2_change_low"] is None
     assert found["bias_low"] is not None
 
 
 def test_a_perfect_prediction_scores_one_without_doubt():
     y, _, unit = problem()
-    found = intervals.intervals(y, y, unit, year=np.tile([1, 2], len(y) // 2), place=unit)
+    found = jackknife.intervals(y, y, unit, year=np.tile([1, 2], len(y) // 2), place=unit)
     for name in ("r2", "r2_within_year", "r2_between_place", "r2_change", "pearson_r", "spearman_r"):
         assert found[f"{name}_low"] == found[f"{name}_high"] == pytest.approx(1.0), name
 
@@ -124,67 +124,73 @@ def test_a_perfect_prediction_scores_one_without_doubt():
 def test_a_place_in_two_units_is_refused():
     y, prediction, unit = problem()
     with pytest.raises(ValueError, match="place p lies in two units"):
-        intervals.intervals(y, prediction, unit, place=np.where(np.arange(len(y)) < 20, "p", unit))
+        jackknife.intervals(y, prediction, unit, place=np.where(np.arange(len(y)) < 20, "p", unit))
 
 
 def test_paired_interval_is_narrower_than_the_two_apart_and_signed():
     y, a, unit = problem()
     b = a + np.random.default_rng(5).normal(0, 0.3, len(a))
-    paired, alone = intervals.paired_interval(y, a, b, unit), intervals.intervals(y, a, unit)
+    paired, alone = jackknife.paired_interval(y, a, b, unit), jackknife.intervals(y, a, unit)
     assert paired["r2_high"] - paired["r2_low"] < alone["r2_high"] - alone["r2_low"]
     assert paired["r2"] == pytest.approx(r2_score(y, a) - r2_score(y, b))
     assert paired["mae"] == pytest.approx(mean_absolute_error(y, a) - mean_absolute_error(y, b))
-    same = intervals.paired_interval(y, a, a, unit)
+    same = jackknife.paired_interval(y, a, a, unit)
     assert same["r2_low"] == same["r2_high"] == 0.0
-    assert intervals.paired_interval(np.ones_like(y), a, b, unit)["r2"] is None
+    assert jackknife.paired_interval(np.ones_like(y), a, b, unit)["r2"] is None
 
 
 def test_mean_interval_of_a_share():
     hits, unit = np.tile([1.0, 1.0, 1.0, 0.0], 20), np.repeat(np.arange(20), 4)
-    found = intervals.mean_interval(hits, unit)
+    found = jackknife.mean_interval(hits, unit)
     assert (found[""], found["_low"], found["_high"]) == (0.75, 0.75, 0.75)  # every unit has the same share
-    assert intervals.mean_interval(hits, np.arange(80))["_low"] < 0.75
-    assert intervals.mean_interval(hits, np.zeros(80))["_low"] is None
+    assert jackknife.mean_interval(hits, np.arange(80))["_low"] < 0.75
+    assert jackknife.mean_interval(hits, np.zeros(80))["_low"] is None
     nearly = np.array([1.0] * 11 + [0.0])
-    assert intervals.mean_interval(nearly, np.arange(12))["_high"] == 1.0
-    all_of_them = intervals.mean_interval(np.ones(12), np.arange(12))
+    assert jackknife.mean_interval(nearly, np.arange(12))["_high"] == 1.0
+    all_of_them = jackknife.mean_interval(np.ones(12), np.arange(12))
     assert all_of_them["_low"] is None and all_of_them["method"] == "none: all 12 values are equal"
 
 
 def test_the_label_names_what_is_covered_badly_with_the_number():
-    assert intervals.coverage_label(("rmse",), 9) is None
-    for units, found in intervals.COVERAGE.items():
+    assert jackknife.coverage_label(("rmse",), 9) is None
+    for units, found in jackknife.COVERAGE.items():
         for name, (low, high) in found.items():
             assert low < 0.92 or high > 0.98
-            assert f"{name} {low:.2f} to {high:.2f}" in intervals.coverage_label((name,), units)
+            assert f"{name} {low:.2f} to {high:.2f}" in jackknife.coverage_label((name,), units)
     drawn = panels.clustered(np.random.default_rng(0), 12, 0.4)
-    assert "rmse 0." in intervals.intervals(drawn.y, drawn.a, drawn.unit)["label"]
+    assert "rmse 0." in jackknife.intervals(drawn.y, drawn.a, drawn.unit)["label"]
 
 
-def test_rank_correlation_of_many_units_is_worked_through_in_parts():
-    drawn = panels.clustered(np.random.default_rng(0), 1000, 0.4)
-    y = np.round(drawn.y, 1)
-    found = intervals._left_out_spearman(y, drawn.a, drawn.unit)
-    assert len(y) * len(found) > 3 * intervals.AT_ONCE
-    assert found[0] == pytest.approx(spearmanr(y, drawn.a).statistic)
-    for unit in (0, 450, 999):
-        kept = drawn.unit != unit
-        assert found[unit + 1] == pytest.approx(spearmanr(y[kept], drawn.a[kept]).statistic, abs=1e-12)
+def test_the_score_is_computed_of_all_rows_and_of_those_without_each_unit():
+    seen = []
+    values, unit = np.array([1.0, 2.0, 4.0, 8.0]), np.array(["b", "a", "b", "c"])
+
+    def score(rows):
+        seen.append(values[rows].tolist())
+        return {"sum": float(values[rows].sum()), "undefined": None if len(seen) == 2 else 1.0}
+
+    found = jackknife.bounds_of(score, unit)
+    assert seen == [[1, 2, 4, 8], [1, 4, 8], [2, 8], [1, 2, 4]]
+    reach = t.ppf(0.975, 16 / 6 - 1) * np.sqrt(2) * np.std([13, 10, 7])
+    assert found["sum"] == pytest.approx((15 - reach, 15 + reach)) and found["undefined"] is None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("units", panels.UNITS)
-def test_intervals_cover_what_they_claim_or_say_that_they_do_not(units):
-    labelled = intervals.COVERAGE.get(units, {})
-    for icc in panels.ICCS:
-        for name, share in panels.coverage(units, icc).items():
-            assert 0.92 <= share <= 0.98 or name in labelled, f"{name}: {share} at {units} units, ICC {icc}"
+@pytest.mark.parametrize("icc", [0.0, 0.8])
+@pytest.mark.parametrize("units", jackknife.COVERAGE)
+def test_intervals_cover_what_they_claim_or_say_that_they_do_not(units, icc):
+    """The fewest units of each label, where coverage is worst, at both ends of the ICC; tests.panels has all settings.
+
+    500 simulations have a standard error of 0.01: 0.95 lies 3 of them inside the bars.
+    """
+    for name, share in panels.coverage(units, icc).items():
+        assert 0.92 <= share <= 0.98 or name in jackknife.COVERAGE[units], f"{name}: {share}"
 
 
 def test_a_label_is_that_of_the_number_of_units():
-    assert intervals.coverage_label(("r2", "mae"), 15).endswith("in simulation: r2 0.90 to 0.96")
-    assert intervals.coverage_label(("rmse",), 30) is None
-    assert intervals.coverage_label(("r2", "r2_oos"), 45) is None is intervals.coverage_label(("r2",), 110)
+    assert jackknife.coverage_label(("r2", "mae"), 15).endswith("in simulation: r2 0.90 to 0.96")
+    assert jackknife.coverage_label(("rmse",), 30) is None
+    assert jackknife.coverage_label(("r2", "r2_oos"), 45) is None is jackknife.coverage_label(("r2",), 110)
 
 
 def test_an_undefined_score_has_no_bounds():
@@ -193,5 +199,5 @@ def test_an_undefined_score_has_no_bounds():
     place = np.repeat(np.arange(24).astype(str), 3)
     y = generator.normal(0, 5, (24, 3))
     y = (y - y.mean(axis=1, keepdims=True)).ravel()
-    found = intervals.intervals(y, generator.normal(0, 1, 72), place, place=place)
+    found = jackknife.intervals(y, generator.normal(0, 1, 72), place, place=place)
     assert found["r2_between_place_low"] is None and found["r2_change_low"] is not None
