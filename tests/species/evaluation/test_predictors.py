@@ -14,7 +14,7 @@ from src.species.data import task
 from src.species.evaluation import predictions
 from src.species.evaluation.predictors import INPUTS, MAIN, PAIRS, PREDICTORS, TITLES
 from src.species.params import Train
-from tests.conftest import ROOT
+from tests.pipelines import ROOT
 from tests.species.study import write_study
 
 
