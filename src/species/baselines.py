@@ -112,9 +112,7 @@ def fit_embeddings(
             found.leave_out(name, f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}")
         return
     ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(
-        (names["neighbours"], names["logistic"]), ours, study.targets(train), theirs, settings, answered
-    )
+    found.choose_on_features(names, ours, study.targets(train), theirs, settings, answered)
 
 
 if __name__ == "__main__":

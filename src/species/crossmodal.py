@@ -18,6 +18,7 @@ from src.core.stage.scratch import scratch_folder
 from src.species.data import task as tasks
 from src.species.data.task import Task
 from src.species.evaluation import predictions
+from src.species.evaluation.predictors import PROBES
 from src.species.params import Params
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
     facts = {"seed": params.seed, "threads": params.threads, "crossmodal": params.crossmodal.model_dump()}
     probed = facts | {"train": params.train.model_dump(exclude={"models"})}
+    settings = {"autoencoder": facts} | {names["network"]: probed for names in PROBES.values()}
     scratch = {
         name: scratch_folder(params.checkpoint_root, f"species-crossmodal-{name}", given, training.files_read(inputs))
-        for name, given in {"autoencoder": facts, "crossmodal": probed, "pca": probed}.items()
+        for name, given in settings.items()
     }
     with driver.outputs(out, scratch.values(), "crossmodal") as (folder, plots):
         trained = {"autoencoder": autoencoder.fit(model, groups, task, pairs, params, scratch["autoencoder"], plots)}
@@ -56,7 +58,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         errors, found = reconstruction.measure(model, task, pairs, params.baselines.components, params.seed)
         files.write_json(folder / "reconstruction.json", rounded(errors))
         files.write_json(folder / "retrieval.json", rounded(found))
-        classifiers, probes = autoencoder.probe(model, task, params, params.baselines, scratch, plots)
+        classifiers, probes = autoencoder.probe(model, task, params, scratch, plots)
         trained |= classifiers
         predictions.write(folder, task, probes.groups)
         summaries = {name: each.summary for name, each in trained.items()}

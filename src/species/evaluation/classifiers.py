@@ -99,23 +99,24 @@ class Fits:
 
     def choose_on_features(
         self,
-        names: tuple[str, str],
+        names: dict[str, str],
         train: np.ndarray,
         codes: np.ndarray,
         query: np.ndarray,
         section: Baselines,
         answered: np.ndarray,
     ) -> None:
-        """Choose neighbours by angle and logistic regression, called `names`, with the settings of `section`.
+        """Choose neighbours by angle and logistic regression with the settings of `section`.
 
         Args:
+            names: names of the predictors with the fits "neighbours" and "logistic".
             train, query: (n, F) features of training rows and (A, F) of the held-out rows that are answered.
             codes: (n,) int64 class of each training row.
             answered: (H,) bool.
         """
-        known, (knn, regression) = Examples.of(train, codes, self.classes), names
-        self.choose(knn, like_neighbours(known, query, section.neighbours), len(train), answered)
-        self.choose(regression, logistic(known, query, section.inverse_penalties), len(train), answered)
+        known, rows = Examples.of(train, codes, self.classes), len(train)
+        self.choose(names["neighbours"], like_neighbours(known, query, section.neighbours), rows, answered)
+        self.choose(names["logistic"], logistic(known, query, section.inverse_penalties), rows, answered)
 
     def leave_out(self, name: str, reason: str) -> None:
         """Say why a group is absent."""

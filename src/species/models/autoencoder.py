@@ -9,11 +9,12 @@ from transformers import EvalPrediction, set_seed
 from src.core.training.parameter_groups import ParameterGroups
 from src.species.data.task import Task
 from src.species.evaluation.classifiers import Fits
+from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
 from src.species.models.reconstruction import PAIR
 from src.species.models.training import Trained
-from src.species.params import Baselines, Crossmodal, Params
+from src.species.params import Crossmodal, Params
 
 
 def build(task: Task, section: Crossmodal) -> tuple[CrossModalAutoencoder, ParameterGroups]:
@@ -70,23 +71,20 @@ def probe(
     model: CrossModalAutoencoder,
     task: Task,
     params: Params,
-    baselines: Baselines,
     scratch: dict[str, Path],
     plots: Path,
 ) -> tuple[dict[str, Trained], Fits]:
     """Species from the autoencoder's shared features and from as many principal components.
-
-    Args:
-        baselines: settings of the classifiers that are chosen on validation, without a network.
 
     Returns:
         The classifier's training in each space, and the answers of all three kinds of classifiers there.
     """
     labelled, probes, trained = training.learnable(task, PAIR), Fits(task), {}
     answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
-    for name, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
+    for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
         data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
-        probes.choose_on_features((f"{name}_knn", f"{name}_logistic"), *data, baselines, answered)
+        probes.choose_on_features(PROBES[space], *data, params.baselines, answered)
+        name = PROBES[space]["network"]
         set_seed(params.seed)
         ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
         dropout = {"features": params.train.dropout.language}
@@ -103,7 +101,7 @@ def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int
     """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
     rows = np.arange(len(task.store))
     return {
-        "crossmodal": scaled(reconstruction.shared_features(model, task, rows), train),
+        "shared": scaled(reconstruction.shared_features(model, task, rows), train),
         "pca": features.components(task, PAIR, train, rows, dim, seed)[1],
     }
 
