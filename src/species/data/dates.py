@@ -20,7 +20,7 @@ YEAR = re.compile(r"([0-9]{4})(?:\.0*)?")  # 2024.0 is what a spreadsheet or pan
 
 
 class NotADate(ValueError):
-    """Says why, without the text, so that equal reasons can be counted."""
+    """Reason why a text is no date, without the text itself, so that equal reasons can be counted."""
 
 
 def days(event_date: str, year: str) -> tuple[int, int, int]:

@@ -39,7 +39,15 @@ _ROWS = (
     ("vision", "network on vision", "trained", "train", "network", ("vision_pooled",)),
     ("both", "network on both (late fusion)", "trained", "train", "network", BOTH),
     ("crossmodal", "network on the shared space", "trained", "crossmodal", "network", BOTH, "shared"),
-    ("crossmodal_logistic", "logistic regression on the shared space", "fitted", "crossmodal", "logistic", BOTH, "shared"),
+    (
+        "crossmodal_logistic",
+        "logistic regression on the shared space",
+        "fitted",
+        "crossmodal",
+        "logistic",
+        BOTH,
+        "shared",
+    ),
     ("crossmodal_knn", "nearest neighbours in the shared space", "fitted", "crossmodal", "neighbours", BOTH, "shared"),
     ("pca", "network on principal components of both", "trained", "crossmodal", "network", BOTH, "pca"),
     ("pca_logistic", "logistic regression on components of both", "fitted", "crossmodal", "logistic", BOTH, "pca"),
@@ -53,7 +61,7 @@ _ROWS = (
     ("location_season", "place and season alone", "closed form", "baselines", "places", ("place", "date")),
     ("location", "place alone", "closed form", "baselines", "places", ("place",)),
     ("majority", "frequencies of training", "closed form", "baselines", "frequencies", ()),
-)  # fmt: skip
+)
 PREDICTORS = tuple(Predictor(*row) for row in _ROWS)
 TITLES = {one.name: one.title for one in PREDICTORS}
 INPUTS = {one.name: one.needs for one in PREDICTORS if one.stage == "train"}
@@ -61,7 +69,7 @@ PROBES = {space: {one.fit: one.name for one in PREDICTORS if one.space == space}
 """Space of the crossmodal stage -> fit -> name."""
 
 MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
-"""Those with figures of their own. The first that was fitted is the one of the map and the confusions."""
+"""Predictors in the figures of bins and calibration. Map and confusion matrix show the first that has predictions."""
 
 PAIRS = (
     ("language", "location"),
@@ -73,8 +81,8 @@ PAIRS = (
     ("crossmodal", "pca"),
     ("crossmodal", "both"),
 )
-"""Differences that are given: what a modality adds to the place, one modality to the other, a network to a linear
-model, and the shared space to principal components."""
+"""Pairs whose difference is reported: a modality and the place, both modalities and one, a network and a linear model,
+the shared space and principal components."""
 
 
 def require_listed(names: Iterable[str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Retrieval: how often a vector of one modality finds the other one's of the same observation, beside chance."""
+"""Retrieval of an observation's vector of one modality by its vector of the other one, beside chance."""
 
 import numpy as np
 

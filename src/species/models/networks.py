@@ -1,7 +1,7 @@
 """The networks of train and crossmodal, and the folders that hold them: model.safetensors and config.json.
 
 They take embeddings as the store holds them (float16, not standardised) and standardise them by buffers of their own,
-so that a saved model asks for nothing beside its folder.
+so that a saved model needs no other file.
 """
 
 from collections.abc import Sequence

@@ -109,7 +109,7 @@ def bin_tables(bins: dict) -> list[Table]:
 
 
 def controls_section(controls: dict, folder: Path) -> Section:
-    """Worth of leaks."""
+    """Scores of cheap models under each leak."""
     return Section(
         "Controls: what a leak is worth",
         [

@@ -57,14 +57,14 @@ def paired_table(paired: dict) -> Table:
 
 
 def facts_table(caption: str, rows: dict[str, dict]) -> Table:
-    """A row of facts under each name; the first row's keys are the header, without what is itself a dict."""
+    """A row of facts under each name; the first row's keys are the header, without values that are dicts."""
     header = [key for key, value in next(iter(rows.values()), {}).items() if not isinstance(value, dict)]
     cells = [[_words(name), *(_fact(found[key]) for key in header)] for name, found in rows.items()]
     return Table(caption, ["", *map(_words, header)], cells)
 
 
 def controls_table(models: dict) -> Table:
-    """Top-1 of cheap models under our split and under leaking ones, and below each what the majority class scores."""
+    """Top-1 of cheap models under our split and under leaking ones, with the majority class below each."""
     rows = []
     for name, found in models.items():
         gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
