@@ -1,4 +1,4 @@
-"""Train a cross-modal masked autoencoder on language and pooled vision embeddings, and measure what it learned.
+"""Train a cross-modal masked autoencoder on language and pooled vision embeddings, and measure it on test rows.
 
     python -m src.species.crossmodal --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out models/species/crossmodal --plots plots/species/crossmodal
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
-    """Store and split -> the autoencoder, what it reconstructs and finds, and species from its features."""
+    """Store and split -> the autoencoder, its errors and retrieval, and species from its features."""
     # Imported here: they import torch and transformers, which --help does without.
     from transformers import set_seed
 

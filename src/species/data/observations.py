@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Records:
-    """The table of records: what can be used and what is refused.
+    """The table of records: usable ones and refused ones.
 
     Attributes:
         path: the table.

@@ -1,4 +1,4 @@
-"""Every predictor of species that is scored: its name, what it needs and how it is fitted.
+"""Every predictor of species that is scored: its name, its inputs and its method.
 
 Stages, tables, figures and CI read this one list; its order is the order of the report.
 """
