@@ -136,7 +136,7 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
         ],
         [
             result_tables.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
-            result_tables.flat_table(caption, audit),
+            Table(caption, ["", "found"], list(result_tables.flatten(audit))),
         ],
         [
             Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),

@@ -114,11 +114,6 @@ def retrieval_table(found: dict) -> Table:
     return facts_table(caption, rows)
 
 
-def flat_table(caption: str, values: dict) -> Table:
-    """Nested JSON as rows, names joined by " · "."""
-    return Table(caption, ["", "found"], list(_flatten(values)))
-
-
 def _drawn(drawn: dict) -> str:
     return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
 
@@ -133,10 +128,11 @@ def _fact(value: object) -> str:
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
+def flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
+    """Nested JSON as rows of name and value, names joined by " · "."""
     for key, value in values.items():
         name = f"{prefix}{_words(str(key))}"
         if isinstance(value, dict):
-            yield from _flatten(value, f"{name} · ")
+            yield from flatten(value, f"{name} · ")
         else:
             yield [name, _fact(value)]
