@@ -2,8 +2,8 @@
 
     .venv/bin/python .ci/compare.py
 
-The audit must be equal. Baselines that a pipeline's list of predictors calls `closed form` may move by rounding. All
-other predictors differ between machines, so their score (R2; top-1 accuracy of each kind of test) must lie in the
+The audit must be equal. Predictors that a pipeline's list calls `closed form` may move by rounding. All others, trained
+or fitted, differ between machines, so their score (R2; top-1 accuracy of each kind of test) must lie in the
 committed 95 % interval and their words must parse; what is derived from them (differences, validation scores,
 controls, prediction intervals) is not compared. A score of a predictor that is not in the list is a violation. The
 committed lock must be of the committed code. Prints every violation and exits 1 if there is one. Bounds, and the
@@ -37,10 +37,8 @@ def main() -> int:
 
 
 def tolerances_of(metrics: str) -> dict:
-    """The entry of .ci/tolerances.json; of the pipeline's list `listed` names and, in `closed_form`, those by kind."""
+    """The entry of .ci/tolerances.json, with the names of the pipeline's list: all in `listed`, closed forms added."""
     tolerances = json.loads((ROOT / ".ci/tolerances.json").read_text(encoding="utf-8"))[metrics]
-    if "predictors" not in tolerances:
-        return tolerances
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     listed = importlib.import_module(tolerances["predictors"]).PREDICTORS
     closed = {predictor.name for predictor in listed if predictor.kind == "closed form"}
@@ -69,9 +67,8 @@ def stale(name: str, lock: bytes, read: Callable[[str], bytes]) -> list[str]:
 def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:
     """One line for each value of `produced` that is not what `committed` and `tolerances` ask for."""
     found = [f"{name}: in one of the two only" for name in sorted(produced.keys() ^ committed.keys())]
-    if "listed" in tolerances:
-        scored = {name for name in produced.keys() - set(tolerances["not_compared"]) if is_scored(produced[name])}
-        found += [f"{name}: scored, but not in the list of predictors" for name in scored - tolerances["listed"]]
+    scored = {name for name in produced.keys() - set(tolerances["not_compared"]) if is_scored(produced[name])}
+    found += [f"{name}: scored, but not in the list of predictors" for name in scored - tolerances["listed"]]
     for name in (committed.keys() & produced.keys()) - set(tolerances["not_compared"]):
         pair = produced[name], committed[name]
         if name in tolerances["closed_form"]:
@@ -88,7 +85,7 @@ def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:
 
 
 def is_scored(group: object) -> bool:
-    """Whether `group` has a score that a training may move: R2, or accuracies of several kinds of test."""
+    """Test for a score that a training may move: R2, or accuracies of several kinds of test."""
     return isinstance(group, dict) and (
         "r2" in group or (bool(group) and all(isinstance(kind, dict) and "top1" in kind for kind in group.values()))
     )

@@ -53,7 +53,7 @@ def compared_with() -> tuple[str | None, str]:
 
 
 def lock_differs(folder: Path, base: str) -> bool:
-    """Whether the pipeline's dvc.lock is not that of the commit `base`, or is missing on either side."""
+    """Test for a dvc.lock of the pipeline that is not that of the commit `base`, or is missing on either side."""
     lock = folder / "dvc.lock"
     if not lock.is_file():
         return True

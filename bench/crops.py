@@ -5,7 +5,7 @@
 `ours` copies crops out of `Store.view` into a reused int8 batch; dequantising is the model's lookup
 table. The base copies a float32 batch of the same shape. Peers hold the same tiles: zarr 3 (blosc lz4,
 chunks of one tile, 64 bands and 128 x 128 px) and windowed rasterio on zstd, pixel-interleaved
-GeoTIFFs, in place of torchgeo, which needs torchvision (see shared/pitfalls.md). Its handles stay
+GeoTIFFs, in place of torchgeo, which needs torchvision (which has no build for this torch). Its handles stay
 open, as a sampler would hold them. GDAL's block cache is set to 16 MiB for 128 MiB of tiles: 5 % of memory
 (the default) for 41 GB of tiles misses as often. On tiles that all fit into that cache, rasterio needs
 two to three times our time, not fifteen.

@@ -162,7 +162,7 @@ def answer(report: Report, row: dict, model: nn.Module, batch: dict[str, torch.T
 
 
 def estimates(report: Report, shape: models.Shape) -> None:
-    """What `--dry-run` would say of each step, beside what it took; from shapes alone, without the GPU."""
+    """Memory that `--dry-run` estimates for each step, from shapes alone, beside the memory that it took."""
     meta, cpu = torch.device("meta"), torch.device("cpu")
     whole = lambda: models.growth(shape, models.random_model(shape, meta), **models.QLORA)  # noqa: E731
     for what, build, batches, options in (

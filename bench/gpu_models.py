@@ -133,7 +133,7 @@ def pretraining(shape: Shape, device: torch.device) -> tuple[Pretraining, Parame
 
 
 def samples(shape: Shape, batch: int, device: torch.device, answers: bool = True) -> Batch:
-    """What sft reads: tiles, prompts with image tokens and, for training, answers and targets."""
+    """Inputs of sft: tiles, prompts with image tokens and, for training, answers and targets."""
     vision = shape.config().vision_config
     image_tokens = (shape.side // (vision.patch_size * vision.spatial_merge_size)) ** 2
     prompt = [chat.encode_prompt(shape.tokenizer, PROMPT, image_tokens)] * batch
@@ -145,7 +145,7 @@ def samples(shape: Shape, batch: int, device: torch.device, answers: bool = True
 
 
 def views(shape: Shape, batch: int, device: torch.device) -> Batch:
-    """What pretrain reads: tiles, noise that draws the masks, boxes to crop and orientations."""
+    """Inputs of pretrain: tiles, noise that draws the masks, boxes to crop and orientations."""
     vision = shape.config().vision_config
     units = (shape.side // (vision.patch_size * vision.spatial_merge_size)) ** 2
     scales = shape.params.pretrain.scales

@@ -58,7 +58,7 @@ def make_rows() -> np.ndarray:
 
 
 def extra_megabytes(rows: np.ndarray) -> float:
-    """How much the peak resident memory of this process rises while four times `rows` pass through."""
+    """Rise of the peak resident memory of this process while four times `rows` pass through."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fit_pca(itertools.repeat(rows, 4), COMPONENTS)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

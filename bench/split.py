@@ -1,4 +1,4 @@
-"""Which of N points lie in K = 20 held-out squares of 10 km, or within 15 km of one.
+"""Time to find which of N points lie in K = 20 held-out squares of 10 km, or within 15 km of one.
 
     python -m bench.split --json
 

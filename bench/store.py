@@ -9,7 +9,7 @@ of 64.
 
 An epoch of the loader is a DataLoader over `Observations` with an identity collator and no workers; its base is the
 loop that reads the same rows into one buffer. The bar is on large rows in batches of 8, about as many bytes as the
-crops of shared/performance.md: on small rows what DataLoader does for each batch weighs more than the copy.
+crops that bench.crops draws: on small rows what DataLoader does for each batch weighs more than the copy.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved repetitions, paired ratios, bars, one JSON line.
+"""Code that every benchmark shares: interleaved repetitions, paired ratios, bars, one JSON line.
 
     result = timing.Benchmark("crops")
     result.compare("int8/memcpy", ours, base, at_most=0.6)
@@ -71,7 +71,7 @@ class Benchmark:
 
 
 def json_asked() -> bool:
-    """Whether the command line holds `--json`; it may hold nothing else."""
+    """True if the command line holds `--json`; it may hold nothing else."""
     parser = argparse.ArgumentParser(description="Run one benchmark.")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON: name, ratios, bars, pass")
     return parser.parse_args().json

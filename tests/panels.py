@@ -61,7 +61,7 @@ def panel(
 
 
 def true_scores(icc: float, signal_icc: float) -> dict[str, float]:
-    """What the scores of `clustered` are in the population that its units are drawn from."""
+    """Scores of `clustered` in the population that its units are drawn from."""
     drawn = clustered(np.random.default_rng(7), LARGE, icc, signal_icc)
     reference = np.full(len(drawn.y), TRAIN_MEAN)
     a, b = regression_scores.scores(drawn.y, drawn.a), regression_scores.scores(drawn.y, drawn.b)

@@ -1,4 +1,4 @@
-"""Which keys of params.yaml a stage reads, seen while it runs, against those that dvc.yaml says it reads.
+"""Keys of params.yaml that a stage reads, seen while it runs, against those that dvc.yaml lists.
 
 A key that is read and not declared changes a result that `dvc repro` then keeps. The end-to-end runs of tests/smoke
 record what each stage reads; a search for `params.x` in a script would miss what other functions do with a section.
@@ -89,5 +89,5 @@ def assert_declared(pipeline: str, read: dict[str, set[str]], other_runs: dict[s
 
 
 def within(key: str, names: set[str]) -> bool:
-    """Whether `key` or a section above it is one of `names`."""
+    """Test for `key`, or a section above it, among `names`."""
     return any(key == name or key.startswith(f"{name}.") for name in names)

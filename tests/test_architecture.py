@@ -1,4 +1,4 @@
-"""Who imports whom, whether dvc.yaml says so, and how large and how worded the sources are.
+"""Rules of the sources: who may import whom, dvc.yaml in step with imports, sizes, and the wording of docstrings.
 
 A library file missing from `deps` makes `dvc repro` skip work. Which params a stage reads is seen while it runs, in
 tests/smoke.

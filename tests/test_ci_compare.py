@@ -1,4 +1,4 @@
-"""CI's comparison of metrics: what it lets pass and what it names."""
+"""CI's comparison of metrics: differences that pass, and violations that are named."""
 
 import copy
 import importlib.util
@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.population.evaluation.predictors import PREDICTORS
+from src.population.evaluation import predictors as population
+from src.species.evaluation import predictors as species
 from tests.pipelines import ROOT
 
 spec = importlib.util.spec_from_file_location("compare", ROOT / ".ci/compare.py")
@@ -16,6 +17,7 @@ spec.loader.exec_module(compare)
 
 BY_FILE = json.loads((ROOT / ".ci/tolerances.json").read_text())
 TOLERANCES = compare.tolerances_of("metrics/population.json")
+SPECIES = compare.tolerances_of("metrics/species.json")
 COMMITTED = {
     "audit": {"shared_places": 0, "nearest_train_test_km": 101.25},
     "ridge": {"r2": 0.3, "pearson_r": None, "n": 130},
@@ -108,12 +110,10 @@ def test_accuracies_stay_in_their_interval_or_near_where_there_is_none(kind, sco
     }
     produced = copy.deepcopy(committed)
     produced["vision"][kind]["top1"] = score
-    found = compare.violations(produced, committed, BY_FILE["metrics/species.json"])
+    found = compare.violations(produced, committed, SPECIES)
     assert found == ([line] if line else [])
     del produced["vision"][kind]
-    assert f"vision.{kind}: in one of the two only" in compare.violations(
-        produced, committed, BY_FILE["metrics/species.json"]
-    )
+    assert f"vision.{kind}: in one of the two only" in compare.violations(produced, committed, SPECIES)
 
 
 @pytest.mark.parametrize("metrics", sorted(BY_FILE))
@@ -122,19 +122,34 @@ def test_the_committed_metrics_agree_with_themselves(metrics):
     assert compare.violations(committed, committed, compare.tolerances_of(metrics)) == []
 
 
-def test_the_kind_in_the_list_of_predictors_decides_how_a_group_is_compared():
-    trained = {"r2": 0.3, "r2_low": 0.1, "r2_high": 0.5, "n": 9, "parse_rate": 1.0}
-    committed = {group.name: dict(trained) for group in PREDICTORS}
-    produced = {name: score | {"r2": 0.4} for name, score in committed.items()}
-    moved = compare.violations(produced, committed, TOLERANCES)
-    assert [line.split(".")[0] for line in moved] == sorted(g.name for g in PREDICTORS if g.kind == "closed form")
+@pytest.mark.parametrize(
+    ("listed", "tolerances", "score", "trained"),
+    [
+        (population, TOLERANCES, "r2", lambda scores: scores | {"parse_rate": 1.0}),
+        (species, SPECIES, "top1", lambda scores: {"temporal": scores}),
+    ],
+)
+def test_the_kind_in_the_list_of_predictors_decides_how_a_group_is_compared(listed, tolerances, score, trained):
+    def scores(value):
+        group = trained({score: value, f"{score}_low": 0.1, f"{score}_high": 0.5, "n": 9})
+        return {one.name: group for one in listed.PREDICTORS}
+
+    moved = compare.violations(scores(0.4), scores(0.3), tolerances)
+    closed = sorted(one.name for one in listed.PREDICTORS if one.kind == "closed form")
+    assert [line.split(".")[0] for line in moved] == closed
+
+
+def test_closed_forms_are_those_that_no_machine_moves():
     assert {"mean", "gp", "ridge", "forest"} <= TOLERANCES["closed_form"]
     assert not {"head", "text", "boosting", "cnn"} & TOLERANCES["closed_form"]
+    assert SPECIES["closed_form"] == {"audit", "majority", "location", "location_season"}
 
 
 def test_a_score_of_no_listed_predictor_is_named():
     both = COMMITTED | {"knn": COMMITTED["head"]}
     assert compare.violations(both, both, TOLERANCES) == ["knn: scored, but not in the list of predictors"]
+    new = {"forest": {"temporal": {"n": 9, "top1": 0.6, "top1_low": 0.5, "top1_high": 0.7}}}
+    assert compare.violations(new, new, SPECIES) == ["forest: scored, but not in the list of predictors"]
 
 
 def test_plain_values_are_exact():

@@ -1,4 +1,4 @@
-"""Which sibling pipelines CI runs, and how it sees that the others need not run."""
+"""Choice of the sibling pipelines that CI runs, and its check that the others need not run."""
 
 import importlib.util
 import subprocess
@@ -126,8 +126,8 @@ def test_what_is_stale_is_named_and_fails(repository, monkeypatch, capsys):
 
 
 def test_the_output_of_dvc_itself_is_understood(tmp_path, monkeypatch):
-    """Where all data are missing, what is unchanged is passed over, and what would run is seen: both that which DVC
-    says it would run, and that which it cannot even look at because its input is missing."""
+    """A pipeline without its data: unchanged stages are not named; changed ones are, both those that DVC says it would
+    run and those that it cannot check because their input is missing."""
     monkeypatch.setattr(siblings, "ROOT", tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     target = tmp_path / "pipelines/toy/dvc.yaml"

@@ -1,4 +1,4 @@
-"""Fit what the models have to beat: majority, place, place and season, neighbours and logistic regression.
+"""Fit the baselines of species: majority, place, place and season, neighbours and logistic regression.
 
     python -m src.species.baselines --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out data/species/baselines
@@ -67,7 +67,7 @@ def embedding_blocks(stored: Container[str]) -> dict[tuple[str, ...], dict[str, 
 
 
 def describe(choice: dict) -> str:
-    """A line of what was chosen."""
+    """One line on a baseline: its scores on validation and its setting, or why it is left out."""
     if "left_out" in choice:
         return f"left out: {choice['left_out']}"
     loss, top1 = choice["validation_balanced_log_loss"], choice["validation_top1"]
@@ -75,7 +75,7 @@ def describe(choice: dict) -> str:
 
 
 def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
-    """Baselines that know where and when, and nothing of the embeddings."""
+    """Fit the baselines that read no embedding: majority, place, place and season."""
     prior = classifiers.class_prior(study.targets(study.train), found.classes)
     found.choose("majority", classifiers.majority(len(study.held_out), prior), len(study.train))
 
@@ -92,7 +92,7 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
     if 2 * len(train) < len(study.train):
         known = f"{len(train)} of {len(study.train)} training rows"
         reason = f"{known} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
-        found.leave_out("location_season", reason)
+        found.choices["location_season"] = {"left_out": reason}
         return
     both = np.hstack([degrees, season])
     found.choose("location_season", candidates(both, train, study.held_out[answered]), len(train), answered)
@@ -108,13 +108,11 @@ def fit_embeddings(
     present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
     train, answered = study.train[present[study.train]], present[study.held_out]
     if len(train) < 2 or not answered.any():
-        for name in names.values():
-            found.leave_out(name, f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}")
+        reason = f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}"
+        found.choices |= {name: {"left_out": reason} for name in names.values()}
         return
     ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(
-        (names["neighbours"], names["logistic"]), ours, study.targets(train), theirs, settings, answered
-    )
+    found.choose_on_features(names, ours, study.targets(train), theirs, settings, answered)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure what leaks are worth: cheap models under our split, without its buffer, on random and on shuffled rows.
+"""Measure how much each leak raises the score: cheap models on our split, without its buffer, on random splits.
 
     python -m src.species.controls --params pipelines/species/params.yaml --store data/species/store \\
         --split data/species/split --out data/species/controls
@@ -10,15 +10,15 @@ train and test change:
 
 - split: as it is.
 - no_buffer: rows in the buffer around the squares, of the years that train, train too. Spatial test rows are the same.
-- no_buffer_same_size: as many random training rows are taken away again, so that what is left of the difference is
-  nearness and not number.
+- no_buffer_same_size: as many random training rows are taken away again, so that the difference that is left comes
+  from nearness and not from the number of rows.
 - random: as many records as the spatial test has, drawn from it and from training, test; the others train.
-- shuffled: embeddings permuted among training and test rows, which tells nothing. `if_independent` is what the same
-  guesses score on average if they do not depend on the truth: the sum over species of share of guesses times share of
-  test rows.
+- shuffled: embeddings permuted among training and test rows, so that nothing can be learned. `if_independent` is the
+  mean score of the same guesses if they do not depend on the truth: the sum over species of share of guesses times
+  share of test rows.
 
-All but the first two are drawn `controls.draws` times: mean, least and greatest. `majority` is what the commonest
-species of the rows that train scores on the rows that test, under each of them.
+All but the first two are drawn `controls.draws` times: mean, least and greatest. `majority` is the score of the
+commonest training species, under each of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -129,7 +129,7 @@ def location_model(study: Task, params: Params) -> Model:
 
 
 def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Params) -> Model | None:
-    """Logistic regression on principal components; None, aloud, where too few rows have the modality."""
+    """Logistic regression on principal components; None, with a printed reason, if too few rows have the modality."""
     present = study.store.present(modality)
     train = study.train[present[study.train]]
     others = np.concatenate([study.held_out, returned])

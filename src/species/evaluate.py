@@ -48,18 +48,11 @@ def main(params, inputs, out, dry_run=False):
         files.write_json(report / "bins.json", bins)
         draw(plots, study, held, groups, scores, bins, facts, settings)
         # into git, where a reader of the README finds them
-        for picture in (
-            inputs.split / "split_map.png",
-            inputs.split / "distances.png",
-            inputs.controls / "controls.png",
-        ):
-            shutil.copyfile(picture, plots / picture.name)
-        sections = {
-            "data": params.data, "split": params.split, "baselines": params.baselines, "train": params.train,
-            "crossmodal": params.crossmodal, "controls": params.controls, "evaluate": settings,
-        }  # fmt: skip
+        for folder, name in (inputs.split, "split_map"), (inputs.split, "distances"), (inputs.controls, "controls"):
+            shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
+        sections = ("data", "split", "baselines", "train", "crossmodal", "controls", "evaluate")
         used = {"seed": params.seed, "threads": params.threads}
-        used |= {name: section.model_dump() for name, section in sections.items()}
+        used |= {name: getattr(params, name).model_dump() for name in sections}
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -71,7 +64,7 @@ def main(params, inputs, out, dry_run=False):
 def all_scores(
     study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray], facts: dict, inputs, bins: int
 ) -> dict:
-    """Everything that metrics/species.json says."""
+    """Contents of metrics/species.json."""
     return {
         "simulated": study.store.manifest["simulated"],
         "classes": len(study.classes),
@@ -89,13 +82,10 @@ def all_scores(
 
 def all_bins(held: group_scores.Held, groups: dict[str, np.ndarray], settings: Evaluate) -> dict:
     """Accuracies by training records of the species and by distance to the nearest training record."""
-    divisions = {
-        "frequency": (held.frequency, settings.frequency),
-        "distance": (held.distance_km, settings.distance_km),
-    }
+    bins = settings.calibration_bins
     return {
-        name: group_scores.score_bins(held, groups, *division, settings.calibration_bins)
-        for name, division in divisions.items()
+        "frequency": group_scores.score_bins(held, groups, held.frequency, settings.frequency, bins),
+        "distance": group_scores.score_bins(held, groups, held.distance_km, settings.distance_km, bins),
     }
 
 
@@ -117,7 +107,7 @@ def draw(
     scores: dict,
     bins: dict,
     facts: dict,
-    settings,
+    settings: Evaluate,
 ) -> None:
     """The PNGs of plots/species/evaluate."""
     note = "simulated records; " if scores["simulated"] else ""

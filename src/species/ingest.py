@@ -113,9 +113,9 @@ def with_rows(index: pd.DataFrame, found: list[Source]) -> tuple[pd.DataFrame, d
 
 
 def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> dict[Path, str]:
-    """Write what is not marked as done; sha256 of every file read.
+    """Write the chunks that are not marked as done; sha256 of every file read.
 
-    A mark is one chunk's, written when its values are on disk: whatever a kill leaves without mark is done again.
+    A chunk is marked once its values are on disk, so a chunk that a kill interrupted is written again.
     """
     digests: dict[Path, str] = {}
     given = {name for source in found if source.modality == "vision_pooled" for name in source.ids}
@@ -148,7 +148,7 @@ def write_chunk(
     writer: EmbeddingWriter,
     given: set[str],
 ) -> None:
-    """Put (B, *shape) `values` where the index has them; those of records that were left out go nowhere.
+    """Write (B, *shape) `values` into the rows that the index gives them; skip those of records that were left out.
 
     Args:
         row_of: observation id -> row of the index.
@@ -170,13 +170,13 @@ def write_chunk(
 
 
 def source_facts(data: Data, root: Path, found: list[Source]) -> list:
-    """What the store depends on beside the table: params, and sources by name, size and time of change."""
+    """Inputs of the store beside the table: params, and sources by name, size and time of change."""
     changed = [(path.relative_to(root).as_posix(), path.stat()) for source in found for path in source.files]
     return [data.model_dump(exclude={"root"}), *([name, at.st_size, at.st_mtime_ns] for name, at in changed)]
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """The file under another name, without its bytes where the file system allows; the scratch stays whole."""
+    """Give the file another name; copy its bytes only if the file system has no hard links. The scratch stays whole."""
     try:
         os.link(path, target)
     except OSError:  # another file system, or one without links

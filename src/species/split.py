@@ -1,4 +1,4 @@
-"""Hold out years and squares, surround the squares with a buffer, and audit what separates the roles.
+"""Hold out years and squares, surround the squares with a buffer, and audit the split for leaks.
 
     python -m src.species.split --params pipelines/species/params.yaml --store data/species/store \
         --out data/species/split
@@ -123,7 +123,7 @@ def summarise(drawn: Roles, per_role: dict[str, dict[str, Any]], split) -> dict[
 
 
 def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
-    """Print a table of the roles, and what else of the split needs to be known."""
+    """Print each role's records, species, years and distance to training, then buffer, squares and declared leaks."""
     print(f"split: {'':20}{'records':>8}{'species':>8}{'untrained':>10}{'years':>11}{'share':>7}{'km':>8}")
     for name, found in per_role.items():
         years = "{}–{}".format(*found["years"]) if found["years"] else "–"

@@ -46,7 +46,7 @@ def pretrained(wide, hub, tmp_path_factory):
 
 
 def seen(folder: Path, wide: Namespace, changes: dict) -> torch.Tensor:
-    """What the language model is told of the first three tiles by the model in `folder`."""
+    """Image features of the first three tiles, as the model in `folder` hands them to its language model."""
     store = Store.open(wide.tiles)
     split, pca = stage_inputs.read_split(wide.split, store), stage_inputs.read_pca(wide.pca)
     params = small_params(changes)
@@ -103,7 +103,7 @@ def test_every_stage_from_a_published_folder(wide, hub, pretrained, tmp_path, fa
 
 
 def assert_adapter_is_the_merged_model(base: Path, folder: Path) -> None:
-    """As README shows it: nothing of this repository, two lines of transformers and peft."""
+    """As docs/backbones.md shows it: nothing of this repository, two lines of transformers and peft."""
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(base)
     merged = AutoModelForImageTextToText.from_pretrained(folder).eval()

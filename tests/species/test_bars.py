@@ -1,4 +1,4 @@
-"""What the committed run on the simulation, whose truth is known, has to show; CI compares each new run with it."""
+"""Bars for the committed run on the simulation, whose truth is known; CI compares each new run with it."""
 
 import json
 

@@ -14,6 +14,7 @@ import torch
 from src.core.stage.errors import DataError, Interrupted
 from src.species import crossmodal
 from src.species.data import task as tasks
+from src.species.data.task import EMBEDDINGS
 from src.species.evaluation import predictions
 from src.species.models import features, networks, reconstruction
 from tests.species import trainings
@@ -84,7 +85,7 @@ def test_the_autoencoder_beats_the_mean_and_shuffled_pairs(trained, task):
 def test_reconstruction_is_that_of_the_saved_model(trained, task):
     model = networks.load(trained / "crossmodal")
     rows = both(task, task.rows("test", "spatial"))
-    values = {name: torch.from_numpy(task.store.read(name, rows)) for name in reconstruction.PAIR}
+    values = {name: torch.from_numpy(task.store.read(name, rows)) for name in EMBEDDINGS}
     with torch.no_grad():
         predicted = model.predict("vision_pooled", values["language"]).numpy()
     error = np.mean((predicted - reconstruction.standardised(task, "vision_pooled", rows)) ** 2)
@@ -142,7 +143,7 @@ def test_the_summary_says_what_was_chosen(trained):
 
 def test_shared_features_are_the_mean_of_what_is_there(trained, task):
     model = networks.load(trained / "crossmodal")
-    has = {name: task.store.present(name) for name in reconstruction.PAIR}
+    has = {name: task.store.present(name) for name in EMBEDDINGS}
     rows = np.array([
         np.flatnonzero(has["language"] & has["vision_pooled"])[0],
         np.flatnonzero(has["language"] & ~has["vision_pooled"])[0],
@@ -150,7 +151,7 @@ def test_shared_features_are_the_mean_of_what_is_there(trained, task):
     ])  # fmt: skip
     found = reconstruction.shared_features(model, task, rows)
     with torch.no_grad():
-        vectors = {n: model.encode(n, torch.from_numpy(task.store.read(n, rows))).numpy() for n in reconstruction.PAIR}
+        vectors = {n: model.encode(n, torch.from_numpy(task.store.read(n, rows))).numpy() for n in EMBEDDINGS}
     np.testing.assert_allclose(found[0], (vectors["language"][0] + vectors["vision_pooled"][0]) / 2, atol=1e-6)
     np.testing.assert_allclose(found[1], vectors["language"][1], atol=1e-6)
     assert not found[2].any(), "row 0 has neither"
@@ -159,14 +160,14 @@ def test_shared_features_are_the_mean_of_what_is_there(trained, task):
 def test_components_are_fitted_on_training_rows_alone(task):
     train = both(task, task.train)
     rows = np.arange(len(task.store))
-    found = features.components(task, reconstruction.PAIR, train, rows, 4, 0)[1]
-    with_test = features.components(task, reconstruction.PAIR, task.held_out, rows, 4, 0)[1]
+    found = features.components(task, EMBEDDINGS, train, rows, 4, 0)[1]
+    with_test = features.components(task, EMBEDDINGS, task.held_out, rows, 4, 0)[1]
     assert found.shape == (len(task.store), 4) and not np.allclose(np.abs(found), np.abs(with_test), atol=0.01)
     variance = found[train].var(axis=0)
     assert (np.diff(variance) <= 0).all()
     covariance = np.cov(found[train].T)
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-3 * variance[0])
-    wide = features.components(task, reconstruction.PAIR, train[:5], train[:9], 40, 0)[1]
+    wide = features.components(task, EMBEDDINGS, train[:5], train[:9], 40, 0)[1]
     assert wide.shape == (9, 4), "no more than rows allow"
     neither = ~(task.store.present("language") | task.store.present("vision_pooled"))
     assert neither.any() and np.isfinite(found).all() and np.ptp(found[neither], axis=0).max() == 0

@@ -1,4 +1,4 @@
-"""What params.yaml of species may not say."""
+"""Mistakes in params.yaml of species, and their messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is simulated has the numbers, the signals and the honesty it promises."""
+"""Simulated data: numbers of records, strengths of the signals, and marks that say they are simulated."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the tests of both trainings share: a small store with its split, and ways to stop a training."""
+"""Helpers of the tests of both trainings: a small store with its split, and ways to stop a training."""
 
 import os
 import random

@@ -20,7 +20,7 @@ YEAR = re.compile(r"([0-9]{4})(?:\.0*)?")  # 2024.0 is what a spreadsheet or pan
 
 
 class NotADate(ValueError):
-    """Says why, without the text, so that equal reasons can be counted."""
+    """Reason why a text is no date, without the text itself, so that equal reasons can be counted."""
 
 
 def days(event_date: str, year: str) -> tuple[int, int, int]:
@@ -72,7 +72,7 @@ def moment(text: str) -> tuple[int, int]:
 
 
 def complete_end(begin: str, end: str) -> str:
-    """An interval's end with what it shares with its beginning."""
+    """An interval's end, with the year and month that it may leave out filled in from the beginning."""
     short, begin = SHORT_END.fullmatch(end), begin[:10]
     if short is None or len(begin) - len(short[1]) < len("2009-"):  # 1999/05 may mean a month, or 1905
         return end

@@ -1,4 +1,4 @@
-"""Embedding files: where they lie, whether they are what they should be, and their values chunk by chunk.
+"""Embedding files: their layout on disk, checks of every header, and their values chunk by chunk.
 
 Below `embeddings/` a modality is a folder with one file an observation (`language/4171912265_1.npy` or
 `.safetensors`, whose one tensor is called as the modality), or a pack: `language.npy` (N, *shape) with

@@ -10,11 +10,12 @@ import pandas as pd
 
 from src.core.data import tables
 from src.core.stage.errors import DataError
-from src.species.data import gbif_table, record_columns
+from src.species.data import record_columns
 from src.species.data.observation_ids import SHOWN, make_id, some
 from src.species.data.record_columns import COLUMNS, LATITUDE, LONGITUDE
 from src.species.params import Data
 
+NAMES = ("observations.csv", "observations.parquet")
 POLAR = 60  # degrees of latitude, beyond which hardly a record of a species lies
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Records:
-    """The table of records: what can be used and what is refused.
+    """The table of records: usable ones and refused ones.
 
     Attributes:
         path: the table.
@@ -57,7 +58,7 @@ def read(root: Path, data: Data, today: int) -> Records:
         DataError: a column is missing; an id is no number, or there twice; a date lies in the future; coordinates are
             swapped throughout.
     """
-    path = gbif_table.find(root)
+    path = find(root)
     named = [data.id] if data.id else []
     cells = tables.read_records(path, [*named, *COLUMNS])
     record_columns.require_columns(path, cells, data.id)
@@ -84,6 +85,17 @@ def read(root: Path, data: Data, today: int) -> Records:
         unusable=len(unusable),
         rare=rare,
     )
+
+
+def find(root: Path) -> Path:
+    """The one table below `root`; raises DataError where there is none or both."""
+    found = [Path(root) / name for name in NAMES if (Path(root) / name).is_file()]
+    if len(found) != 1:
+        raise DataError(
+            f"{root}: table: found {' and '.join(path.name for path in found) or 'none'}, expected one of "
+            f"{' or '.join(NAMES)}; bring one"
+        )
+    return found[0]
 
 
 def require_usable(records: Records, data: Data) -> None:

@@ -69,7 +69,7 @@ def to_degrees(km: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_land(km: np.ndarray) -> np.ndarray:
-    """(P,) bool, whether (P, 2) points of the plane lie within `COAST`."""
+    """(P,) bool: (P, 2) points of the plane that lie within `COAST`."""
     return Outline(_coast_km()).contains_points(km)
 
 

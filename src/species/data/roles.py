@@ -1,4 +1,4 @@
-"""Role and kind of every observation: squares and years that are held out, and what lies between.
+"""Role and kind of every observation: training, held-out squares and years, and the buffer between them.
 
 An observation's day is an interval. It tests if all of it lies in the test's years, and is known if all of it lies
 `gap_days` or more before them; validation is made in the same way, one year earlier, from what is known.
@@ -51,7 +51,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
         where: file that errors name.
 
     Raises:
-        ParamsError: the buffer is narrower than two uncertain places may be wrong.
+        ParamsError: the buffer is narrower than the uncertainties of two places together.
         DataError: no square can hold split.minimum records, fewer squares fit than asked for, or a period, role or
             kind is left empty.
     """

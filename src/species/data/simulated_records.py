@@ -39,7 +39,7 @@ EPITHETS = (  # the same in every gender
 
 @dataclass(frozen=True)
 class World:
-    """Fields that say what a place is like: habitat, backgrounds and every species' affinity."""
+    """Random fields that describe a place: habitat, backgrounds and every species' affinity."""
 
     habitat: random_fields.Field
     place: random_fields.Field

@@ -31,7 +31,7 @@ QUERIES_AT_ONCE = 1024
 STEPS = 300  # of L-BFGS at most
 SLOPE = 3e-3  # at which L-BFGS stops: below it, validation gained nothing and time doubled
 WIDEST_DAYS = 31  # an interval of dates up to this has a season
-SEASON_KM = (3.0, 10.0, 30.0, 100.0)  # radius of the circle of seasons: twice as far are two records half a year apart
+SEASON_KM = (3.0, 10.0, 30.0, 100.0)  # radius of the circle of seasons; half a year is its diameter
 YEAR_DAYS = 365.2425
 
 
@@ -80,7 +80,7 @@ class Fits:
         checks, truth = self.validates[answered], self.truth[answered]
         known = np.flatnonzero(checks & (truth >= 0))
         if not len(known):
-            self.leave_out(name, "no validation row that it could answer is of a trained species")
+            self.choices[name] = {"left_out": "no validation row that it could answer is of a trained species"}
             return
         weights = self.task.balance(self.task.held_out[answered][known])
         best, least, tried = None, np.inf, []
@@ -99,27 +99,24 @@ class Fits:
 
     def choose_on_features(
         self,
-        names: tuple[str, str],
+        names: dict[str, str],
         train: np.ndarray,
         codes: np.ndarray,
         query: np.ndarray,
         section: Baselines,
         answered: np.ndarray,
     ) -> None:
-        """Choose neighbours by angle and logistic regression, called `names`, with the settings of `section`.
+        """Choose neighbours by angle and logistic regression with the settings of `section`.
 
         Args:
+            names: names of the predictors with the fits "neighbours" and "logistic".
             train, query: (n, F) features of training rows and (A, F) of the held-out rows that are answered.
             codes: (n,) int64 class of each training row.
             answered: (H,) bool.
         """
-        known, (knn, regression) = Examples.of(train, codes, self.classes), names
-        self.choose(knn, like_neighbours(known, query, section.neighbours), len(train), answered)
-        self.choose(regression, logistic(known, query, section.inverse_penalties), len(train), answered)
-
-    def leave_out(self, name: str, reason: str) -> None:
-        """Say why a group is absent."""
-        self.choices[name] = {"left_out": reason}
+        known, rows = Examples.of(train, codes, self.classes), len(train)
+        self.choose(names["neighbours"], like_neighbours(known, query, section.neighbours), rows, answered)
+        self.choose(names["logistic"], logistic(known, query, section.inverse_penalties), rows, answered)
 
 
 def class_prior(codes: np.ndarray, classes: int) -> np.ndarray:
@@ -128,7 +125,7 @@ def class_prior(codes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def with_prior(shares: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
-    """Logarithm of (Q, C) shares mixed with so large a share of the (C,) prior."""
+    """Logarithm of (Q, C) shares mixed with the (C,) prior, whose weight is `share`."""
     return np.log((1 - share) * shares + share * prior)
 
 
@@ -145,8 +142,8 @@ def near_neighbours(
     Args:
         known: with vectors in km, Earth-centred coordinates (`distances.to_cartesian`) for example.
         query: (Q, F) vectors of the same kind.
-        neighbours: every k; one above n is n.
-        prior_shares: every share of the prior.
+        neighbours: the k to try; n in place of a larger one.
+        prior_shares: the weights of the prior to try.
     """
     counts = _at_most(neighbours, known)
     distance, found = cKDTree(known.vectors).query(query, k=np.arange(1, max(counts) + 1))
@@ -156,7 +153,7 @@ def near_neighbours(
 def like_neighbours(
     known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_shares: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
-    """k neighbours of the least angle (cosine), whose votes weigh alike. Arguments as of `near_neighbours`."""
+    """k nearest neighbours by cosine, with one vote each. Arguments as of `near_neighbours`."""
     counts = _at_most(neighbours, known)
     found = _least_angle(unit(known.vectors), unit(query), max(counts))
     yield from _votes(known, found, np.ones(found.shape), counts, prior_shares)

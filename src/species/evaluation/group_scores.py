@@ -1,4 +1,4 @@
-"""Scores of every group on the same test rows: per kind of test, by frequency, by distance, and differences."""
+"""Scores of every group on the same test rows: per kind of test, by frequency, by distance, and in pairs."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ Groups = dict[str, np.ndarray]  # name -> (H, C) log-probabilities
 
 
 class Held:
-    """The held-out rows: where, when, of which species, and which of them every group can answer.
+    """The held-out rows: place, date and species of each, and marks of those that every group can answer.
 
     Attributes, (H,) each, in the order of `Task.held_out`:
         role, kind, square, cell, date: of split.parquet and the store; date is the first and the last possible day.
@@ -110,25 +110,16 @@ def score_bins(
 
     bins: of the calibration error.
     """
-    kinds = {kind: rows for kind, rows in held.tests.items() if kind != "all"}
-    return {
-        kind: {
-            name: [
-                found | {"label": label(found["from"], found["to"])}
-                for found in classification_scores.scores_by_bin(
-                    answers[rows],
-                    held.truth[rows],
-                    held.units(rows, kind),
-                    values[rows],
-                    edges,
-                    held.species[rows],
-                    bins,
-                )
-            ]
-            for name, answers in groups.items()
-        }
-        for kind, rows in kinds.items()
-    }
+    result = {}
+    for kind, rows in held.tests.items():
+        if kind == "all":
+            continue
+        truth, units, species = held.truth[rows], held.units(rows, kind), held.species[rows]
+        result[kind] = {}
+        for name, answers in groups.items():
+            found = classification_scores.scores_by_bin(answers[rows], truth, units, values[rows], edges, species, bins)
+            result[kind][name] = [each | {"label": label(each["from"], each["to"])} for each in found]
+    return result
 
 
 def label(low: float | None, high: float | None) -> str:

@@ -16,8 +16,8 @@ DIGEST = "split_sha256"
 
 
 def write(folder: Path, task: Task, groups: dict[str, np.ndarray]) -> None:
-    """Write `predictions.safetensors` into `folder`: the groups, and a digest of what trained, what is held out and
-    which species there are.
+    """Write `predictions.safetensors` into `folder`: the groups, and a digest of training rows, held-out rows and
+    species.
 
     Args:
         groups: name -> (H, C) log-probabilities of `Task.held_out` over `Task.classes`; a row of NaN where a model has

@@ -1,4 +1,4 @@
-"""Every predictor of species that is scored: its name, what it needs and how it is fitted.
+"""Every predictor of species that is scored: its name, its inputs and its method.
 
 Stages, tables, figures and CI read this one list; its order is the order of the report.
 """
@@ -22,6 +22,7 @@ class Predictor:
         stage: the stage that fits it and writes its predictions.
         fit: network, logistic, neighbours, places (neighbours or forest, chosen on validation) or frequencies.
         needs: modalities of the store, "place" and "date" that it reads.
+        space: features that the crossmodal stage makes of these: shared (the autoencoder's) or pca (principal).
     """
 
     name: str
@@ -30,36 +31,45 @@ class Predictor:
     stage: str
     fit: str
     needs: tuple[str, ...]
+    space: str = ""
 
 
-PREDICTORS = (
-    Predictor("language", "network on language", "trained", "train", "network", ("language",)),
-    Predictor("vision", "network on vision", "trained", "train", "network", ("vision_pooled",)),
-    Predictor("both", "network on both (late fusion)", "trained", "train", "network", BOTH),
-    Predictor("crossmodal", "network on the shared space", "trained", "crossmodal", "network", BOTH),
-    Predictor(
-        "crossmodal_logistic", "logistic regression on the shared space", "fitted", "crossmodal", "logistic", BOTH
+_ROWS = (
+    ("language", "network on language", "trained", "train", "network", ("language",)),
+    ("vision", "network on vision", "trained", "train", "network", ("vision_pooled",)),
+    ("both", "network on both (late fusion)", "trained", "train", "network", BOTH),
+    ("crossmodal", "network on the shared space", "trained", "crossmodal", "network", BOTH, "shared"),
+    (
+        "crossmodal_logistic",
+        "logistic regression on the shared space",
+        "fitted",
+        "crossmodal",
+        "logistic",
+        BOTH,
+        "shared",
     ),
-    Predictor("crossmodal_knn", "nearest neighbours in the shared space", "fitted", "crossmodal", "neighbours", BOTH),
-    Predictor("pca", "network on principal components of both", "trained", "crossmodal", "network", BOTH),
-    Predictor("pca_logistic", "logistic regression on components of both", "fitted", "crossmodal", "logistic", BOTH),
-    Predictor("pca_knn", "nearest neighbours in components of both", "fitted", "crossmodal", "neighbours", BOTH),
-    Predictor("logistic_language", "logistic regression on language", "fitted", "baselines", "logistic", ("language",)),
-    Predictor(
-        "logistic_vision", "logistic regression on vision", "fitted", "baselines", "logistic", ("vision_pooled",)
-    ),
-    Predictor("logistic", "logistic regression on both", "fitted", "baselines", "logistic", BOTH),
-    Predictor("knn_language", "nearest neighbours in language", "fitted", "baselines", "neighbours", ("language",)),
-    Predictor("knn_vision", "nearest neighbours in vision", "fitted", "baselines", "neighbours", ("vision_pooled",)),
-    Predictor("knn", "nearest neighbours in both", "fitted", "baselines", "neighbours", BOTH),
-    Predictor("location_season", "place and season alone", "closed form", "baselines", "places", ("place", "date")),
-    Predictor("location", "place alone", "closed form", "baselines", "places", ("place",)),
-    Predictor("majority", "frequencies of training", "closed form", "baselines", "frequencies", ()),
+    ("crossmodal_knn", "nearest neighbours in the shared space", "fitted", "crossmodal", "neighbours", BOTH, "shared"),
+    ("pca", "network on principal components of both", "trained", "crossmodal", "network", BOTH, "pca"),
+    ("pca_logistic", "logistic regression on components of both", "fitted", "crossmodal", "logistic", BOTH, "pca"),
+    ("pca_knn", "nearest neighbours in components of both", "fitted", "crossmodal", "neighbours", BOTH, "pca"),
+    ("logistic_language", "logistic regression on language", "fitted", "baselines", "logistic", ("language",)),
+    ("logistic_vision", "logistic regression on vision", "fitted", "baselines", "logistic", ("vision_pooled",)),
+    ("logistic", "logistic regression on both", "fitted", "baselines", "logistic", BOTH),
+    ("knn_language", "nearest neighbours in language", "fitted", "baselines", "neighbours", ("language",)),
+    ("knn_vision", "nearest neighbours in vision", "fitted", "baselines", "neighbours", ("vision_pooled",)),
+    ("knn", "nearest neighbours in both", "fitted", "baselines", "neighbours", BOTH),
+    ("location_season", "place and season alone", "closed form", "baselines", "places", ("place", "date")),
+    ("location", "place alone", "closed form", "baselines", "places", ("place",)),
+    ("majority", "frequencies of training", "closed form", "baselines", "frequencies", ()),
 )
+PREDICTORS = tuple(Predictor(*row) for row in _ROWS)
 TITLES = {one.name: one.title for one in PREDICTORS}
 INPUTS = {one.name: one.needs for one in PREDICTORS if one.stage == "train"}
+PROBES = {space: {one.fit: one.name for one in PREDICTORS if one.space == space} for space in ("shared", "pca")}
+"""Space of the crossmodal stage -> fit -> name."""
+
 MAIN = ("both", "language", "vision", "crossmodal", "location", "majority")
-"""Those with figures of their own. The first that was fitted is the one of the map and the confusions."""
+"""Predictors in the figures of bins and calibration. Map and confusion matrix show the first that has predictions."""
 
 PAIRS = (
     ("language", "location"),
@@ -71,8 +81,8 @@ PAIRS = (
     ("crossmodal", "pca"),
     ("crossmodal", "both"),
 )
-"""Differences that are given: what a modality adds to the place, one modality to the other, a network to a linear
-model, and the shared space to principal components."""
+"""Pairs whose difference is reported: a modality and the place, both modalities and one, a network and a linear model,
+the shared space and principal components."""
 
 
 def require_listed(names: Iterable[str], where: str) -> None:

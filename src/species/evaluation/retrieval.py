@@ -1,4 +1,4 @@
-"""Retrieval: how often a vector of one modality finds the other one's of the same observation, beside chance."""
+"""Retrieval of an observation's vector of one modality by its vector of the other one, beside chance."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def retrieve(queries: np.ndarray, gallery: np.ndarray, species: np.ndarray, seed
             ranks[draw, part] = _ranks(similarity, partner)
         outside = species[part, None] != species[None]
         own[part] = _ranks(np.where(outside, -np.inf, similarity), pairings[0, part])
-    # A shuffled gallery keeps its vectors' species: what is nearest to query i is then of a random row's species.
+    # A shuffled gallery keeps its vectors' species: the vector nearest to query i is then of a random row's species.
     alike = np.array([np.mean(species[nearest] == species)])
     shuffled_alike = [np.mean(species[np.argsort(pairing)[nearest]] == species) for pairing in pairings[1:]]
     shared = sizes[species] > 1

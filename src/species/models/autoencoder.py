@@ -7,18 +7,20 @@ import numpy as np
 from transformers import EvalPrediction, set_seed
 
 from src.core.training.parameter_groups import ParameterGroups
-from src.species.data.task import Task
+from src.species.data.task import EMBEDDINGS, Task
 from src.species.evaluation.classifiers import Fits
+from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
-from src.species.models.reconstruction import PAIR
 from src.species.models.training import Trained
-from src.species.params import Baselines, Crossmodal, Params
+from src.species.params import Crossmodal, Params
 
 
 def build(task: Task, section: Crossmodal) -> tuple[CrossModalAutoencoder, ParameterGroups]:
-    """A new autoencoder and what trains of it, all at one rate; without the contrastive term no temperature."""
-    model = CrossModalAutoencoder(training.moments(task, PAIR), section.dim, section.contrastive, section.temperature)
+    """A new autoencoder and its parameter groups, all at one rate; no temperature without the contrastive term."""
+    model = CrossModalAutoencoder(
+        training.moments(task, EMBEDDINGS), section.dim, section.contrastive, section.temperature
+    )
     model.log_scale.requires_grad_(model.contrastive > 0)
     parts = {
         "encoders": list(model.encoders.parameters()),
@@ -38,9 +40,9 @@ def fit(
     plots: Path,
 ) -> Trained:
     """Train on (training, validation) rows with both modalities, and no label."""
-    section, read = params.crossmodal, training.embedding_reader(task, PAIR)
+    section, read = params.crossmodal, training.embedding_reader(task, EMBEDDINGS)
     how = {
-        "label": PAIR[1],
+        "label": EMBEDDINGS[1],
         "measure": partial(measure, task.balance(pairs[1]), section.contrastive),
         "eval_batch": section.batch_size,  # the contrastive term compares within a batch
         "scratch": scratch,
@@ -49,7 +51,7 @@ def fit(
 
     def both(rows: np.ndarray) -> dict:
         batch = read(rows)
-        return {name: batch[name] for name in PAIR}
+        return {name: batch[name] for name in EMBEDDINGS}
 
     trained = training.fit(model, groups, both, pairs, section, params, **how)
     trained.summary["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
@@ -57,11 +59,11 @@ def fit(
 
 
 def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) -> dict[str, float]:
-    """Means over validation of what the loss is made of, in the order of `CrossModalAutoencoder.forward`, and the loss
-    with the rows' weights."""
-    names = ("contrastive", *(f"{name}_error" for name in PAIR))
+    """Means over validation of the terms of the loss, as `CrossModalAutoencoder.forward` orders them, and the
+    weighted loss."""
+    names = ("contrastive", *(f"{name}_error" for name in EMBEDDINGS))
     parts = dict(zip(names, predicted.predictions, strict=True))
-    losses = contrastive * parts["contrastive"] + sum(parts[f"{name}_error"] for name in PAIR)
+    losses = contrastive * parts["contrastive"] + sum(parts[f"{name}_error"] for name in EMBEDDINGS)
     means = {name: float(values.mean()) for name, values in parts.items()}
     return {"balanced_loss": float(np.mean(weights * losses)), **means}
 
@@ -70,28 +72,25 @@ def probe(
     model: CrossModalAutoencoder,
     task: Task,
     params: Params,
-    baselines: Baselines,
     scratch: dict[str, Path],
     plots: Path,
 ) -> tuple[dict[str, Trained], Fits]:
     """Species from the autoencoder's shared features and from as many principal components.
 
-    Args:
-        baselines: settings of the classifiers that are chosen on validation, without a network.
-
     Returns:
         The classifier's training in each space, and the answers of all three kinds of classifiers there.
     """
-    labelled, probes, trained = training.learnable(task, PAIR), Fits(task), {}
-    answered = np.any([task.store.present(modality, task.held_out) for modality in PAIR], axis=0)
-    for name, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
+    labelled, probes, trained = training.learnable(task, EMBEDDINGS), Fits(task), {}
+    answered = np.any([task.store.present(modality, task.held_out) for modality in EMBEDDINGS], axis=0)
+    for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
         data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
-        probes.choose_on_features((f"{name}_knn", f"{name}_logistic"), *data, baselines, answered)
+        probes.choose_on_features(PROBES[space], *data, params.baselines, answered)
+        name = PROBES[space]["network"]
         set_seed(params.seed)
         ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
         dropout = {"features": params.train.dropout.language}
         classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
-        read = training.feature_reader(task, vectors, PAIR)
+        read = training.feature_reader(task, vectors, EMBEDDINGS)
         trained[name] = training.fit_classifier(
             classifier, groups, read, labelled, task, params, scratch[name], plots / name
         )
@@ -103,8 +102,8 @@ def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int
     """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
     rows = np.arange(len(task.store))
     return {
-        "crossmodal": scaled(reconstruction.shared_features(model, task, rows), train),
-        "pca": features.components(task, PAIR, train, rows, dim, seed)[1],
+        "shared": scaled(reconstruction.shared_features(model, task, rows), train),
+        "pca": features.components(task, EMBEDDINGS, train, rows, dim, seed)[1],
     }
 
 

@@ -1,7 +1,7 @@
 """The networks of train and crossmodal, and the folders that hold them: model.safetensors and config.json.
 
 They take embeddings as the store holds them (float16, not standardised) and standardise them by buffers of their own,
-so that a saved model asks for nothing beside its folder.
+so that a saved model needs no other file.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class SpeciesClassifier(nn.Module):
             {name: trunk(len(mean), hidden, dropout[name]) for name, (mean, _) in statistics.items()}
         )
         self.head = nn.Linear(hidden * len(statistics), len(self.classes))
-        # Of training alone, so no part of what is saved.
+        # Used in training only, so it is not saved.
         self.register_buffer(
             "weights", None if weights is None else torch.tensor(weights, dtype=torch.float32), persistent=False
         )
@@ -121,12 +121,12 @@ class CrossModalAutoencoder(nn.Module):
         self.encoders = nn.ModuleDict(
             {name: nn.Sequential(nn.Linear(width, dim), nn.LayerNorm(dim), nn.ReLU()) for name, width in widths.items()}
         )
-        # Named by what they predict.
+        # Keys are the modalities that they predict.
         self.predictors = nn.ModuleDict({name: nn.Linear(dim, width) for name, width in widths.items()})
         self.log_scale = nn.Parameter(-torch.tensor(float(temperature)).log())
 
     def forward(self, **inputs: torch.Tensor) -> dict:
-        """Loss, and per row what it is the mean of: contrastive (B,) and for each modality `<name>_error` (B,).
+        """Loss, and its terms per row: contrastive (B,) and for each modality `<name>_error` (B,).
 
         Args:
             inputs: (B, D) of both modalities, none missing.

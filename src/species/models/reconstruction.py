@@ -13,7 +13,6 @@ from src.species.models import features
 from src.species.models.features import standardised
 from src.species.models.networks import CrossModalAutoencoder
 
-PAIR = EMBEDDINGS  # each of which is predicted from the other
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the linear map, a training row
 AT_ONCE = 1024  # rows
 
@@ -97,7 +96,7 @@ def map_linearly(
 def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) -> np.ndarray:
     """(B, dim) float32 mean of a row's shared vectors, of the modalities that it has; zeros where it has none."""
     total, count = np.zeros((len(rows), model.dim), np.float32), np.zeros((len(rows), 1), np.float32)
-    for name in PAIR:
+    for name in EMBEDDINGS:
         here = task.store.present(name, rows)
         total[here] += encode(model, task, name, rows[here])
         count[here] += 1
@@ -122,7 +121,7 @@ def in_batches(
 
 
 def _with_both(task: Task, rows: np.ndarray) -> np.ndarray:
-    return rows[np.all([task.store.present(name, rows) for name in PAIR], axis=0)]
+    return rows[np.all([task.store.present(name, rows) for name in EMBEDDINGS], axis=0)]
 
 
 def _squared(values: np.ndarray, truth: np.ndarray) -> float | None:

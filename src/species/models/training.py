@@ -1,4 +1,4 @@
-"""The trainings of species: rows as batches, classifiers of species, what is written of them."""
+"""The trainings of species: rows as batches, classifiers of species, summaries and curves."""
 
 import logging
 from collections.abc import Callable
@@ -47,14 +47,14 @@ class Rows(ReadyBatches):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves beside its weights: Trainer's log, and what summary.json says of it."""
+    """Record of a training beside its weights: Trainer's log, and the entry of summary.json."""
 
     history: list[dict]
     summary: dict
 
 
 def require_one_process(stage: str) -> None:
-    """Raise ParamsError where several were launched: a network of a minute gains nothing by it."""
+    """Raise ParamsError if several processes were launched: networks that train in a minute gain nothing by it."""
     if distributed.count() > 1:
         raise ParamsError(
             f"{stage}: found {distributed.count()} processes, expected one; run python -m src.species.{stage} without "
@@ -102,11 +102,10 @@ def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]
 
 
 def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Training rows and validation rows with at least one of the modalities, for what learns species; of validation
-    those whose species trains.
+    """Training and validation rows with at least one of the modalities and of a species that trains.
 
     Args:
-        every: with all of the modalities and of any species, for what learns without labels.
+        every: take rows with all of the modalities and of any species, for a model that learns without labels.
 
     Raises:
         DataError: there is no such row.
@@ -167,7 +166,7 @@ def build_classifier(
     task: Task,
     params: Params,
 ) -> tuple[SpeciesClassifier, ParameterGroups]:
-    """A new classifier on the inputs of `statistics` and what trains of it: the trunk of each input, and the head.
+    """A new classifier on the inputs of `statistics`, and its parameter groups: the trunk of each input, and the head.
 
     Args:
         train: the rows it will learn from, whose species weigh as params.train.imbalance says.
@@ -217,7 +216,7 @@ def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) 
 
 
 def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
-    """What summary.json says of one training: nothing that differs between two runs of it."""
+    """Entry of summary.json for one training, without times or anything else that differs between two runs."""
     evaluated = [entry for entry in history if "eval_loss" in entry]
     best = min(evaluated, key=lambda entry: entry["eval_balanced_loss"])
     return {
@@ -230,14 +229,14 @@ def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray
 
 
 def log_best(trained: dict[str, Trained]) -> None:
-    """Say which epoch of each training was kept."""
+    """Log the epoch of each training that was kept."""
     for name, each in trained.items():
         facts = each.summary
         logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
 
 
 def write_curves(path: Path, trained: dict[str, Trained]) -> None:
-    """The loss of training and validation by epoch, and what else validation measures: a block for each training."""
+    """Curves by epoch, a block for each training: its loss, that of validation, and other measures of validation."""
 
     def curves(history: list[dict]) -> list[figures.Curve]:
         loss = {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}
@@ -248,7 +247,7 @@ def write_curves(path: Path, trained: dict[str, Trained]) -> None:
 
 
 def _measures(history: list[dict]) -> list[str]:
-    """What validation measured beside the loss; times differ between two runs."""
+    """Names of the measures of validation beside the loss, without times, which differ between two runs."""
     first = next(entry for entry in history if "eval_loss" in entry)
     names = [name.removeprefix("eval_") for name in first if name.startswith("eval_")]
     return sorted(name for name in names if name != "loss" and not name.endswith(("time", "per_second")))

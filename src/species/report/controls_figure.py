@@ -27,7 +27,7 @@ def describe(setting: dict) -> str:
 
 
 def draw_controls(path: Path, models: dict[str, dict]) -> None:
-    """Accuracy under each split, a panel per model; small points are single draws, dashes what knows nothing."""
+    """Accuracy under each split, a panel per model; small points are single draws, dashes the nulls."""
     with matplotlib.rc_context(STYLE | {"font.size": 9}):
         figure = Figure(figsize=(7.5, 2.9 * len(models)), layout="constrained")
         panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]

@@ -109,7 +109,7 @@ def bin_tables(bins: dict) -> list[Table]:
 
 
 def controls_section(controls: dict, folder: Path) -> Section:
-    """Worth of leaks."""
+    """Scores of cheap models under each leak."""
     return Section(
         "Controls: what a leak is worth",
         [
@@ -136,7 +136,7 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
         ],
         [
             result_tables.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
-            result_tables.flat_table(caption, audit),
+            Table(caption, ["", "found"], list(result_tables.flatten(audit))),
         ],
         [
             Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),

@@ -57,14 +57,14 @@ def paired_table(paired: dict) -> Table:
 
 
 def facts_table(caption: str, rows: dict[str, dict]) -> Table:
-    """A row of facts under each name; the first row's keys are the header, without what is itself a dict."""
+    """A row of facts under each name; the first row's keys are the header, without values that are dicts."""
     header = [key for key, value in next(iter(rows.values()), {}).items() if not isinstance(value, dict)]
     cells = [[_words(name), *(_fact(found[key]) for key in header)] for name, found in rows.items()]
     return Table(caption, ["", *map(_words, header)], cells)
 
 
 def controls_table(models: dict) -> Table:
-    """Top-1 of cheap models under our split and under leaking ones, and below each what the majority class scores."""
+    """Top-1 of cheap models under our split and under leaking ones, with the majority class below each."""
     rows = []
     for name, found in models.items():
         gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
@@ -114,11 +114,6 @@ def retrieval_table(found: dict) -> Table:
     return facts_table(caption, rows)
 
 
-def flat_table(caption: str, values: dict) -> Table:
-    """Nested JSON as rows, names joined by " · "."""
-    return Table(caption, ["", "found"], list(_flatten(values)))
-
-
 def _drawn(drawn: dict) -> str:
     return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
 
@@ -133,10 +128,11 @@ def _fact(value: object) -> str:
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
+def flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
+    """Nested JSON as rows of name and value, names joined by " · "."""
     for key, value in values.items():
         name = f"{prefix}{_words(str(key))}"
         if isinstance(value, dict):
-            yield from _flatten(value, f"{name} · ")
+            yield from flatten(value, f"{name} · ")
         else:
             yield [name, _fact(value)]

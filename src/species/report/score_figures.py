@@ -79,7 +79,7 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
 
 
 def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
-    """Share of each species' test records (row) that were named as which (column); the last column is any other.
+    """Share of each species' test records (row) by the species that was named (column); the last column is any other.
 
     Args:
         truth, predicted: (N,) species names.

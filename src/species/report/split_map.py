@@ -1,4 +1,4 @@
-"""Two figures of a split: where every role lies, and how far held-out observations lie from training."""
+"""Two figures of a split: a map of all roles, and distances of held-out observations to training."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ POINTS = {
 SQUARES = {"test": "#c8382e", "validation": "#8c6d00"}
 KINDS = {"temporal": "#7b3fa0", "spatial": "#c8382e", "both": "#5c0f0a"}
 BEYOND = 0.001  # share of the observations that may lie beyond each side of the map
-LEAST_KM = 1e-3  # nearer ones are drawn here: coordinates are no better, and a logarithm ends nowhere
+LEAST_KM = 1e-3  # smaller distances are drawn here: coordinates are no more exact, and zero has no logarithm
 
 
 def draw_map(
@@ -105,7 +105,7 @@ def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> 
 
     Args:
         observations: gbif_id, lat, lon of N.
-        role: (N,) the honest split's; its training and test records are dealt anew.
+        role: (N,) roles in our split, which are dealt anew among its training and test records.
     """
     used = np.isin(role, ["train", "test"])
     records = observations[used].assign(role=role[used]).drop_duplicates("gbif_id")

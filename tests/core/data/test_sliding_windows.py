@@ -32,7 +32,7 @@ def per_pixel(grid, values, counts, valid):
 
 
 def rows_of(grid, values, counts, valid):
-    """What `blend` takes, from arrays of the whole raster."""
+    """Arguments of `blend`, from arrays of the whole raster."""
     for row, top in enumerate(grid.tops):
         data = np.zeros((grid.reach, grid.cells[1]), bool)
         found = sliding_windows.any_in_cells(valid[top : top + grid.side], top, 0, grid.stride)

@@ -214,7 +214,7 @@ def test_no_rows_and_what_is_no_probability():
 @pytest.mark.parametrize("icc", [0.0, 0.3])
 @pytest.mark.parametrize("units", [10, 20, 50])
 def test_intervals_cover(units, icc):
-    """What of 300 draws from one population its own scores lie in; the classes are few, so that all are in a draw."""
+    """Share of the intervals of 300 draws that hold the population's scores; few classes, so all are in a draw."""
     values, truth, _ = clustered(99, 20_000, icc)
     whole = classification_scores.scores(values, truth)
     other = log_softmax(values + 0.7 * np.random.default_rng(5).gumbel(size=values.shape), axis=1)

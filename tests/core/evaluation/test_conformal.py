@@ -119,7 +119,7 @@ def test_mean_coverage_is_near_nominal(cover):
 
 @pytest.mark.slow
 def test_the_hierarchical_quantile_covers_more_than_it_promises():
-    """Why one year is drawn: at 19 places and independent years it is 4 points above, and the bar is 2."""
+    """Reason to draw one year: at 19 places and independent years it is 4 points above, and the bar is 2."""
     found = mean_coverage(cover_point, 19, 0.0, 0.9, SETS, threshold=hierarchical)
     assert found > 0.93
 

@@ -1,4 +1,4 @@
-"""What is refused in a folder before a weight is read, and what happens where the hub cannot be reached."""
+"""Folders that are refused before a weight is read, and the error when the hub cannot be reached."""
 
 import hashlib
 import json

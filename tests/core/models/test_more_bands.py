@@ -36,7 +36,7 @@ def rgb(request):
 
 @torch.no_grad()
 def seen(model, images):
-    """What the vision encoder hands to the language model."""
+    """Features that the vision encoder hands to the language model."""
     visual = qwen_vl.vision_encoder(model)
     pixels, grid = pixel_values(images, visual.config)
     return visual(pixels, grid_thw=grid).pooler_output

@@ -1,4 +1,4 @@
-"""What a Qwen-VL model reads is the tile: patch order, merge order, bands, masks, scale."""
+"""Patches that a Qwen-VL model reads of a tile: patch order, merge order, bands, masks, scale."""
 
 from types import SimpleNamespace
 

@@ -117,7 +117,7 @@ def test_names_of_published_weights(family, tmp_path):
 
 
 def test_what_transformers_saves_is_read_by_transformers_alone(family, tmp_path):
-    """Nothing of ours is needed to use a widened model, as README promises."""
+    """Nothing of ours is needed to use a widened model, as docs/backbones.md promises."""
     model = more_bands.widen(load(tmp_path / "base", family), BANDS, "zero", seed=0)
     model.save_pretrained(tmp_path / "wide")
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "wide", dtype=torch.float32).eval()

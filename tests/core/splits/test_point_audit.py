@@ -151,7 +151,7 @@ def test_every_leak_is_named_at_once():
 
 
 def test_a_split_without_buffer_is_caught_by_distance():
-    """What a split that forgot its buffer looks like: training reaches to the edges."""
+    """Findings of a split without a buffer: training reaches to the edges."""
     points, chosen = make_points()
     points.loc[(points["role"] == "buffer") & (points["first_day"] < 18500) & (points["square"] < 0), "role"] = "train"
     with pytest.raises(DataError) as error:

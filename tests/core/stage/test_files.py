@@ -1,4 +1,4 @@
-"""What a stage writes is either complete or absent."""
+"""Outputs of a stage are either complete or absent."""
 
 import json
 import subprocess

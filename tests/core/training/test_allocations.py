@@ -1,4 +1,4 @@
-"""What is counted on fake tensors is what the allocator gives when the same training step really runs."""
+"""Bytes counted on fake tensors equal those that the allocator gives when the same training step really runs."""
 
 import pytest
 import torch

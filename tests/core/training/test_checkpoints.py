@@ -103,7 +103,7 @@ def same(one: NetTrainer, two: NetTrainer) -> bool:
 
 
 def curve(trainer: NetTrainer) -> list[tuple]:
-    """What is logged, but for run times."""
+    """The log without run times."""
     return [
         (row["epoch"], row.get("loss"), row.get("eval_loss"))
         for row in trainer.state.log_history

@@ -17,7 +17,7 @@ EPOCHS = [
 
 
 def train(folder: Path, epochs: list, history: list | None = None, first: int = 1) -> list[dict]:
-    """What Trainer would call from epoch `first` on; returns its log history."""
+    """Make the calls that Trainer would make from epoch `first` on; returns its log history."""
     state = SimpleNamespace(is_world_process_zero=True, log_history=list(history or []), epoch=0.0)
     live = LiveLog(folder)
     live.on_train_begin(None, state, None)

@@ -1,4 +1,4 @@
-"""What DeepSpeed takes away and a Trainer of ours must get back; FSDP2 itself is in tests/smoke/test_processes.py."""
+"""Settings that DeepSpeed drops and our Trainer must restore; FSDP2 itself is in tests/smoke/test_processes.py."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which rows are scored, what they have in common, and that bins and pairs are of those rows."""
+"""Rows that are scored: those that all groups answer; bins and pairs are made of the same rows."""
 
 import numpy as np
 import pandas as pd

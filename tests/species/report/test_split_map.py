@@ -31,7 +31,7 @@ def test_the_map_has_the_same_bytes_each_time(drawn, tmp_path):
 
 def test_every_role_and_square_is_drawn(drawn, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(split_map, "save", lambda figure, *args, **options: saved.append(figure))
+    monkeypatch.setattr(split_map, "save", lambda figure, path, **options: saved.append(figure))
     draw_map(drawn, tmp_path / "map.png")
     observations, found = drawn
     figure: Figure = saved[0]
@@ -48,7 +48,7 @@ def test_every_role_and_square_is_drawn(drawn, tmp_path, monkeypatch):
 
 def test_one_observation_far_out_leaves_room_for_the_others(drawn, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(split_map, "save", lambda figure, *args, **options: saved.append(figure))
+    monkeypatch.setattr(split_map, "save", lambda figure, path, **options: saved.append(figure))
     observations, found = drawn
     far = observations.assign(lat=np.where(np.arange(len(observations)) == 7, -52.0, observations["lat"]))
     draw_map((far, found), tmp_path / "map.png")
