@@ -1,4 +1,4 @@
-"""What every stage does first and last: command line, params, seed, threads, status, exit code."""
+"""Start and end of every stage: command line, params, threads, status, exit code."""
 
 import argparse
 import ctypes
@@ -84,7 +84,7 @@ def _home(name: str) -> Path:
 
 
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
-    """Run `body`; its exit code, and the message that a known error printed to stderr."""
+    """Run `body`; return the exit code and the message of a known error, which is printed to stderr."""
     try:
         body()
         return 0, ""

@@ -1,4 +1,4 @@
-"""What `--dry-run` of a training stage says of memory and time."""
+"""Memory and time of a training, as printed by `--dry-run`."""
 
 import resource
 import sys

@@ -122,7 +122,7 @@ class GlobalBatchMixin:
         return found._replace(metrics=distributed.from_main(lambda: found.metrics))
 
     def _own_rows(self, values):
-        """What Trainer gathers from one process: it repeats a batch's loss, also where the last batch is smaller."""
+        """Values of one process, cut to the size of the last batch: Trainer repeats a batch's loss too often there."""
         state = self.accelerator.gradient_state
         last = state.end_of_dataloader and state.remainder > 0
         return recursively_apply(lambda value: value[: state.remainder], values) if last else values
