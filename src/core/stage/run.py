@@ -37,10 +37,9 @@ def stage(
 ) -> None:
     """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
 
-    `inputs` and `outputs` map option names to help texts; `main` receives them as two
-    namespaces of `Path`; the first holds `flags` too, as bool. `logs/<name>/run_status.json` gets
-    the exit code, because DVC turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing
-    half-written.
+    `inputs` and `outputs` map option names to help texts; `main` receives them as two namespaces of `Path`; the first
+    also holds `flags`, as bool. `logs/<name>/run_status.json` gets the exit code, because DVC turns every failure into
+    255. SIGTERM ends the stage with 75 and leaves no partial output.
     """
     flags = flags or {}
     parser = _parser(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
@@ -93,7 +92,7 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
     except OSError as error:
         code, message = StorageError.exit_code, f"{error.filename or name}: {error.strerror or error}"
     if not distributed.is_main():
-        # What stops all, the main process says; the launcher then ends the others while they wait here.
+        # The main process reports an error that stops all; the launcher then ends the others while they wait here.
         time.sleep(GRACE)
         name = f"{name}, process {distributed.rank()}"
     print(f"{name}: {message}", file=sys.stderr)

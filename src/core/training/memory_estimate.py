@@ -67,7 +67,7 @@ def remedies(memory: Memory) -> str:
 
 
 def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: bool) -> str:
-    """Lines for the log: each part for `micro_batch` samples at once, and what suits the usual cards.
+    """Lines for the log: each part for `micro_batch` samples at once, and settings that fit common GPUs.
 
     `batch_size` is the samples of one step on this GPU, in micro-batches one after the other.
     """

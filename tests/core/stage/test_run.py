@@ -110,7 +110,7 @@ def test_names_in_backquotes_become_keys_and_the_pipelines_words(stage, capsys):
 )
 def test_the_layout_says_where_params_and_logs_lie(tmp_path, monkeypatch, name, params, logs):
     monkeypatch.chdir(tmp_path)
-    parser = run.command_line(name=name, doc="", inputs={}, outputs={})
+    parser = run._parser(name=name, doc="", inputs={}, outputs={}, flags={})
     assert parser.parse_args([]).params == Path(params)
     run._write_status(name, 0, "", 0.0)
     assert Path(logs, "run_status.json").is_file()
