@@ -125,7 +125,7 @@ class TileNetwork(nn.Module):
 def resnet18_config(bands: int) -> ResNetConfig:
     """ResNet-18 (He et al. 2016, table 1) for images of `bands`."""
     widths, depths = [64, 128, 256, 512], [2, 2, 2, 2]
-    return ResNetConfig(bands, embedding_size=64, hidden_sizes=widths, depths=depths, layer_type="basic")
+    return ResNetConfig(num_channels=bands, embedding_size=64, hidden_sizes=widths, depths=depths, layer_type="basic")
 
 
 def train_network(
