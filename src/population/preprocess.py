@@ -157,7 +157,7 @@ def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
     """The report as three or four lines to print."""
     bands, size, _ = shape
     tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
-    quantisation = Quantisation.from_dict(facts["quantisation"])
+    quantisation = Quantisation(**facts["quantisation"])
     crop, outside = facts["crop"], facts["outside"].values()
     return "\n".join(
         [

@@ -20,7 +20,7 @@ from src.core.data.tile_store import Store
 from src.core.stage.errors import DataError
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-2, 6, 33))
-"""Penalties tried: from none worth the name to all weights zero, for 10² to 10⁵ standardised rows."""
+"""Penalties tried: from almost none to all weights near zero, for 10² to 10⁵ standardised rows."""
 
 QUANTILES = (0.1, 0.5, 0.9)
 PER_BAND = 2 + len(QUANTILES)  # mean, standard deviation, quantiles
@@ -182,7 +182,7 @@ def past_forecasts(known: pd.DataFrame, rows: pd.DataFrame, before: np.ndarray) 
 
 
 def unit_vectors(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-    """Degrees -> (N, 3) on the unit sphere, where distance knows no date line and no poles."""
+    """Degrees -> (N, 3) on the unit sphere, where distances are right across the date line and the poles."""
     lat, lon = np.radians(lat), np.radians(lon)
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
 

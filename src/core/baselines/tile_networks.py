@@ -108,7 +108,7 @@ class TileNetwork(nn.Module):
         else:
             self.body = ResNetModel(resnet18_config(bands))
             self.head = last = nn.Linear(self.body.config.hidden_sizes[-1] + columns, 1)
-        # It starts as the training mean, from which few labels should not drive it far.
+        # Predictions start at the training mean: with few labels they should not move far from it.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -124,13 +124,8 @@ class TileNetwork(nn.Module):
 
 def resnet18_config(bands: int) -> ResNetConfig:
     """ResNet-18 (He et al. 2016, table 1) for images of `bands`."""
-    return ResNetConfig(
-        num_channels=bands,
-        embedding_size=64,
-        hidden_sizes=[64, 128, 256, 512],
-        depths=[2, 2, 2, 2],
-        layer_type="basic",
-    )
+    widths, depths = [64, 128, 256, 512], [2, 2, 2, 2]
+    return ResNetConfig(num_channels=bands, embedding_size=64, hidden_sizes=widths, depths=depths, layer_type="basic")
 
 
 def train_network(
@@ -177,10 +172,7 @@ class NetworkTrainer(GlobalBatchMixin, Trainer):
 
 
 class BestEpoch(TrainerCallback):
-    """Keeps the weights of the epoch with the least loss on validation, and stops PATIENCE epochs after it.
-
-    Trainer's own way saves every epoch to disk, 130 MB for a ResNet-18 that learns for a second.
-    """
+    """Keeps in memory the weights of the epoch with the least validation loss; stops PATIENCE epochs after it."""
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.weights, self.least, self.since = trainer, None, np.inf, 0
@@ -198,7 +190,7 @@ class BestEpoch(TrainerCallback):
 
 
 def batch_size(rows: int) -> int:
-    """At most BATCH, and such that no batch is a single row, of which batch normalisation can learn nothing."""
+    """Largest size up to BATCH for which no batch is a single row, which batch normalisation cannot use."""
     return next(size for size in range(BATCH, 1, -1) if rows % size != 1)
 
 

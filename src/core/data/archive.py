@@ -1,4 +1,4 @@
-"""The root of all tiles, a folder or a .zip that is checked and extracted; and what its files' names say.
+"""The root of all tiles: a folder, or a .zip that is checked and extracted; region, place and year from file names.
 
 Layout: `<region>/<place>/<year>_<place>.tif|.tiff|.npy`, also `<place>_<year>` and `<place><year>`,
 at any depth; the region is the grandparent folder, the place the parent folder.
@@ -13,10 +13,11 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ NAME_FORMS = (
 
 @dataclass(frozen=True)
 class TileName:
-    """One tile file: where it is, what errors call it, and the key its name spells."""
+    """One tile file: path, name in error messages, path below the root, and the key in its name."""
 
     path: Path
     name: str
@@ -47,7 +48,7 @@ class TileName:
 
 @contextmanager
 def opened(root: Path) -> Iterator[Path]:
-    """`root` itself if it is a folder; a temporary folder with a .zip's tiles and sidecars, removed on exit.
+    """`root` itself if it is a folder, else a temporary folder with the .zip's tiles and sidecars.
 
     Raises:
         StorageError: `root` does not exist, or there is no room to extract it.
@@ -73,11 +74,11 @@ def opened(root: Path) -> Iterator[Path]:
 
 
 def find_tiles(folder: Path, root: Path) -> list[TileName]:
-    """Every tile below `folder`, sorted by region, place and year; errors call it `root`/....
+    """Every tile below `folder`, sorted by region, place and year; error messages use names below `root`.
 
     Raises:
-        DataError: there is none; a name without a year or with a folder that contradicts it; two
-            tiles for one (region, place, year). All bad names are reported at once.
+        DataError: there is none; a name has no year or contradicts its folder; two tiles have the same
+            (region, place, year). All bad names are reported at once.
     """
     tiles, problems = [], []
     for parent, folders, names in os.walk(folder):
@@ -106,16 +107,28 @@ def find_tiles(folder: Path, root: Path) -> list[TileName]:
 
 
 def squeeze(name: str) -> str:
-    """What two spellings of a name must share: NFKC, no outer and no inner spaces. Nothing more."""
+    """The form in which names are compared: NFKC, without spaces."""
     return "".join(unicodedata.normalize("NFKC", name).split())
 
 
-def refuse(problems: list[str], shown: int = 20) -> None:
-    """Raise one DataError that shows the first problems and counts them all; return if there are none."""
+def refuse(problems: list[str]) -> None:
+    """Raise one DataError that shows the first 20 problems and counts them all; return if there are none."""
     if problems:
-        rest = len(problems) - shown
+        rest = len(problems) - 20
         more = [f"... and {rest} more ({len(problems)} in all)"] if rest > 0 else []
-        raise DataError("\n".join(problems[:shown] + more))
+        raise DataError("\n".join(problems[:20] + more))
+
+
+def collect(items: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """`function` of every item; one DataError at the end lists the messages of all that failed."""
+    results, problems = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except DataError as error:
+            problems.append(str(error))
+    refuse(problems)
+    return results
 
 
 def _key(relative: Path) -> tuple[str, str, int]:
@@ -143,7 +156,7 @@ def _key(relative: Path) -> tuple[str, str, int]:
 
 
 def _checked(name: str) -> str:
-    """`name` after NFKC and trimming. It goes into paths and prompts, so nothing in it may act there."""
+    """`name` in NFKC, trimmed. It is used in paths and prompts, so path parts and model tokens are refused."""
     name = unicodedata.normalize("NFKC", name).strip()
     if name in (".", "..") or re.search(r"[/\\]|<\||\|>", name) or any(not char.isprintable() for char in name):
         raise DataError(f"found the name {name!r}, expected no path, control character or model token; rename it")

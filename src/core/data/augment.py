@@ -17,13 +17,11 @@ def generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Gener
 
 def orient(images: torch.Tensor, orientation: torch.Tensor) -> torch.Tensor:
     """Turn each of (B, ..., H, W), H = W, by orientation % 4 quarter turns, mirrored first where it is >= 4."""
-    return torch.stack([_orient_one(image, int(k)) for image, k in zip(images, orientation, strict=True)])
-
-
-def _orient_one(image: torch.Tensor, orientation: int) -> torch.Tensor:
-    if orientation >= 4:
-        image = image.flip(-1)
-    return torch.rot90(image, orientation % 4, (-2, -1))
+    turned = [
+        torch.rot90(image.flip(-1) if k >= 4 else image, k % 4, (-2, -1))
+        for image, k in zip(images, orientation.tolist(), strict=True)
+    ]
+    return torch.stack(turned)
 
 
 def draw_box(rng: np.random.Generator, side: int, scales: list[float]) -> tuple[int, int, int]:
@@ -52,13 +50,13 @@ def resized_crop(
             masks.append(mask)
             continue
         window = (slice(top, top + crop), slice(left, left + crop))
-        piece = value[(slice(None), *window)].masked_fill(~mask[window], 0.0)
-        resized = functional.interpolate(piece[None], size=(side, side), mode="bilinear", align_corners=False)[0]
-        share = functional.interpolate(
-            mask[window][None, None].to(value.dtype), size=(side, side), mode="bilinear", align_corners=False
+        piece = value[:, *window].masked_fill(~mask[window], 0.0)
+        resized, share = (
+            functional.interpolate(part[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+            for part in (piece, mask[window][None].to(value.dtype))
         )
         if unit_norm:
             resized = functional.normalize(resized, dim=0)
         crops.append(resized)
-        masks.append(share[0, 0] > 0.999)
+        masks.append(share[0] > 0.999)
     return torch.stack(crops), torch.stack(masks)

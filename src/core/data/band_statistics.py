@@ -66,11 +66,6 @@ def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return arrays["mean"], arrays["sd"]
 
 
-def standardised_table(quantisation: Quantisation, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """(C, 256) float32: `table[c, int8 value + 128]` is band c dequantised and standardised."""
-    return (lookup_table(quantisation)[None] - mean[:, None]) / sd[:, None]
-
-
 def standardise(
     pixels: np.ndarray, valid: np.ndarray, quantisation: Quantisation, mean: np.ndarray, sd: np.ndarray
 ) -> np.ndarray:
@@ -87,7 +82,7 @@ def standardise(
     if pixels.dtype == np.int8:
         # adding 128 wraps around in uint8, which maps -128 … 127 to 0 … 255
         index = np.asarray(pixels).view(np.uint8) + np.uint8(128)
-        table = standardised_table(quantisation, mean, sd)
+        table = (lookup_table(quantisation)[None] - mean[:, None]) / sd[:, None]  # (C, 256)
         values = np.stack([np.take(band, at) for band, at in zip(table, index, strict=True)])
     else:
         values = (dequantise(pixels, quantisation) - mean[:, None, None]) / sd[:, None, None]

@@ -1,8 +1,8 @@
-"""The centre crop of tiles: the same pixels wherever one is taken."""
+"""The centre crop of a tile."""
 
 
 def centre_origin(height: int, width: int, crop_height: int, crop_width: int) -> tuple[int, int]:
-    """Top row and left column of the centre crop; of an odd margin the smaller half lies north and west."""
+    """Top row and left column of the centre crop; an odd margin is one pixel smaller in the north and west."""
     return (height - crop_height) // 2, (width - crop_width) // 2
 
 

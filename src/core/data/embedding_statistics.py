@@ -1,4 +1,4 @@
-"""Mean and standard deviation of embeddings, of the rows given and no others."""
+"""Mean and standard deviation of embeddings over given rows."""
 
 import numpy as np
 

@@ -21,8 +21,7 @@ from src.core.stage.errors import DataError, ParamsError, StorageError
 
 FORMAT = "embeddings 1"
 DTYPE = np.dtype(np.float16)
-# Rows from here on are copied by two threads. One does not fill the memory bus: libc streams past the cache only in
-# copies of nearly the cache's size, and row by row takes 1.6 times as long as one copy of the whole batch.
+# Larger rows are copied by two threads: row by row one thread takes 1.6 times as long as one copy of the whole batch.
 LARGE_BYTES = 2**20
 THREADS = 2
 
@@ -31,8 +30,6 @@ class EmbeddingStore:
     """A complete store, read-only. Open it with `EmbeddingStore.open`.
 
     Attributes:
-        folder: where it lies.
-        manifest: what manifest.json says.
         index: DataFrame of N observations in row order.
         modalities: name -> shape of one embedding, e.g. {"language": (7168,)}.
     """
@@ -86,8 +83,8 @@ class EmbeddingStore:
     def read(self, modality: str, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """(B, *shape) float16 embeddings of the observations `rows`, zeros where one has none.
 
-        Into `out[:B]` where given, (at least B, *shape) float16 and C-contiguous: a reused buffer saves the page
-        faults of fresh memory, which cost as much as the copy.
+        Into `out[:B]` where given, (at least B, *shape) float16 and C-contiguous: new memory would cost as much as
+        the copy.
 
         Raises:
             ParamsError: no such modality.
@@ -111,18 +108,11 @@ class EmbeddingStore:
         return out
 
     def present(self, modality: str, rows: Sequence[int] | None = None) -> np.ndarray:
-        """(B,) bool: whether each of the observations `rows` (all of them where None) has this embedding.
-
-        Raises: as `read`.
-        """
+        """(B,) bool: True for those of `rows` (all where None) that have this embedding; raises as `read`."""
         return self._rows_of(modality, np.arange(len(self)) if rows is None else rows) >= 0
 
     def verify(self) -> None:
-        """Hash every file again.
-
-        Raises:
-            DataError: a file's bytes are not those the manifest was written for.
-        """
+        """Hash every file again; raises DataError if one differs from the manifest."""
         files.verify(self.folder, self.manifest["files"], "delete the folder and write the store again")
 
     def _rows_of(self, modality: str, rows: Sequence[int]) -> np.ndarray:
@@ -235,8 +225,6 @@ def _check_rows(path: Path, index: pd.DataFrame, shapes: dict[str, tuple[int, ..
 
 
 def _take(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Copy rows without a temporary array; a missing row (-1) becomes row 0 here, for the caller to overwrite.
-
-    `mode` is what saves the temporary: with "raise", numpy takes into a buffer first.
-    """
+    """Copy rows; a missing row (-1) becomes row 0, for the caller to overwrite."""
+    # mode "raise" would copy into a buffer first
     np.take(array, rows, axis=0, out=out, mode="clip")

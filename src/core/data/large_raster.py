@@ -78,10 +78,9 @@ def write_map(
     description: str,
     tags: dict[str, object],
 ) -> None:
-    """`shape[0]` rows (shape[1],) of a map, north first, into the GeoTIFF `path`; complete or absent.
+    """Write `shape[0]` rows (shape[1],) of a map, north first, to the GeoTIFF `path`; complete or absent.
 
-    One float32 band, 256 px blocks, DEFLATE. No data is NaN, which no reader can take for a value,
-    and the file says so.
+    One float32 band, 256 px blocks, DEFLATE, no-data value NaN.
 
     Raises:
         StorageError: the file cannot be written. Errors of `rows` pass through.

@@ -1,4 +1,4 @@
-"""`.npy` files: the header read without unpickling, and a tile's sidecar that says what the file cannot."""
+"""`.npy` files: the header, read without unpickling, and a tile's JSON sidecar."""
 
 import math
 from pathlib import Path
@@ -13,11 +13,7 @@ SIDECAR_KEYS = ("quantisation", "scale", "nodata", "crs", "transform", "lat", "l
 
 
 def read_header(path: Path, name: str) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape (C, H, W) and dtype of a tile; errors call it `name`.
-
-    Raises:
-        DataError: as `read_array_header`, or another number of axes than 3.
-    """
+    """Shape (C, H, W) and dtype of the tile `name`; raises DataError as `read_array_header`, or without 3 axes."""
     _, shape, _, dtype = read_array_header(path, name)
     if len(shape) != 3 or min(shape) < 1:
         raise DataError(f"{name}: shape: found {shape}, expected (bands, height, width); save it in that order")
@@ -32,9 +28,8 @@ def read_array_header(path: Path, name: str) -> tuple[int, tuple[int, ...], bool
     """
     with path.open("rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
             # Version 3 differs from 2 in the names of fields alone, and plain numbers have no fields.
-            old = version == (1, 0)
+            old = np.lib.format.read_magic(file) == (1, 0)
             read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
             shape, columns_first, dtype = read(file)
         except ValueError as error:  # no header, or part of one
@@ -52,7 +47,7 @@ def read_array_header(path: Path, name: str) -> tuple[int, tuple[int, ...], bool
 
 
 def read_sidecar(path: Path, name: str) -> dict[str, Any]:
-    """What `<file>.npy.json` declares, of SIDECAR_KEYS those present; empty without a sidecar.
+    """The values in `<file>.npy.json`, with some of SIDECAR_KEYS; empty without a sidecar.
 
     Raises:
         DataError: an unknown key, half a position or two of them, or a value of the wrong kind.

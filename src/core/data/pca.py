@@ -42,10 +42,9 @@ class PCA:
 def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
     """Fit in one pass over the rows, through their covariance.
 
-    Each block of rows is shifted by its own mean before it is multiplied in float32; sums are added in
-    float64 (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
-    variances"). Without the shift, as in scikit-learn's `covariance_eigh`, float32 loses the components
-    where means are large against standard deviations.
+    Each block of rows is centred before it is multiplied in float32; sums are added in float64 (Chan, Golub and
+    LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances"). Without centring, as in
+    scikit-learn's `covariance_eigh`, float32 is too coarse where means are large against standard deviations.
 
     Args:
         chunks: (n, C) float32 arrays.
@@ -90,15 +89,12 @@ def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
 
 
 def project(standardised: np.ndarray, valid: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Components of a tile, unclipped; masked pixels are 0, as they are in the bands.
+    """(K, H, W) float32 components of a tile, unclipped; masked pixels are 0.
 
     Args:
         standardised: (C, H, W) float32.
         valid: (H, W) bool.
         weight, bias: (K, C) and (K,) float32.
-
-    Returns:
-        (K, H, W) float32.
     """
     values = np.tensordot(weight, standardised, axes=1) + bias[:, None, None]
     return np.where(valid, values, np.float32(0))

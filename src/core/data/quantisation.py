@@ -19,26 +19,21 @@ Kind = Literal["alphaearth", "linear", "none"]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How stored values become physical ones; `scale` belongs to `linear` alone."""
+    """Rule by which stored values become physical ones; only `linear` has a `scale`."""
 
     kind: Kind
     scale: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """`{"kind", "scale"}`, ready for JSON."""
+        """`{"kind", "scale"}` for JSON; `Quantisation(**values)` is the inverse."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Quantisation":
-        """The inverse of `as_dict`."""
-        return cls(values["kind"], values["scale"])
 
     def __str__(self) -> str:
         return f"{self.kind} with scale {self.scale:g}" if self.kind == "linear" else self.kind
 
 
 def declared(tags: dict[str, Any], where: str) -> Quantisation | None:
-    """What a file says of itself: its `quantisation` and `scale`, or None where it says nothing.
+    """Quantisation that a file declares, or None.
 
     Args:
         tags: GeoTIFF tags (text) or a sidecar's JSON values; other keys are ignored.
@@ -67,10 +62,7 @@ def declared(tags: dict[str, Any], where: str) -> Quantisation | None:
 
 
 def dequantise(values, quantisation: Quantisation):
-    """Stored values, a numpy array or a torch tensor -> float32 of the same shape and kind.
-
-    No data is not treated apart: mask first.
-    """
+    """Stored values, a numpy array or a torch tensor -> float32 of the same shape and kind; no data is not masked."""
     values = values.astype(np.float32) if isinstance(values, np.ndarray) else values.float()
     if quantisation.kind == "alphaearth":
         values = values / 127.5

@@ -1,4 +1,4 @@
-"""Tiles from disk: a header checked before any pixel is decoded, then one windowed read into place.
+"""Tiles from disk: the header is checked before any pixel is decoded, then the crop is read in one window.
 
 Two formats: GeoTIFF, opened with the GTiff driver alone (a VRT named .tif may point anywhere), and
 `.npy` with an optional sidecar `<file>.npy.json` holding quantisation, scale, nodata and either
@@ -34,9 +34,9 @@ DTYPES = ("int8", "float16", "float32")
 
 @dataclass(frozen=True)
 class Header:
-    """What a tile says of itself. `name` is what errors call it.
+    """Header of one tile; `name` is the tile's name in error messages.
 
-    `transform` is north-up; `flipped` says that the file's own rows run from south to north.
+    `transform` is north-up; `flipped` is True if the rows of the file run from south to north.
     `crs` and `transform` are None, and `lat`, `lon` may be NaN, for `.npy` alone.
     """
 
@@ -62,18 +62,16 @@ class Header:
 
 
 def read_header(path: Path, bands: int, name: str | None = None, max_bytes: int = MAX_TILE_BYTES) -> Header:
-    """The checked header of one `.tif`, `.tiff` or `.npy` tile; no pixel is decoded.
-
-    `max_bytes` limits what the header may claim, decoded.
+    """The checked header of one `.tif`, `.tiff` or `.npy` tile of at most `max_bytes` decoded; no pixel is decoded.
 
     Raises:
         DataError: not such a file, or truncated; another number of bands than `bands`; a dtype other
             than int8, float16 or float32; sides or bytes out of range; no usable georeference in a
             GeoTIFF; an int8 no-data value other than -128; malformed quantisation tags.
     """
-    name = name or str(path)
-    form = _npy_header if path.suffix.lower() == ".npy" else _geotiff_header
-    header = form(path, name, max_bytes)
+    read = _npy_header if path.suffix.lower() == ".npy" else _geotiff_header
+    header = read(path, name or str(path), max_bytes)
+    name = header.name
     if header.bands != bands:
         raise _unexpected(name, "bands", header.bands, bands, "export all bands or set `bands`")
     if header.dtype not in DTYPES:
@@ -115,11 +113,10 @@ def footprint(header: Header, size: int) -> tuple[float, float, float]:
 def read_crop(
     header: Header, size: int, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
-    """Decode the centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
+    """Decode the north-up centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
 
-    `pixels` is int8 for an int8 tile, where a pixel is invalid when any band is -128, and float16 for
-    a float tile, where it is invalid when any band is no data (or NaN, with `nan_is_nodata` or a no-data
-    value of NaN) and is stored as 0. int8 is decoded straight into `pixels`, by `threads` GDAL threads.
+    An int8 tile gives int8 pixels, invalid where any band is -128. A float tile gives float16 pixels, invalid (and
+    stored as 0) where any band is no data, or NaN with `nan_is_nodata` or a no-data value of NaN.
 
     Raises:
         DataError: the pixels cannot be decoded, none is valid, a float is NaN (without
@@ -136,7 +133,7 @@ def read_crop(
 
 
 def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
-    """The centre crop as the file holds it, but north-up, into `out` (C, size, size) of the header's dtype."""
+    """Decode the north-up centre crop into `out` (C, size, size) of the header's dtype, without masks."""
     top, left = centre_origin(header.height, header.width, size, size)
     if header.path.suffix.lower() == ".npy":
         decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
@@ -146,7 +143,7 @@ def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> Non
 
 
 def opened(header: Header, threads: int) -> rasterio.DatasetReader:
-    """The header's GeoTIFF; while it is open, GDAL caches what `threads` threads have decoded."""
+    """The header's GeoTIFF, decoded by `threads` GDAL threads; GDAL keeps decoded blocks while it is open."""
     try:
         return _open(header.path, num_threads=threads)
     except RasterioError as error:
@@ -154,7 +151,7 @@ def opened(header: Header, threads: int) -> rasterio.DatasetReader:
 
 
 def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
-    """The window of `out` (C, h, w) whose first pixel is (top, left) of the north-up raster `source`."""
+    """Read into `out` (C, h, w) the window whose first pixel is (top, left) of the north-up raster `source`."""
     height, width = out.shape[1:]
     if header.flipped:
         top = header.height - height - top
@@ -172,8 +169,8 @@ def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, t
 def store_floats(
     header: Header, values: np.ndarray, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
-    """Decoded `values` (C, h, w) into `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
-    # A sum is NaN where a term is, and also where infinities cancel: look again there.
+    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
+    # A sum is NaN where a band is NaN, and also where infinities cancel: check those pixels band by band.
     with np.errstate(invalid="ignore", over="ignore"):
         suspect = np.isnan(values.sum(axis=0))
     missing = np.zeros_like(suspect)
@@ -270,7 +267,7 @@ def _check_bytes(name: str, shape: tuple[int, int, int], dtype: str, max_bytes: 
 
 
 def _check_blocks(dataset: rasterio.DatasetReader, path: Path, name: str) -> None:
-    """A truncated GeoTIFF often has a whole header: compare where its blocks end with the file's size."""
+    """Compare the end of the last block with the file's size: a truncated GeoTIFF often has a complete header."""
     block_height, block_width = dataset.block_shapes[0]
     across, down = -(-dataset.width // block_width), -(-dataset.height // block_height)
     bands = [1] if dataset.interleaving == rasterio.enums.Interleaving.pixel else dataset.indexes
@@ -296,5 +293,5 @@ def _unexpected(where: str, field: str, found: object, expected: object, fix: st
 
 
 def _reason(error: Exception) -> str:
-    """GDAL's last word; rasterio's own often says "see previous exception"."""
+    """GDAL's own error message; rasterio's often only says "see previous exception"."""
     return str(error.__cause__ or error)

@@ -1,9 +1,8 @@
 """Overlapping square windows over a raster, and the one value of each window blended into a map.
 
-A value belongs to a whole window, so the map has one cell per stride and not per pixel. A cell is the
-weighted mean of the windows that cover it. A window's weight falls linearly from its centre to zero at
-its edge, along rows times along columns, and is integrated over the cell: exact wherever windows lie,
-also the last row and column, which are moved inward and then match no cell.
+The map has one cell per stride, not per pixel. A cell is the weighted mean of the windows that cover it. The weight
+of a window falls linearly from its centre to zero at its edge, in both directions, and is integrated over the cell.
+This also holds for the last row and column of windows, which are moved inward and match no cell.
 """
 
 from collections.abc import Iterable, Iterator
@@ -69,9 +68,9 @@ def chunks(grid: Grid, pixels: int) -> list[slice]:
 
 
 def any_in_cells(mask: np.ndarray, top: int, left: int, cell: int) -> np.ndarray:
-    """Whether each cell that `mask` (h, w) bool touches holds a True; its first pixel is (top, left) of the raster.
+    """True for each cell with a True pixel of `mask` (h, w) bool, whose first pixel is (top, left) of the raster.
 
-    Row 0 of the answer is cell row `top // cell`, column 0 is cell column `left // cell`.
+    Row 0 of the result is cell row `top // cell`, column 0 is cell column `left // cell`.
     """
     rows, columns = (
         np.maximum(np.arange(start // cell, -(-(start + length) // cell)) * cell - start, 0)

@@ -1,8 +1,7 @@
-"""Tables as people bring them: a spreadsheet's cells (.xlsx, .csv), or columns of records as text (.csv, .parquet).
+"""Tables of users: the cells of a spreadsheet (.xlsx, .csv), or columns of records as text (.csv, .parquet).
 
-Nothing is guessed. Size limits come before parsing, XML entities are refused (defusedxml), formulas are never computed:
-a cell whose formula has no stored result is an error, not a blank. Records are read as text, because a reader that
-guesses types turns an id of 19 digits into another number.
+Sizes are checked before parsing, XML entities are refused (defusedxml), formulas are not computed: a formula without
+a stored result is an error. Records are read as text, because guessed types would change ids of 19 digits.
 """
 
 import csv
@@ -59,8 +58,7 @@ def read_sheet(path: Path) -> Sheet:
         DataError: it is not a spreadsheet, is too large, or holds formulas without stored results.
     """
     path = Path(path)
-    readers = {".xlsx": _read_xlsx, ".csv": _read_csv}
-    reader = readers.get(path.suffix.lower())
+    reader = {".xlsx": _read_xlsx, ".csv": _read_csv}.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: found a file named *{path.suffix}, expected .xlsx or .csv; save it as one of them")
     try:

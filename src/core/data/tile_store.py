@@ -47,7 +47,7 @@ class Store:
         self.manifest = manifest
         self.tiles = files.read_table(folder / "index.parquet")
         self.samples = files.read_table(folder / "samples.parquet")
-        self.quantisation = Quantisation.from_dict(manifest["quantisation"])
+        self.quantisation = Quantisation(**manifest["quantisation"])
         self.bands, self.height, self.width = manifest["shape"][1:]
         self.dtype = np.dtype(manifest["dtype"])
         self.band_names: list[str] | None = manifest["band_names"]
@@ -96,19 +96,14 @@ class Store:
         return out
 
     def verify(self) -> None:
-        """Hash every file again.
-
-        Raises:
-            DataError: a file's bytes are not those the manifest was written for.
-        """
+        """Hash every file again; raises DataError if one differs from the manifest."""
         files.verify(self.folder, self.manifest["files"], "delete the folder and run preprocess again")
 
 
 class Writer:
     """Writes a store row by row into an empty folder, which `files.complete_folder` then puts in place.
 
-    Tiles are decoded straight into the shard, so memory stays at one tile whatever the number of
-    tiles; a shard is flushed and hashed as soon as it is full, while its pages are still cached.
+    Tiles are decoded straight into the shard, so memory stays at one tile. A full shard is flushed and hashed at once.
     """
 
     def __init__(self, folder: Path, count: int, shape: tuple[int, int, int], dtype: np.dtype | str):
@@ -118,7 +113,7 @@ class Writer:
         self._shard = -1
 
     def tile(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where to put tile `row`: (C, H, W) pixels and (H, W) bool valid. Ask for ascending rows."""
+        """Arrays to write tile `row` into: (C, H, W) pixels and (H, W) bool valid. Rows must ascend."""
         shard, local = divmod(row, self._per_shard)
         if shard != self._shard:
             self._close_shard()
@@ -174,11 +169,7 @@ class Writer:
 
 
 def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
-    """How many (C, H, W) tiles fit into a shard of 1 GiB.
-
-    Raises:
-        DataError: not even one does.
-    """
+    """Number of (C, H, W) tiles in a shard of 1 GiB; raises DataError if not even one fits."""
     tile_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     count = (SHARD_BYTES - NPY_HEADER_BYTES) // tile_bytes
     if count == 0:

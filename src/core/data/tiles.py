@@ -1,6 +1,6 @@
-"""Many tiles at once: headers that must agree, and pixels into a store.
+"""All tiles together: headers that must agree, and pixels written into a store.
 
-Every function looks at all tiles before it raises, so that one run names every bad file.
+Every function checks all tiles before it raises, so that one run names every bad file.
 """
 
 import hashlib
@@ -23,14 +23,8 @@ MAX_PIXEL_RATIO = 1.01
 
 def read_headers(names: list[TileName], bands: int) -> list[Header]:
     """The checked header of every tile; raises one DataError that lists all bad ones."""
-    headers, problems = [], []
-    for name in tqdm(names, desc="headers", unit="tile"):
-        try:
-            headers.append(raster.read_header(name.path, bands, name.name))
-        except DataError as error:
-            problems.append(str(error))
-    archive.refuse(problems)
-    return headers
+    tiles = tqdm(names, desc="headers", unit="tile")
+    return archive.collect(tiles, lambda name: raster.read_header(name.path, bands, name.name))
 
 
 def agreed_quantisation(headers: list[Header], param: str, scale: float | None) -> Quantisation:
@@ -123,46 +117,32 @@ def common_size(headers: list[Header], size: int | None) -> int:
 
 
 def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFrame:
-    """The store's `tiles` without what only pixels tell; raises DataError for coordinates off Earth."""
-    rows, problems = [], []
-    for tile, (name, header) in enumerate(zip(names, headers, strict=True)):
-        try:
-            lat, lon, half_diagonal_km = raster.footprint(header, size)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        rows.append(
-            {
-                "tile": tile,
-                "tile_id": f"{name.region}/{name.place}/{name.year}",
-                "region": name.region,
-                "place": name.place,
-                "year": name.year,
-                "lat": lat,
-                "lon": lon,
-                "crs": header.crs or "",
-                "pixel_size": header.pixel_size[0],
-                "half_diagonal_km": half_diagonal_km,
-            }
-        )
-    archive.refuse(problems)
-    return pd.DataFrame(rows)
+    """The store's `tiles` without the columns that need pixels; raises DataError for coordinates off Earth."""
+    footprints = archive.collect(headers, lambda header: raster.footprint(header, size))
+    places = [
+        (f"{name.region}/{name.place}/{name.year}", name.region, name.place, name.year, *footprint[:2])
+        for name, footprint in zip(names, footprints, strict=True)
+    ]
+    tiles = pd.DataFrame(places, columns=["tile_id", "region", "place", "year", "lat", "lon"])
+    tiles.insert(0, "tile", range(len(tiles)))
+    return tiles.assign(
+        crs=[header.crs or "" for header in headers],
+        pixel_size=[header.pixel_size[0] for header in headers],
+        half_diagonal_km=[half_diagonal_km for _, _, half_diagonal_km in footprints],
+    )
 
 
 def read_pixels(
     headers: list[Header], writer: tile_store.Writer, size: int, nan_is_nodata: bool
 ) -> dict[str, list[Any]]:
     """Decode every tile into the store; its valid fraction and sha256. One DataError lists all bad tiles."""
-    valid_fractions, hashes, problems = [], [], []
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    for row, header in enumerate(tqdm(headers, desc="tiles", unit="tile")):
+
+    def read(numbered: tuple[int, Header]) -> tuple[float, str]:
+        row, header = numbered
         pixels, valid = writer.tile(row)
-        try:
-            raster.read_crop(header, size, nan_is_nodata, threads, pixels, valid)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        valid_fractions.append(float(np.mean(valid)))
-        hashes.append(hashlib.sha256(pixels).hexdigest())
-    archive.refuse(problems)
-    return {"valid_fraction": valid_fractions, "sha256": hashes}
+        raster.read_crop(header, size, nan_is_nodata, threads, pixels, valid)
+        return float(np.mean(valid)), hashlib.sha256(pixels).hexdigest()
+
+    found = archive.collect(enumerate(tqdm(headers, desc="tiles", unit="tile")), read)
+    return {"valid_fraction": [fraction for fraction, _ in found], "sha256": [digest for _, digest in found]}

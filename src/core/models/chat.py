@@ -4,17 +4,12 @@ The chat format is written here and not taken from a template because text that 
 stay text: it is encoded apart from the markers, with control tokens split into characters.
 """
 
-import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-IM_START, IM_END, VISION_START, VISION_END = (
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-)
+IM_START, IM_END, VISION_START, VISION_END = "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"
 IMAGE_PAD, VIDEO_PAD, END = "<|image_pad|>", "<|video_pad|>", "<|endoftext|>"
 SPECIAL_TOKENS = [END, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
 
@@ -81,25 +76,20 @@ def pad_batch(
         silently falls back to one-dimensional positions), `prompt_mask` (1 on prompt tokens) and,
         with answers, `labels` (-100 outside answers), each (B, L) long.
     """
-    rows = [prompt + (answers[i] if answers else []) for i, prompt in enumerate(prompts)]
-    length = max(map(len, rows))
-    image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
-    shape = (len(rows), length)
-    ids = np.full(shape, tokenizer.pad_token_id)
-    attention, prompt_mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    labels = np.full(shape, -100)
-    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        start = 0 if answers else length - len(row)
-        ids[i, start : start + len(row)] = row
-        attention[i, start : start + len(row)] = 1
-        prompt_mask[i, start : start + len(prompt)] = 1
-        labels[i, start + len(prompt) : start + len(row)] = row[len(prompt) :]
+    side = "right" if answers else "left"
+
+    def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+        return pad_sequence([torch.tensor(row) for row in rows], True, value, side)
+
+    answers = answers or [[]] * len(prompts)
+    pairs = list(zip(prompts, answers, strict=True))
+    ids = padded([prompt + answer for prompt, answer in pairs], tokenizer.pad_token_id)
     batch = {
         "input_ids": ids,
-        "attention_mask": attention,
-        "mm_token_type_ids": (ids == image).astype(np.int64),
-        "prompt_mask": prompt_mask,
+        "attention_mask": padded([[1] * len(prompt + answer) for prompt, answer in pairs], 0),
+        "mm_token_type_ids": (ids == tokenizer.convert_tokens_to_ids(IMAGE_PAD)).long(),
+        "prompt_mask": padded([[1] * len(prompt) + [0] * len(answer) for prompt, answer in pairs], 0),
     }
-    if answers:
-        batch["labels"] = labels
-    return {name: torch.from_numpy(value) for name, value in batch.items()}
+    if side == "right":
+        batch["labels"] = padded([[-100] * len(prompt) + answer for prompt, answer in pairs], -100)
+    return batch

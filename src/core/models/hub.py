@@ -1,7 +1,7 @@
-"""Where pretrained weights come from, a folder or the hub, and what is refused there before any of them is read.
+"""Pretrained weights from a folder or the hub, checked before they are read.
 
-Nothing in such a folder is ever run: of a hub repository only JSON, text and safetensors are fetched, and a config
-that points at code, at another model's folder or at pickled weights is an error rather than a warning.
+No code of such a folder is run: only JSON, text and safetensors are fetched from the hub, and a config that points to
+code, to another model's folder or to pickled weights is an error.
 """
 
 import logging
@@ -101,7 +101,7 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether anything like weights lies in `folder`: a config alone says what fits, and that is all."""
+    """True if `folder` contains weights in any format."""
     return any(file.suffix in (".safetensors", *PICKLES) for file in folder.iterdir()) or (folder / INDEX).exists()
 
 
@@ -145,7 +145,7 @@ def _check_shards(folder: Path) -> None:
 
 
 def _names(path: Path) -> set[str]:
-    """Names of the weights in a safetensors file, whose length is thereby held against its header."""
+    """Names of the weights in a safetensors file; opening it compares its length with its header."""
     try:
         with safe_open(path, framework="pt") as weights:
             return set(weights.keys())
@@ -167,7 +167,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _find(value: Any, field: str) -> Any:
-    """What `field` holds in `value` or in any object within it; None where it is nowhere (or null)."""
+    """Value of `field` in `value` or in any object within it; None if it is absent or null."""
     if isinstance(value, dict):
         return next((hit for hit in (value.get(field), *(_find(v, field) for v in value.values())) if hit), None)
     if isinstance(value, list):

@@ -47,8 +47,7 @@ def core(vlm: nn.Module) -> nn.Module:
 def save_adapter(vlm: PeftModel, folder: Path, base: Path) -> None:
     """Write an adapter folder that `PeftModel.from_pretrained(model of base, folder)` reads.
 
-    peft alone would keep the LoRA matrices and lose what trained whole beside them (merger, patch embedding);
-    these go in as its `modules_to_save`.
+    Weights trained without LoRA (merger, patch embedding) are saved too, as `modules_to_save`; peft would drop them.
     """
     whole = {name: p for name, p in core(vlm).named_parameters() if p.requires_grad and "lora_" not in name}
     weights = get_peft_model_state_dict(vlm, save_embedding_layers=False)

@@ -151,7 +151,7 @@ class MaskedAutoencoder(nn.Module):
             mean, sd = unit_statistics(patches, weight, self.unit)
             target = (patches - mean).div_(sd)
         counted = weight * mask[:, :, None, None, None]  # (B, N, 1, p, p)
-        # What does not count is its own target: one fused pass, where products with the weight took half the step.
+        # Pixels without weight get their own prediction as target: faster than a product with the weight.
         wanted = torch.where(counted > 0, target, prediction.detach())
         squared = nn.functional.mse_loss(prediction, wanted, reduction="sum")
         return squared / (mask.sum() * patches[0, 0].numel()), target
@@ -167,10 +167,10 @@ class MaskedAutoencoder(nn.Module):
 
 
 def unit_statistics(patches: torch.Tensor, weight: torch.Tensor, unit: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per band over the valid pixels of each masked piece, (B, N, C, 1, 1).
+    """Mean and standard deviation per band over the valid pixels of each merge unit, (B, N, C, 1, 1).
 
-    The piece is the merge unit of `unit` patches, because that is what is masked whole. Over a single
-    patch of 2 x 2 px little but noise is left to predict (docs/log.md, 2026-11-21).
+    A merge unit is `unit` patches and is masked as a whole. Over a single patch of 2 x 2 px little but noise would
+    be left to predict (docs/log.md, 2026-11-21).
     """
     values, counts = patches.unflatten(1, (-1, unit)), weight.unflatten(1, (-1, unit))  # (B, units, unit, C, p, p)
     pixels = (2, 4, 5)
@@ -184,8 +184,7 @@ def unit_statistics(patches: torch.Tensor, weight: torch.Tensor, unit: int) -> t
 def sine_positions(positions: torch.Tensor, width: int) -> torch.Tensor:
     """Fixed sine-cosine embedding of (N, 2) rows and columns, (N, width); half the width each.
 
-    Wavelengths run from about 4 patches to 4 grids. With the usual 10000 most of them would be constant
-    over a small grid.
+    Wavelengths run from about 4 patches to 4 grids; the usual 10000 would be constant over a small grid.
     """
     quarter = width // 4
     grid = float(positions.max() + 1)
@@ -195,10 +194,9 @@ def sine_positions(positions: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def attend_locally(block: nn.TransformerEncoderLayer) -> None:
-    """Start queries and keys near the identity, so that a token first looks at tokens placed near it.
+    """Start queries and keys near the identity, so that a token first attends to its neighbours.
 
-    Mimetic initialisation (Trockman and Kolter 2023). Without it the normalised target, which the mean of
-    the visible tokens says nothing about, leaves the decoder on a plateau for hundreds of steps.
+    Mimetic initialisation (Trockman and Kolter 2023). Without it the loss stays flat for hundreds of steps.
     """
     width = block.self_attn.embed_dim
     with torch.no_grad():

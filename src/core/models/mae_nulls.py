@@ -35,12 +35,10 @@ def masked_errors(
     mask_ratio: float,
     positions: torch.Tensor,
 ) -> tuple[dict[str, float], float]:
-    """Sums of squared errors on masked patches in standardised band units, the model's beside its nulls,
-    and the number of values summed over.
+    """Sums of squared errors on masked patches (standardised band units) of model and nulls, and the number of values.
 
-    The model's statistics per unit are undone with the true ones, as in He et al.; the null
-    `true_unit_mean` (every pixel at the true mean of its masked unit) has that knowledge and nothing else.
-    `swapped_context` gives the model the next tile's visible patches.
+    The model's predictions are rescaled with each unit's true mean and sd, as in He et al. The null `true_unit_mean`
+    knows this mean and nothing else. `swapped_context` gives the model the next tile's visible patches.
     """
     patches = patchify(images, model.patch_size, model.merge_size)
     weight = patchify(valid[:, None].float(), model.patch_size, model.merge_size)

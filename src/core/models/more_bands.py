@@ -1,7 +1,7 @@
-"""A patch embedding for RGB made to read N bands, so that pretrained vision weights can start from it.
+"""Widen a pretrained RGB patch embedding to N bands.
 
-`normal`, `zero` and `copy` are the usual three; `pca` starts the encoder at exactly what it would see of
-the first three principal components (Route B), with a weight for every band to learn from there.
+`normal`, `zero` and `copy` are the usual initialisations. With `pca` the encoder starts with the first three principal
+components as its input (Route B), and learns a weight for every band from there.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from src.core.stage.errors import ParamsError
 
 Init = Literal["normal", "zero", "copy", "pca"]
 RGB = 3
-SPREAD = 0.02  # standard deviation of weights that come from nowhere, as in Qwen's own initialisation
+SPREAD = 0.02  # standard deviation of new weights, as in Qwen's own initialisation
 
 
 def widen(
@@ -73,9 +73,6 @@ def fold_frames(weight: torch.Tensor) -> torch.Tensor:
 
 
 def shifted_mean(mean: torch.Tensor, sd: torch.Tensor, projection: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """(C,) band means with which standardised bands times `projection` (3, C) already hold `offset` (3,).
-
-    A bias could not hold it: it would reach masked pixels too, which are 0 in both routes.
-    """
+    """(C,) band means that include `offset` (3,) of `projection` (3, C); a bias would change masked pixels from 0."""
     shift = torch.linalg.pinv(projection.double()) @ offset.double()
     return (mean.double() - sd.double() * shift).float()

@@ -1,7 +1,6 @@
 """Tiles -> what a Qwen-VL model reads: standardised images, flattened patches in merge order, grids.
 
-Tiles travel as the integers they are stored in; they become floats here, on the model's device,
-because dequantising on the CPU costs five times the read.
+Tiles stay as stored integers until they are on the model's device: dequantising on the CPU costs five times the read.
 """
 
 import torch
@@ -60,13 +59,9 @@ def pixel_values(images: torch.Tensor, vision_config) -> tuple[torch.Tensor, tor
         `pixel_values` (B * N, C * T * p * p), a still image repeated over the T frames, and
         `image_grid_thw` (B, 3) long: frames, rows and columns in patches.
     """
-    p, m, frames = (
-        vision_config.patch_size,
-        vision_config.spatial_merge_size,
-        vision_config.temporal_patch_size,
-    )
-    patches = patchify(images, p, m)  # (B, N, C, p, p)
-    flat = patches.unsqueeze(3).expand(-1, -1, -1, frames, -1, -1).flatten(2).flatten(0, 1)
+    p = vision_config.patch_size
+    patches = patchify(images, p, vision_config.spatial_merge_size)  # (B, N, C, p, p)
+    flat = patches.unsqueeze(3).expand(-1, -1, -1, vision_config.temporal_patch_size, -1, -1).flatten(2).flatten(0, 1)
     grid = torch.tensor([1, images.shape[-2] // p, images.shape[-1] // p], device=images.device)
     return flat, grid.repeat(images.shape[0], 1)
 

@@ -1,7 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny one or load a folder, and make its vision encoder faster.
-
-Loading goes by the family names of the config and never takes another architecture silently.
-"""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny model or load a folder; other architectures are an error."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,15 +41,8 @@ def tiny_config(
     Temporal patches hold one frame: a still image need not be doubled. All 2.5 blocks but the last attend
     within windows of half the side, as the real model does with 112 of its pixels.
     """
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-        for name, token in (
-            ("image", "<|image_pad|>"),
-            ("video", "<|video_pad|>"),
-            ("vision_start", "<|vision_start|>"),
-            ("vision_end", "<|vision_end|>"),
-        )
-    }
+    tokens = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in tokens.items()}
     return FAMILIES[family](
         vision_config=_tiny_vision(family, channels, patch_size, side, vision, text_width=text[1]),
         text_config=_tiny_text(family, text, tokenizer),
@@ -106,7 +96,8 @@ def build(config, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    _set_generation_tokens(model)
+    text = model.config.get_text_config()
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = text.eos_token_id, text.pad_token_id
     return quicken(model)
 
 
@@ -260,9 +251,3 @@ def _four_bits() -> BitsAndBytesConfig:
 def vision_encoder(model: nn.Module) -> nn.Module:
     """The vision transformer inside a Qwen-VL model (`model.model.visual`)."""
     return model.model.visual
-
-
-def _set_generation_tokens(model: PreTrainedModel) -> None:
-    text = model.config.get_text_config()
-    model.generation_config.eos_token_id = text.eos_token_id
-    model.generation_config.pad_token_id = text.pad_token_id

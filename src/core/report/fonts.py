@@ -1,4 +1,4 @@
-"""Names of places in figures: Chinese, and without matplotlib's mathematics."""
+"""Names of places in figures: Chinese characters, and dollar signs that are not formulas."""
 
 from matplotlib import font_manager
 

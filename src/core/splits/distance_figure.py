@@ -1,8 +1,7 @@
-"""Whether held-out places are as far from training as the places where the model is to be used.
+"""Distances to the nearest training tile: of test places, and of the places where the model is to be used.
 
-The nearest-neighbour distance distributions of Meyer and Pebesma (2022), "Machine learning-based global maps of
-ecological variables and the challenge of assessing them", Nature Communications 13: a score says what to expect of
-the use only as far as the curve of its test places resembles that of the use.
+A test score predicts the error in use only if both distributions are similar (Meyer and Pebesma 2022, "Machine
+learning-based global maps of ecological variables and the challenge of assessing them", Nature Communications 13).
 """
 
 from pathlib import Path
@@ -28,7 +27,7 @@ def nearest_training_distances(tiles: pd.DataFrame, use: pd.DataFrame | None) ->
     Returns:
         to_test, to_validation: from each such place to the nearest training tile.
         to_use: from each point of use to the nearest training tile; without `use`, from each place of any role to
-            the nearest other place, which is as far as a new place among these would lie from what is known.
+            the nearest other place.
     """
     located = tiles.dropna(subset=["lat", "lon"])
     train = located[located["role"] == "train"]

@@ -15,8 +15,7 @@ VALIDATION_SHARE = 15 / 80  # of what the test fold leaves: with five folds 65 /
 def draw_folds(units: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """A fold for each unit, so that the folds' summed sizes are close.
 
-    Units come in an order drawn by `seed` from their sorted ids, and each goes to the fold that is smallest
-    so far. Larger ones (by powers of two) come first, which lets the small ones even out the sums.
+    Units are shuffled by `seed`, larger ones (by powers of two) first, and each goes to the smallest fold so far.
 
     Args:
         units: (U,) distinct ids.
@@ -37,9 +36,7 @@ def draw_folds(units: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> n
 
 
 def draw_validation(units: np.ndarray, sizes: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
-    """Units for validation: in an order drawn by `seed`, each that still fits into `share` is taken.
-
-    Where none fits, the smallest is taken.
+    """Units for validation: shuffled by `seed`, each that still fits into `share`; the smallest one if none fits.
 
     Args:
         units: (U,) distinct ids, at least two.

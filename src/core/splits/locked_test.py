@@ -1,7 +1,7 @@
-"""A locked test: whole regions nobody may look at before the end, known by the hash of their places.
+"""A locked test: whole regions that are kept back until the final evaluation, identified by a hash of their places.
 
-Which regions are locked follows from their names alone: there is no seed to try. The hash in params.yaml is that of the
-locked places' names, so other places are a visible error and not another test; changed labels or tiles are not seen.
+The choice of regions depends on their names alone, so no seed can be tried out. params.yaml holds the hash of the
+locked places' names: if the places change, the stage stops. Changed labels or tiles are not noticed.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def lock_hash(places: pd.DataFrame, regions: list[str]) -> str:
 
 
 def check_lock(places: pd.DataFrame, expected: str) -> pd.Series:
-    """Which rows of `places` are locked, (N,) bool.
+    """Mask of the locked rows of `places`, (N,) bool.
 
     Args:
         places: place, region (str).

@@ -1,10 +1,10 @@
-"""Which tiles train, validate and test: by place, by spatial block or region with a buffer, and by time.
+"""Roles of tiles: by place, by spatial block or region with a buffer, and by time.
 
-A place is divided by nothing but time. `split_blocks` moves whole squares of a latitude/longitude
-grid, `split_regions` whole regions, and both leave out what lies too near to a held-out tile (Roberts et al. 2017,
-"Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure");
-`split_places` moves places and knows no distance. `split_years` parts the past from the future, and `combine` keeps
-what is unseen in both. Validation is always made like the test.
+All tiles of a place have one role, except in a split by time. `split_blocks` draws whole squares of a
+latitude/longitude grid, `split_regions` whole regions. Both leave out tiles too near to a held-out tile (Roberts et
+al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure").
+`split_places` draws places and ignores distance. `split_years` separates the past from the future, and `combine`
+keeps the rows for which place and year are both new. Validation is always made like the test.
 """
 
 from pathlib import Path
@@ -20,26 +20,13 @@ from src.core.stage.errors import DataError, ParamsError
 ROLES = ("train", "validation", "test", "buffer", "locked")
 
 
-def split_blocks(
-    tiles: pd.DataFrame,
-    *,
-    degrees: float,
-    buffer_km: float,
-    folds: int,
-    fold: int,
-    seed: int,
-    keep_from: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Roles by whole blocks of `degrees` x `degrees`, the held-out ones surrounded by a buffer.
-
-    Test keeps all its tiles. A place with a tile within `buffer_km` of a test tile leaves validation, and one
-    within that of a test or validation tile leaves training: their role is `buffer`.
+def split_blocks(tiles: pd.DataFrame, *, degrees: float, **draw) -> pd.DataFrame:
+    """Roles by whole blocks of `degrees` x `degrees`, with a buffer around the held-out ones.
 
     Args:
         tiles: one row per tile with tile_id, place, lat, lon (degrees), half_diagonal_km.
         degrees: side of a block.
-        buffer_km: geodesic distance between tile centres.
-        keep_from: lat, lon of locked tiles; training and validation keep `buffer_km` from them as well.
+        draw: buffer_km, folds, fold, seed and keep_from, as in `_split_with_buffer`.
 
     Returns:
         DataFrame with the index of `tiles` and the columns block (str) and role (str).
@@ -48,27 +35,12 @@ def split_blocks(
         ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
         DataError: a tile has no coordinates, there are too few blocks, or a role is left without a tile.
     """
-    require_coordinates(tiles)
-    _require_buffer(tiles, buffer_km)
-    block, what = blocks_of_places(tiles, degrees), f"blocks of {degrees:g} degrees"
-    role = draw_roles(block, what, folds, fold, seed, "lower `block_degrees` or `folds`")
-    role = _buffered(tiles, role, what, buffer_km, keep_from)
-    return pd.DataFrame({"block": block, "role": role}, index=tiles.index)
+    what, advice = f"blocks of {degrees:g} degrees", "lower `block_degrees` or `folds`"
+    return _split_with_buffer(tiles, blocks_of_places(tiles, degrees), what, advice, **draw)
 
 
-def split_regions(
-    tiles: pd.DataFrame,
-    *,
-    region: pd.Series,
-    buffer_km: float,
-    folds: int,
-    fold: int,
-    seed: int,
-    keep_from: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Roles by whole regions, the held-out ones surrounded by a buffer.
-
-    All is as in `split_blocks`, with `block` the name of the region.
+def split_regions(tiles: pd.DataFrame, *, region: pd.Series, **draw) -> pd.DataFrame:
+    """Roles by whole regions, as `split_blocks` does it by blocks; `block` is the name of the region.
 
     Args:
         region: each tile's, with the index of `tiles`.
@@ -76,19 +48,15 @@ def split_regions(
     Raises:
         DataError: also if a region is missing, holds all places, or shares a place with another one.
     """
-    require_coordinates(tiles)
-    _require_buffer(tiles, buffer_km)
     region = region.reindex(tiles.index)
     require_regions(tiles["place"], region)
     names = sorted(region.unique())
     what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-    role = draw_roles(region, what, folds, fold, seed, "lower `folds` or split by blocks (`method`)")
-    role = _buffered(tiles, role, what, buffer_km, keep_from)
-    return pd.DataFrame({"block": region, "role": role}, index=tiles.index)
+    return _split_with_buffer(tiles, region, what, "lower `folds` or split by blocks (`method`)", **draw)
 
 
 def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, seed: int) -> pd.DataFrame:
-    """Roles by place, without a buffer; `block` is there for the reader ("" without coordinates).
+    """Roles by place, without a buffer; `block` is for information only ("" without coordinates).
 
     Args and returns are those of `split_blocks`; lat and lon may be NaN.
 
@@ -100,12 +68,11 @@ def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, 
 
 
 def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> np.ndarray:
-    """Roles for the forecast made at `origin`, which knows the years before it.
+    """Roles for a forecast made at `origin` from the years before it.
 
-    Test is the year `horizon` steps after the last known one. Validation is made like it, as late as can be known at
-    the origin: its year is the last known one, forecast `horizon` steps ahead. Training ends where that forecast's
-    knowledge does; all other years are `buffer` (Tashman 2000, "Out-of-sample tests of forecasting accuracy",
-    International Journal of Forecasting 16, on rolling origins).
+    Test is the year `horizon` steps after the last known year. Validation is the last known year, and training ends
+    `horizon` steps before it. All other years are `buffer` (Tashman 2000, "Out-of-sample tests of forecasting
+    accuracy", International Journal of Forecasting 16, on rolling origins).
 
     Args:
         years: (N,) int.
@@ -163,12 +130,9 @@ def panel_step(years: np.ndarray) -> int:
 
 
 def combine(place_roles: pd.Series, year_roles: pd.Series) -> pd.Series:
-    """Roles where neither place nor year is known: those on which both agree, else `buffer`.
+    """Roles when place and year must both be new: the role on which both splits agree, else `buffer`.
 
-    The test years of a locked place are locked.
-
-    Args:
-        place_roles, year_roles: (N,) str with one index, from a split of places and from `split_years`.
+    The test years of a locked place are locked. Both arguments are (N,) str with one index.
 
     Raises:
         DataError: training, validation or test is left empty.
@@ -236,12 +200,34 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
         )
 
 
-def _buffered(
-    tiles: pd.DataFrame, role: pd.Series, what: str, buffer_km: float, keep_from: pd.DataFrame | None
-) -> pd.Series:
-    """`role` where places of validation, then of training, too near to held-out tiles became `buffer`."""
-    role, test = role.copy(), role == "test"
-    points = tiles[["lat", "lon"]].to_numpy(float)
+def _split_with_buffer(
+    tiles: pd.DataFrame,
+    unit: pd.Series,
+    what: str,
+    advice: str,
+    *,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Roles by whole units. Test keeps all its tiles.
+
+    A place with a tile within `buffer_km` (geodesic, between centres) of a test tile leaves validation, and one within
+    that of a test or validation tile leaves training: their role is `buffer`. Training and validation keep the same
+    distance from the locked tiles `keep_from` (lat, lon).
+    """
+    require_coordinates(tiles)
+    diagonal_km = 2 * tiles["half_diagonal_km"].max()
+    if buffer_km < diagonal_km:
+        raise ParamsError(
+            f"params.yaml: `buffer_km`: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
+            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
+            f"raise `buffer_km`"
+        )
+    role = draw_roles(unit, what, folds, fold, seed, advice)
+    test, points = role == "test", tiles[["lat", "lon"]].to_numpy(float)
     locked = np.empty((0, 2)) if keep_from is None else keep_from[["lat", "lon"]].to_numpy(float)
     for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
         mine = (role == inner).to_numpy()
@@ -258,17 +244,7 @@ def _buffered(
         )
     what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
     require_roles(role, what, "lower `buffer_km`, choose another `fold` or bring more tiles")
-    return role
-
-
-def _require_buffer(tiles: pd.DataFrame, buffer_km: float) -> None:
-    diagonal_km = 2 * tiles["half_diagonal_km"].max()
-    if buffer_km < diagonal_km:
-        raise ParamsError(
-            f"params.yaml: `buffer_km`: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
-            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
-            f"raise `buffer_km`"
-        )
+    return pd.DataFrame({"block": unit, "role": role}, index=tiles.index)
 
 
 def require_coordinates(tiles: pd.DataFrame) -> None:

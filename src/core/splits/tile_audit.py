@@ -1,8 +1,8 @@
-"""Leakage audit of a split: places, ground, pixels and years that two roles share.
+"""Leakage audit of a split of tiles: shared places, overlapping ground, identical pixels, future years.
 
-`audit` measures, `require_clean` stops the stage where what was found is forbidden, `audit_pca` refits a stored
-projection. Nobody uses the tiles in the buffer, so they are not audited; locked places may lie near to test places,
-because nothing is learned from either.
+`audit` measures, `require_clean` raises an error for forbidden findings, `audit_pca` refits a stored projection.
+Tiles in the buffer are not used and not audited. Locked places may lie near test places, because no model learns
+from either.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from src.core.stage.errors import DataError
 
 AUDITED = ("train", "validation", "test", "locked")
 PAIRS = (
-    ("train", "validation"),
     ("train", "test"),
     ("validation", "test"),
+    ("train", "validation"),
     ("train", "locked"),
     ("validation", "locked"),
 )
-PCA_ROUNDING = 1e-3  # what another order of float32 sums may do, see `audit_pca`
+PCA_ROUNDING = 1e-3  # another number of threads or processor adds float32 numbers in another order
 
 
 def audit(
@@ -44,8 +44,8 @@ def audit(
 
     Args:
         tiles: one row per tile of the store, in row order, with tile, place, role, lat and lon (degrees or NaN).
-        samples: one row per label, with place, year, tile_year and role. A place, even a tile, may serve labels of
-            several roles, so places and years are judged here, ground and pixels on `tiles`.
+        samples: one row per label, with place, year, tile_year and role. A tile may have labels of several roles,
+            so places and years are checked here, ground and pixels on `tiles`.
         mean, sd: (C,) float32 band statistics as the split stage wrote them.
         origin: in a task of time the first year of which nothing is known, else None.
 
@@ -53,8 +53,7 @@ def audit(
         shared_places: places with labels of more than one role.
         overlapping_footprints: pairs of tiles of two roles that are nearer than the sum of their half
             diagonals, the least distance at which squares cannot share ground; None without coordinates.
-        nearest_A_B_km for the pairs train-test, validation-test, train-validation, train-locked and
-            validation-locked: geodesic, between centres; None without coordinates, or without such tiles.
+        nearest_A_B_km for each of PAIRS: geodesic, between centres; None without coordinates or such tiles.
         duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
         near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
         nearest_tile_difference: the least of `near_duplicates.registered_differences` between a training tile and
@@ -75,11 +74,7 @@ def audit(
     return {
         "shared_places": int((labelled.groupby("place")["role"].nunique() > 1).sum()),
         "overlapping_footprints": count_overlaps(used),
-        "nearest_train_test_km": _nearest(used, "train", "test"),
-        "nearest_validation_test_km": _nearest(used, "validation", "test"),
-        "nearest_train_validation_km": _nearest(used, "train", "validation"),
-        "nearest_train_locked_km": _nearest(used, "train", "locked"),
-        "nearest_validation_locked_km": _nearest(used, "validation", "locked"),
+        **{f"nearest_{one}_{other}_km": _nearest(used, one, other) for one, other in PAIRS},
         "duplicate_tiles": count_duplicates(store, used),
         **find_near_identical(store, used, mean, sd),
         "statistics_difference": float(max(np.abs(refit[0] - mean).max(), np.abs(refit[1] - sd).max())),
@@ -139,12 +134,11 @@ def require_clean(
 
 
 def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndarray]) -> float:
-    """How far a stored projection is from one fitted on the training tiles alone; 0.0 where it is the same.
+    """Difference between a stored projection and one fitted on the training tiles alone; 0.0 if they are the same.
 
     Band statistics and components are fitted again on `train_rows`. With M = [weight, bias] of z = weight @ x + bias,
-    compared are the matrices MᵀM, which say how far any two pixels lie apart in z: neither the sign of a component
-    nor the choice of axes among equal variances changes them. The result is the Frobenius norm of their difference,
-    relative to the refit's; below PCA_ROUNDING (threads or another processor add in another order) it is 0.
+    the matrices MᵀM are compared: they do not depend on the sign of a component or on the axes among equal variances.
+    The result is the Frobenius norm of their difference, relative to the refit's; up to PCA_ROUNDING it is 0.
 
     Args:
         train_rows: rows of the store that train.
@@ -161,11 +155,7 @@ def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndar
 
 
 def find_near_identical(store: Store, tiles: pd.DataFrame, mean: np.ndarray, sd: np.ndarray) -> dict[str, Any]:
-    """near_identical_tiles and nearest_tile_difference of `audit`.
-
-    Args:
-        tiles: tile (the store's row), place and role.
-    """
+    """near_identical_tiles and nearest_tile_difference of `audit`; `tiles` has tile, place and role."""
     pairs = {tuple(pair) for pair in near_duplicates.shared_pixels(store, tiles, PAIRS).tolist()}
     compared = near_duplicates.registered_differences(store, tiles, PAIRS, mean, sd)
     same = compared[compared["difference"] < near_duplicates.SAME_DIFFERENCE]
@@ -178,11 +168,7 @@ def find_near_identical(store: Store, tiles: pd.DataFrame, mean: np.ndarray, sd:
 
 
 def compare_years(samples: pd.DataFrame, origin: int | None) -> dict[str, int | None]:
-    """gap_years, future_labels and future_tiles of `audit`.
-
-    Args:
-        samples: year, tile_year and role of each label that is audited.
-    """
+    """gap_years, future_labels and future_tiles of `audit`; `samples` has year, tile_year and role of each label."""
     if origin is None:
         return dict.fromkeys(("gap_years", "future_labels", "future_tiles"))
     role, year = samples["role"], samples["year"]
@@ -196,11 +182,7 @@ def compare_years(samples: pd.DataFrame, origin: int | None) -> dict[str, int | 
 
 
 def count_overlaps(tiles: pd.DataFrame) -> int | None:
-    """Pairs of tiles of different roles nearer than the sum of their half diagonals.
-
-    Args:
-        tiles: role, lat, lon (degrees), half_diagonal_km; None is returned if any of them is unknown.
-    """
+    """Pairs of tiles of two roles nearer than the sum of their half diagonals (km); None if a coordinate is unknown."""
     if tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=None):
         return None
     largest = tiles["half_diagonal_km"].max()
@@ -216,11 +198,7 @@ def count_overlaps(tiles: pd.DataFrame) -> int | None:
 def count_duplicates(store: Store, tiles: pd.DataFrame) -> int:
     """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations.
 
-    One pass over the store finds candidates by sums that no flip or rotation changes; only these are
-    read again and compared exactly.
-
-    Args:
-        tiles: tile (the store's row) and role.
+    One pass over the store finds candidates by sums that no flip or rotation changes; only these are compared exactly.
     """
     sums = [_invariant(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
     candidates = tiles[pd.Series(sums, index=tiles.index).duplicated(keep=False)]

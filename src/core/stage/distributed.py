@@ -13,7 +13,7 @@ import tqdm
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -28,12 +28,12 @@ def local_rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes files and says what happens."""
+    """True in the one process that writes files and log lines."""
     return rank() == 0
 
 
 def sharding() -> str:
-    """Who shares the weights out among the processes: "fsdp", "deepspeed", or "" where each has them all."""
+    """Library that splits the weights over processes: "fsdp", "deepspeed", or "" if each process has all weights."""
     kinds = [kind for kind in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{kind.upper()}") == "true"]
     return kinds[0] if kinds else ""
 
@@ -45,7 +45,7 @@ def wait() -> None:
 
 
 def from_main(make: Callable[[], Any]) -> Any:
-    """What `make` returns in the main process, for all; the others do not call it."""
+    """Result of `make`, which only the main process calls, for all processes."""
     values = [make() if is_main() else None]
     if group := _group():
         group.broadcast_object_list(values)
@@ -63,7 +63,7 @@ def gather(value: Any) -> list:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is up in at least one process."""
+    """True if the flag is set in at least one process."""
     return any(gather(flag))
 
 

@@ -17,7 +17,7 @@ class BandwiseError(Exception):
 
 @contextmanager
 def spelled(words: Mapping[str, str]) -> Iterator[None]:
-    """Within it, or in a function it decorates, a BandwiseError that says `name` in backquotes says `words["name"]`."""
+    """Replace `name` in backquotes by `words["name"]` in every BandwiseError raised within the block."""
     try:
         yield
     except BandwiseError as error:

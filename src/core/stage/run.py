@@ -1,4 +1,4 @@
-"""What every stage does first and last: command line, params, seed, threads, status, exit code."""
+"""Start and end of every stage: command line, params, threads, status, exit code."""
 
 import argparse
 import ctypes
@@ -37,10 +37,9 @@ def stage(
 ) -> None:
     """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
 
-    `inputs` and `outputs` map option names to help texts; `main` receives them as two
-    namespaces of `Path`; the first holds `flags` too, as bool. `logs/<name>/run_status.json` gets
-    the exit code, because DVC turns every failure into 255. SIGTERM ends the stage with 75 and leaves nothing
-    half-written.
+    `inputs` and `outputs` map option names to help texts; `main` receives them as two namespaces of `Path`; the first
+    also holds `flags`, as bool. `logs/<name>/run_status.json` gets the exit code, because DVC turns every failure into
+    255. SIGTERM ends the stage with 75 and leaves no partial output.
     """
     flags = flags or {}
     parser = _parser(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
@@ -84,7 +83,7 @@ def _home(name: str) -> Path:
 
 
 def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
-    """Run `body`; its exit code, and the message that a known error printed to stderr."""
+    """Run `body`; return the exit code and the message of a known error, which is printed to stderr."""
     try:
         body()
         return 0, ""
@@ -93,7 +92,7 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
     except OSError as error:
         code, message = StorageError.exit_code, f"{error.filename or name}: {error.strerror or error}"
     if not distributed.is_main():
-        # What stops all, the main process says; the launcher then ends the others while they wait here.
+        # The main process reports an error that stops all; the launcher then ends the others while they wait here.
         time.sleep(GRACE)
         name = f"{name}, process {distributed.rank()}"
     print(f"{name}: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Folders in which an interrupted stage finds its own work again, named by all that this work depends on."""
+"""Folders for the checkpoints of an interrupted stage, named by a hash of all that the work depends on."""
 
 import ast
 import hashlib
@@ -13,10 +13,7 @@ from src.core.stage import distributed, files
 
 
 def scratch_folder(root: str, name: str, facts: Any, inputs: Iterable[Path]) -> Path:
-    """`<root>/<name>-<hash>` over facts (JSON), contents of the inputs and the project's imported code.
-
-    Comments and docstrings are no part of the code, so that mending one costs no resumable run.
-    """
+    """`<root>/<name>-<hash>` over facts (JSON), inputs and imported code; comments and docstrings do not count."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
     digest.update(files.tree_sha256(inputs).encode())
     digest.update(distributed.sharding().encode())  # each has its own form of checkpoint; their number matters to none

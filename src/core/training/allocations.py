@@ -35,7 +35,10 @@ def moments(
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Moments:
-    """Bytes alive beside weights and gradients, (fixed, per sample), whenever some batch has its peak."""
+    """Peak bytes of activations as pairs (fixed, per sample), for every moment that is the peak of some batch size.
+
+    A moment is left out if another one needs at least as much of both.
+    """
     with _fake(model, trained, dtype) as (mode, weights), _checkpointing(model, checkpointing), _cuda_norms(model):
         with mode:
             batch = {name: torch.empty(x.shape, dtype=x.dtype) if name in PIXELS else x for name, x in sample.items()}
@@ -94,7 +97,7 @@ class Allocations(TorchDispatchMode):
 
 
 def _positions(indices: Iterable) -> list:
-    """Masks replaced by the positions where they are true: how many these are cannot be read off a fake tensor."""
+    """Indices with masks replaced by positions: a fake tensor cannot tell how many values are true."""
     found = []
     for index in indices:
         mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool
@@ -140,22 +143,17 @@ def _fake(model: nn.Module, trained: Iterable[nn.Parameter], dtype: torch.dtype)
 
 @contextmanager
 def _checkpointing(model: nn.Module, on: bool):
-    """Gradient checkpointing of every layer that knows it, on or off for the time being."""
+    """Within it, gradient checkpointing is on or off in every layer that supports it."""
     layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
-    before = [[layer.__dict__.get(name) for name in names] for layer in layers]
+    before = [layer.__dict__.copy() for layer in layers]
     try:
         for layer in layers:
             layer.gradient_checkpointing = on
             layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         yield
     finally:
-        for layer, values in zip(layers, before, strict=True):
-            for name, value in zip(names, values, strict=True):
-                if value is None:
-                    delattr(layer, name)
-                else:
-                    setattr(layer, name, value)
+        for layer, attributes in zip(layers, before, strict=True):
+            layer.__dict__ = attributes
 
 
 @contextmanager

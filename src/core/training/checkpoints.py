@@ -1,7 +1,7 @@
-"""Resumable training: what may be resumed, when a checkpoint is complete, what a signal does.
+"""Resumable training: complete checkpoints, resuming, and saving on SIGTERM.
 
-A checkpoint folder is named by a hash of everything the weights depend on (`stage.scratch`), so nothing else is ever
-resumed. Its manifest is written last, after sync; a checkpoint without a matching one is skipped aloud.
+The name of a checkpoint folder is a hash of all that the weights depend on (`stage.scratch`), so no other training is
+resumed. The manifest is written last, after sync; a checkpoint without a matching one is skipped with a warning.
 """
 
 import logging
@@ -54,7 +54,7 @@ def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
 
 
 def remove(checkpoints: Path) -> None:
-    """Delete what a finished stage no longer needs."""
+    """Delete the checkpoints of a finished stage."""
     if distributed.is_main():
         shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -92,10 +92,10 @@ class TrainedWeightsMixin:
 
 
 class _Guard(TrainerCallback):
-    """Completes checkpoints with a manifest, asks for one every `save_steps`, and turns a signal into one.
+    """Saves a checkpoint every `save_steps` and after a signal, and completes it with a manifest.
 
-    Trainer does not save what it has added up since its last log; with it in the checkpoint the curve of
-    a training resumed in the middle of an epoch (by one process) is that of an undisturbed one.
+    It also saves the loss summed since the last log, which Trainer does not, so that the curve of a training resumed
+    in the middle of an epoch (by one process) is the same as without a break.
     """
 
     def __init__(self, trainer: Trainer, save_steps: int, resume: Path | None):

@@ -1,4 +1,4 @@
-"""One training, whatever is trained: Trainer, exact resume, gradient check, outputs and scratch.
+"""One training from start to end: Trainer, exact resume, gradient check, outputs and checkpoints.
 
     with driver.outputs(out, [scratch], "sft", remedies) as (folder, plots):
         driver.fit(plan, model, groups, optimizer, train, validation, ...)

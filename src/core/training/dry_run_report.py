@@ -1,4 +1,4 @@
-"""What `--dry-run` of a training stage says of memory and time."""
+"""Memory and time of a training, as printed by `--dry-run`."""
 
 import resource
 import sys
@@ -25,14 +25,12 @@ def report(
     loss: Callable[[Batch], torch.Tensor] | None = None,
     collate: Callable[[Any], Batch] | None = None,
 ) -> str:
-    """Estimated memory by part with what suits the usual cards, and for a model with weights the time of a step.
-
-    The usual cards have bfloat16, whatever this machine has.
+    """Estimated memory by part, settings that fit common GPUs (with bfloat16), and the time of a step.
 
     Args:
-        model: with weights or on the `meta` device.
-        samples: what `model` would train on; `__getitems__` gives a batch, or what `collate` makes one of.
-        loss: of a batch by `model`; left out, the one that it computes itself.
+        model: with weights, or on the `meta` device, for which no time is given.
+        samples: training samples; `__getitems__` gives a batch, or the input of `collate`, which makes one.
+        loss: loss of a batch; default: the loss that the model returns.
     """
     loss = loss or (lambda batch: model(**batch)["loss"])
 
@@ -69,10 +67,9 @@ def rehearse(
     batch: Batch,
     dtype: torch.dtype,
 ) -> str:
-    """Time and memory of a training, measured on forward and backward of one batch; nothing is updated.
+    """Time and memory of a training, measured on forward and backward of one batch with all groups; no update.
 
-    All groups train in it, which is where the peak lies. Memory is this process's, or the GPU's where there is one,
-    with AdamW's two states.
+    Memory is that of the GPU, or of this process where there is none, plus AdamW's two states.
     """
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")

@@ -1,4 +1,4 @@
-"""dvclive from a Trainer, without what differs between two runs of the same training."""
+"""dvclive log of a Trainer, without figures such as run times that differ between two equal runs."""
 
 from pathlib import Path
 

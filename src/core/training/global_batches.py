@@ -1,4 +1,4 @@
-"""A batch shared by processes and micro-batches: what one process would draw at once, and its loss."""
+"""One batch split over processes and micro-batches, with the same samples and loss as in a single process."""
 
 from collections.abc import Iterator
 
@@ -27,8 +27,8 @@ class ReadyBatches(Dataset):
 class GlobalBatches(Sampler[list[int]]):
     """Micro-batches of one process. Step by step their union over all processes is the batch of a single one.
 
-    The order is a function of (seed, epoch). The last batch of an epoch is shared as evenly as it goes; who gets
-    nothing of it repeats its first sample, which `rows` counts as none.
+    The order is a function of (seed, epoch). The last batch of an epoch is split as evenly as possible; a process that
+    gets no sample repeats the first one, which `rows` counts as 0.
     """
 
     def __init__(self, samples: int, micro_batch: int, accumulate: int, seed: int):
@@ -122,7 +122,7 @@ class GlobalBatchMixin:
         return found._replace(metrics=distributed.from_main(lambda: found.metrics))
 
     def _own_rows(self, values):
-        """What Trainer gathers from one process: it repeats a batch's loss, also where the last batch is smaller."""
+        """Values of one process, cut to the size of the last batch: Trainer repeats a batch's loss too often there."""
         state = self.accelerator.gradient_state
         last = state.end_of_dataloader and state.remainder > 0
         return recursively_apply(lambda value: value[: state.remainder], values) if last else values

@@ -1,4 +1,4 @@
-"""How much memory a training takes on one GPU, known before it starts and without a GPU.
+"""Memory of a training on one GPU, estimated before it starts and without a GPU.
 
 Weights, gradients and optimiser states are arithmetic; activations are counted (`allocations`).
 """
@@ -57,7 +57,7 @@ def suggest(memory: Memory, gigabytes: float, batch_size: int) -> tuple[int, int
 
 
 def remedies(memory: Memory) -> str:
-    """What to change where a single sample does not fit, the largest part first."""
+    """Changes to try if a single sample does not fit, the largest part first."""
     parts = {
         "LoRA on the encoder or an 8-bit optimiser": memory.gradients + memory.optimizer,
         "4-bit weights (if not yet) or a smaller model": memory.weights,
@@ -67,7 +67,7 @@ def remedies(memory: Memory) -> str:
 
 
 def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: bool) -> str:
-    """Lines for the log: each part for `micro_batch` samples at once, and what suits the usual cards.
+    """Lines for the log: each part for `micro_batch` samples at once, and settings that fit common GPUs.
 
     `batch_size` is the samples of one step on this GPU, in micro-batches one after the other.
     """

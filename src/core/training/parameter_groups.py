@@ -1,4 +1,4 @@
-"""What trains: the groups of parameters, printed before training and held to it during."""
+"""Groups of trained parameters: printed before training, checked for gradients and movement during it."""
 
 import logging
 import warnings
@@ -55,15 +55,12 @@ class ParameterGroups(TrainerCallback):
         Raises:
             DependencyError: `eight_bit` is asked for and bitsandbytes is not installed.
         """
-        parts = []
-        for parameters, rate, _ in self.groups.values():
-            decayed = [p for p in parameters if p.ndim > 1]
-            rest = [p for p in parameters if p.ndim <= 1]
-            parts += [
-                {"params": chosen, "lr": rate, "weight_decay": decay}
-                for chosen, decay in ((decayed, weight_decay), (rest, 0.0))
-                if chosen
-            ]
+        parts = [
+            {"params": chosen, "lr": rate, "weight_decay": decay}
+            for parameters, rate, _ in self.groups.values()
+            for matrices, decay in ((True, weight_decay), (False, 0.0))
+            if (chosen := [p for p in parameters if (p.ndim > 1) == matrices])
+        ]
         return adamw8bit()(parts, betas=betas) if eight_bit else torch.optim.AdamW(parts, betas=betas, fused=fused)
 
     def on_train_begin(self, args, state, control, **kwargs):

@@ -1,4 +1,4 @@
-"""In which precision a training holds its weights and computes: bfloat16 saves memory, float32 keeps small steps."""
+"""Precision of weights and of computation: bfloat16 saves memory, float32 keeps small steps."""
 
 import torch
 from torch import nn

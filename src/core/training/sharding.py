@@ -1,4 +1,4 @@
-"""What a Trainer of ours needs where accelerate cuts its parameters into parts (accelerate/fsdp2.yaml, zero*.yaml).
+"""Support for parameters that accelerate splits over processes (accelerate/fsdp2.yaml, zero*.yaml).
 
 FSDP2's `fully_shard` puts new parameters (DTensors, of which a process holds its part) in the place of the old ones;
 DeepSpeed keeps the objects and empties them.

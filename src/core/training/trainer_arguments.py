@@ -1,4 +1,4 @@
-"""What every Trainer of the project shares: a plan, arguments that make runs repeat, schedule, device."""
+"""Settings shared by all trainings: plan, arguments for repeatable runs, schedule, device."""
 
 import importlib.util
 import math
@@ -16,7 +16,7 @@ from src.core.training.precision import compute_dtype
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a training goes, whatever is trained.
+    """Settings of one training.
 
     Attributes:
         batch_size: samples of a step: all processes share it, and each takes its part in `accumulate` micro-batches

@@ -51,7 +51,7 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
         DataError: quantisation, band names or pixel sizes differ, or are not those of the tiles the model
             was trained on.
     """
-    trained = Quantisation.from_dict(settings.quantisation)
+    trained = Quantisation(**settings.quantisation)
     undeclared = all(header.quantisation is None for header in headers)
     param = (trained.kind, trained.scale) if undeclared else ("tags", None)
     quantisation = tiles.agreed_quantisation(headers, *param)

@@ -96,7 +96,7 @@ class Settings(Section):
     def front_end(self) -> BandFrontEnd:
         pca = (torch.tensor(self.pca.weight), torch.tensor(self.pca.bias)) if self.pca else None
         mean, sd = torch.tensor(self.band_mean), torch.tensor(self.band_sd)
-        return BandFrontEnd(Quantisation.from_dict(self.quantisation), mean, sd, self.side, pca)
+        return BandFrontEnd(Quantisation(**self.quantisation), mean, sd, self.side, pca)
 
 
 def read_settings(folder: Path) -> Settings:

@@ -29,7 +29,7 @@ def test_lookup_table_equals_the_formula_for_every_int8_but_no_data(quantisation
 
 
 def test_dict_round_trip():
-    assert Quantisation.from_dict(LINEAR.as_dict()) == LINEAR
+    assert Quantisation(**LINEAR.as_dict()) == LINEAR
 
 
 def test_declared_reads_text_tags_and_says_nothing_of_none():
