@@ -35,6 +35,7 @@ from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.population.data import labels
+from src.population.data.prediction_tasks import place_names
 
 KINDS = {"place": "place", "year": "year", "y": "number"}  # column -> what labels.read_cell calls it
 OPTIONAL = {"lat": "lat", "lon": "lon", "block": "place"}
@@ -113,7 +114,7 @@ def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFra
         refuse([f"{path}: {problem}" for problem in problems])
         return agreeing(pd.DataFrame(rows).astype({"year": "int64", "y": "float64"}), table, path, predictions)
     known = labels.read(path)
-    place = known.city.where(known.province == "", known.province + "/" + known.city)
+    place = known.city.where(known.province == "", place_names(known))
     known = pd.DataFrame({"place": place, "year": known.year, "y": known.growth_rate}).reset_index(drop=True)
     return agreeing(known, table, path, predictions)
 

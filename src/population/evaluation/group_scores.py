@@ -6,6 +6,7 @@ import pandas as pd
 from src.core.evaluation import autocorrelation, intervals, regression_scores
 from src.core.evaluation.permutation import permutation_p_value
 from src.core.stage.errors import DataError
+from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import BASELINES, CHOSEN, CONTROLS, PAIRS, Predictor
 
 AUDIT = (
@@ -140,4 +141,4 @@ def score_controls(table: pd.DataFrame, train_mean: float) -> dict:
 
 def units_of(table: pd.DataFrame, unit: str) -> np.ndarray:
     """(N,) names of the units that are resampled: the blocks or provinces of `block`, or `place` as province/city."""
-    return (table.province + "/" + table.city if unit == "place" else table.block).to_numpy(str)
+    return (place_names(table) if unit == "place" else table.block).to_numpy(str)

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src.core.data.tile_store import Store
 from src.core.report.html_page import Table, cell
 from src.core.report.markdown import block_yaml, fenced, plain, table
+from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
 from src.population.params import Card
 from src.population.report import result_tables
@@ -150,11 +151,10 @@ def _without(values: dict, name: str) -> dict:
 
 def _data(store: Store, train: pd.DataFrame) -> dict:
     samples = store.samples
-    places = store.tiles.province + "/" + store.tiles.city
     return {
         "tiles": len(store.tiles),
         "labels": len(samples),
-        "places": places.nunique(),
+        "places": place_names(store.tiles).nunique(),
         "provinces": store.tiles.province.nunique(),
         "train": len(train),
         "train_places": train.place.nunique(),
