@@ -76,9 +76,7 @@ def match(
     found = tile_of >= 0
     if not found.any():
         raise _nothing_matches(tiles, labels, file)
-    known = np.ones(len(labels), dtype=bool)
-    if lagged_columns:
-        labels, known = _with_earlier(labels, places, lagged_columns, covariate_lag, file)
+    labels, known = _with_earlier(labels, places, lagged_columns or {}, covariate_lag, file)
     matched = found & known
     if not matched.any():
         raise DataError(f"{file}: no label has both a tile and covariates of {covariate_lag} years earlier; add rows")
@@ -87,10 +85,9 @@ def match(
     nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
     early, late = _at_the_ends(labels, places, years_of, tile_lag, len(tiles))
     unmatched = labels[~found & ~early].reset_index(names="row")
-    unmatched["candidate"] = [
-        _candidate(places[position], labels.year.iloc[position] - tile_lag, tiles, years_of)
-        for position in np.flatnonzero(~found & ~early)
-    ]
+    alone = [places[position] for position in np.flatnonzero(~found & ~early)]
+    dated = zip(alone, unmatched.year - tile_lag, strict=True)
+    unmatched["candidate"] = [_candidate(place, year, tiles, years_of) for place, year in dated]
     unserved = ~np.isin(np.arange(len(tiles)), tile_of)
     first = ["sample", "tile", *KEY, "lat", "lon", "growth_rate"]
     return Matching(
@@ -129,6 +126,8 @@ def _with_earlier(
     labels: pd.DataFrame, places: list[Place], columns: dict[str, str], lag_years: int, file: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """`labels` with the covariates of `lag_years` earlier under their new names, and which rows have them all."""
+    if not columns:
+        return labels, np.ones(len(labels), dtype=bool)
     if taken := [name for name in columns.values() if name in labels and name not in columns]:
         raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
     earlier = covariates.lagged(labels, places, list(columns), lag_years)
