@@ -23,7 +23,7 @@ import pandas as pd
 from src.core.evaluation import interval_coverage, intervals, regression_scores, repeated_splits
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
-from src.population.evaluation import prediction_intervals
+from src.population.evaluation import group_scores, prediction_intervals
 from src.population.evaluation.group_scores import units_of
 from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
 from src.population.report.folds_summary import print_summary
@@ -153,6 +153,10 @@ def summarise(table: pd.DataFrame) -> dict:
     best = min(tuned, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
     pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= set(names)}
     pairs |= {f"head_minus_{best}": ("head", best)}
+
+    def briefly(rows: pd.DataFrame) -> dict[str, dict]:
+        return {name: group_scores.score_briefly(rows, name, np.nan) for name in names}  # none is missing any more
+
     return {
         "n": len(test),
         "unit": unit,
@@ -161,9 +165,9 @@ def summarise(table: pd.DataFrame) -> dict:
         "pooled": {name: pooled(test, name, unit) for name in names},
         "paired": {name: compare(table, pair, unit) for name, pair in pairs.items()},
         "best_baseline_on_validation": best,
-        "per_fold": {str(fold): _short(rows, names) for fold, rows in test.groupby("fold")},
+        "per_fold": {str(fold): briefly(rows) for fold, rows in test.groupby("fold")},
         "prediction_intervals": coverage_of(test),
-        "validation": _short(validation, names),
+        "validation": briefly(validation),
     }
 
 
@@ -187,9 +191,7 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
-    paired = intervals.paired_interval(
-        test.y.to_numpy(), test[a].to_numpy(), test[b].to_numpy(), units_of(test, unit)
-    ) | {"sd": float(np.std(test[a] - test[b]))}
+    paired = group_scores.compare(test.y, test[a], test[b], units_of(test, unit))
     every = table[table.split == "test"]
     runs = [
         dict(zip([*DRAW, "fold"], key, strict=True))
@@ -253,11 +255,6 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
 
     fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
     return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
-
-
-def _short(rows: pd.DataFrame, groups: list[str]) -> dict[str, dict]:
-    values = {group: regression_scores.scores(rows.y.to_numpy(), rows[group].to_numpy()) for group in groups}
-    return {group: {key: found[key] for key in ("r2", "mae", "n")} for group, found in values.items()}
 
 
 def _variants(texts: list[str]) -> dict[str, str]:

@@ -95,13 +95,15 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
 
 
 def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train_mean: float, unit: str) -> dict:
-    """Paired differences, and `sd`, how far the two predictions of a pair lie apart."""
-    result = {}
-    for name, pair in pairs.items():
-        a, b = (regression_scores.fill_missing(table[group].to_numpy(), train_mean)[0] for group in pair)
-        paired = intervals.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit))
-        result[name] = paired | {"sd": float(np.std(a - b))}
-    return result
+    """`compare` of each pair; a missing answer counts as the training mean."""
+    filled = {group: table[group].fillna(train_mean) for pair in pairs.values() for group in pair}
+    return {name: compare(table.y, filled[a], filled[b], units_of(table, unit)) for name, (a, b) in pairs.items()}
+
+
+def compare(y: pd.Series, a: pd.Series, b: pd.Series, units: np.ndarray) -> dict:
+    """`paired_interval` of a - b over `units`, and `sd`, the standard deviation of a - b."""
+    paired = intervals.paired_interval(y.to_numpy(), a.to_numpy(), b.to_numpy(), units)
+    return paired | {"sd": float(np.std(a.to_numpy() - b.to_numpy()))}
 
 
 def score_briefly(table: pd.DataFrame, column: str, train_mean: float) -> dict:

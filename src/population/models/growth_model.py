@@ -1,7 +1,5 @@
 """A Qwen-VL model with a regression head: pixels and prompt in, words and a growth rate out."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -9,14 +7,15 @@ from torch.nn import functional
 from src.core.data.augment import orient
 from src.core.models import lora
 from src.core.models.patches import BandFrontEnd, band_means, pixel_values
+from src.core.stage.params import Section
 
 
-@dataclass(frozen=True)
-class RidgeWeights:
+class Ridge(Section):
     """Ridge prediction of the label from dequantised band means: `means @ weight + intercept` (‰ per year)."""
 
-    weight: tuple[float, ...]
+    weight: list[float]
     intercept: float
+    alpha: float
 
 
 class RegressionHead(nn.Module):
@@ -34,7 +33,7 @@ class RegressionHead(nn.Module):
         width: int,
         hidden: int,
         dropout: float,
-        ridge: RidgeWeights | None,
+        ridge: Ridge | None,
         label_sd: float,
         covariates: int = 0,
     ):

@@ -1,7 +1,7 @@
 """reports/population/model_card.md: the README.md that a Hugging Face model needs, written from the run.
 
-YAML front matter, then Markdown from templates/model_card.md. The same run gives the same bytes: there is
-no date, host, commit or path outside the repository in it. What nobody has said is called unknown.
+YAML front matter, then Markdown from templates/model_card.md. The same run gives the same bytes: the card holds no
+date, host, commit or path outside the repository. Facts that neither params nor files give are called unknown.
 """
 
 import re
@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.core.data.tile_store import Store
-from src.core.report.html_page import Table, cell
+from src.core.report.html_page import cell
 from src.core.report.markdown import block_yaml, fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
@@ -86,7 +86,12 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"plain": plain, "fenced": fenced, "table": _table, "cell": cell}
+    environment.filters |= {
+        "plain": plain,
+        "fenced": fenced,
+        "table": lambda shown: table(shown.header, shown.rows),
+        "cell": cell,
+    }
     (folder / NAME).write_text(environment.get_template("model_card.md").render(fields), encoding="utf-8")
 
 
@@ -123,16 +128,12 @@ def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> d
 
 
 def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
-    """How many labels took a tile of another year (`other`) or a later one (`later`), and the (label, tile, count)."""
+    """Number of labels with a tile of another year (`other`) or a later one (`later`); (label, tile, count) `pairs`."""
     tile_year = tiles.set_index("tile").year[samples.tile].to_numpy()
     years = pd.DataFrame({"label": samples.year.to_numpy(), "tile": tile_year})
     other = years[years.label != years.tile]
     pairs = [(int(label), int(tile), len(part)) for (label, tile), part in other.groupby(["label", "tile"])]
     return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
-
-
-def _table(shown: Table) -> str:
-    return table(shown.header, shown.rows)
 
 
 def training_params(used: dict) -> dict:
