@@ -35,11 +35,9 @@ SHOWN = ("r2", "mae", "r2_within_year", "r2_between_place", "r2_change", "r2_oos
 
 def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict:
     """`variants` maps a name to a pattern; writes and returns the comparison."""
-    result: dict = {"kind": "exploratory", "variants": {}}
     tables = {name: read_variant(name, pattern) for name, pattern in variants.items()}
     check_same_rows(tables)
-    for name, table in tables.items():
-        result["variants"][name] = summarise(table)
+    result = {"kind": "exploratory", "variants": {name: summarise(table) for name, table in tables.items()}}
     if len(tables) > 1:
         result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
     head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
@@ -67,13 +65,14 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     if not found:
         raise DataError(f"--variant {name}={pattern}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
-    test = table[table.split == "test"]
     key = ["province", "city", "year"]
     if missing := {*DRAW, *key, "task", "unit", "fold", "n_train", "n_test"} - set(table):
         raise DataError(
             f"--variant {name}={pattern}: no column {sorted(missing)[0]!r}; give the predictions.parquet that evaluate "
             "writes now: run it again"
         )
+    table = table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+    test = table[table.split == "test"]
     if test.empty:
         raise DataError(
             f"--variant {name}={pattern}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; "
@@ -86,7 +85,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
             "files of one split.seed and seed, expected one; give one file per fold"
         )
     if (test.task == "next_year").all():  # places and blocks are shared by design
-        return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+        return table
     for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
         known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
         folds = known.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
@@ -95,7 +94,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
                 f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
                 "expected one; give runs of one split.method and task, split by blocks where tiles have coordinates"
             )
-    return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+    return table
 
 
 def first_draw(table: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +186,7 @@ def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
 
 
 def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
-    """The difference a - b: over units, over repeated splits, and where it varies from."""
+    """The difference a - b with its intervals over units and over repeated splits, and its variance components."""
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
@@ -211,9 +210,9 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
 
 
 def variance_of(rows: pd.DataFrame, pair: tuple[str, str], unit: str) -> float:
-    """Squared standard error of the difference in R² oos within a fold, its units taken as the sample.
+    """Squared standard error of the difference in R² oos within a fold, whose units are the sample.
 
-    Of a ratio of sums, linearised (Cochran 1977, ch. 6): each unit's squared errors less its share of the whole.
+    Linearised variance of a ratio of sums over units (Cochran 1977, ch. 6).
     """
     a, b = pair
     reference = (rows.y - rows["mean"]) ** 2

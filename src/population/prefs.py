@@ -68,14 +68,8 @@ def make_pairs(
         answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
     """
     pairs = []
-    counts = {
-        "rows": len(rows),
-        "pairs": 0,
-        "unparsable_answers": 0,
-        "too_few_answers": 0,
-        "ties": 0,
-        "small_margin": 0,
-    }
+    counts = dict.fromkeys(("rows", "pairs", "unparsable_answers", "too_few_answers", "ties", "small_margin"), 0)
+    counts["rows"] = len(rows)
     for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
         values = [prompts.parse(text, language) for text in texts]
         counts["unparsable_answers"] += values.count(None)

@@ -13,8 +13,8 @@ those of the training places too: the more labels a baseline knows, the harder i
     previous_label       the place's own last label before the row's year
     place_mean           the mean of the place's own labels before the row's year
 
-The first three know no label of the row's place, the last two do: what a model of new places should beat is not what
-a forecast should beat. A row without such a label is left out of the comparison with that baseline alone.
+The first three know no label of the row's place: a model of new places should beat them. The last two know some: a
+forecast should beat them. A row for which a baseline knows no label is left out of that comparison alone.
 """
 
 import argparse

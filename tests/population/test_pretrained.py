@@ -46,7 +46,7 @@ def pretrained(wide, hub, tmp_path_factory):
 
 
 def seen(folder: Path, wide: Namespace, changes: dict) -> torch.Tensor:
-    """What the language model is told of the first three tiles by the model in `folder`."""
+    """Vision inputs of the language model for the first three tiles, by the model in `folder`."""
     store = Store.open(wide.tiles)
     split, pca = stage_inputs.read_split(wide.split, store), stage_inputs.read_pca(wide.pca)
     params = small_params(changes)

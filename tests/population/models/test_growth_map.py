@@ -54,7 +54,7 @@ def mapped(trained, tmp_path):
 
 
 def heads(folder, windows):
-    """What the model says of single tiles (N, C, 16, 16), with no part of the mapping."""
+    """Growth rates of single tiles (N, C, 16, 16), with no part of the mapping."""
     network, tokenizer, settings = load(folder)
     windows = np.stack(windows)
     store = SimpleNamespace(read=lambda rows: windows[rows], valid=lambda rows: (windows[rows] != NODATA).all(axis=1))

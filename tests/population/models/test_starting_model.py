@@ -1,4 +1,4 @@
-"""What is said of a published backbone before anything trains: what fits, and what is refused."""
+"""Checks of a published backbone before anything trains: what fits, and what is refused."""
 
 import json
 import logging
