@@ -108,7 +108,10 @@ def unmatched_error(matched: Matching, allowed: int, dry_run: bool) -> DataError
     table = pd.concat([frame.assign(kind=kind) for kind, frame in kinds.items()], ignore_index=True)
     table = table.reindex(columns=["kind", "province", "city", "year", "row", "candidate"])
     table = table.astype({"row": "Int64"}).fillna({"candidate": ""})
-    shown = [_describe(row) for frame in kinds for row in table[table.kind == frame].head(5).to_dict("records")]
+    shown = [
+        f"  {row.kind} {row.province}/{row.city} {row.year}" + f" (candidate: {row.candidate})" * bool(row.candidate)
+        for row in table.groupby("kind", sort=False).head(5).itertuples()
+    ]
     listed = "run without --dry-run to list them all"
     if not dry_run:
         with files.complete_file(UNMATCHED) as aside:
@@ -179,11 +182,6 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON holds them: no NaN, no numpy types."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{key: getattr(value, "item", lambda value=value: value)() for key, value in row.items()} for row in rows]
-
-
-def _describe(row: dict[str, Any]) -> str:
-    candidate = f" (candidate: {row['candidate']})" if row["candidate"] else ""
-    return f"  {row['kind']} {row['province']}/{row['city']} {row['year']}{candidate}"
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ class Ridge(Section):
 class RegressionHead(nn.Module):
     """Mean of the hidden states over prompt tokens -> label in standard deviations from the training mean.
 
-    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's
-    band means: training starts at the baseline and is asked to beat it.
+    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's band means, so
+    training starts at the baseline.
 
     `covariates` standardised numbers join the hidden state after its LayerNorm: before it, they would be divided by
     the spread of hundreds of hidden dimensions, of which a few are very large in pretrained models.
