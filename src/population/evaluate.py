@@ -76,10 +76,7 @@ def main(params, inputs, out, dry_run=False):
     scores |= run_facts(params, facts, audit, opened, settings["sft"])
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
-    # The params that may change a score, with split.json as `split`.
-    names = {"seed", "threads", "data", "memory", "model", "pretrain", "baselines", "prompt", "sft", "prefs", "dpo"}
-    used = params.model_dump(include=names) | {"split": facts}
-    scores["params_sha256"] = params_hash(used)
+    scores["params_sha256"] = params_hash(used := used_params(params, facts))
     scores = regression_scores.rounded(scores)
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
@@ -110,6 +107,12 @@ def run_facts(params: Params, facts: dict, audit: dict, opened: dict | None, set
         "retrospective": bool(audit["future_tiles"]),
         "missing_answer": "scores as the training mean",
     }
+
+
+def used_params(params: Params, facts: dict) -> dict:
+    """The params that may change a score, with split.json as `split`."""
+    names = {"seed", "threads", "data", "memory", "model", "pretrain", "baselines", "prompt", "sft", "prefs", "dpo"}
+    return params.model_dump(include=names) | {"split": facts}
 
 
 def params_hash(used: dict) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.core.data.tile_store import Store
-from src.core.report.html_page import cell
+from src.core.report.html_page import Table, cell
 from src.core.report.markdown import block_yaml, fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
@@ -86,12 +86,7 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "plain": plain,
-        "fenced": fenced,
-        "table": lambda shown: table(shown.header, shown.rows),
-        "cell": cell,
-    }
+    environment.filters |= {"plain": plain, "fenced": fenced, "table": _table, "cell": cell}
     (folder / NAME).write_text(environment.get_template("model_card.md").render(fields), encoding="utf-8")
 
 
@@ -134,6 +129,10 @@ def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
     other = years[years.label != years.tile]
     pairs = [(int(label), int(tile), len(part)) for (label, tile), part in other.groupby(["label", "tile"])]
     return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
+
+
+def _table(shown: Table) -> str:
+    return table(shown.header, shown.rows)
 
 
 def training_params(used: dict) -> dict:
