@@ -89,7 +89,9 @@ def test_training_stops_early_and_keeps_the_best_weights(trained, study, tmp_pat
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9, 0.9])
     true_metrics = finetuning.validation_metrics
     monkeypatch.setattr(
-        finetuning, "validation_metrics", lambda *args: true_metrics(*args) | {"selection": next(scores)}
+        finetuning,
+        "validation_metrics",
+        lambda *args, **named: true_metrics(*args, **named) | {"selection": next(scores)},
     )
     changes = {"sft.epochs": 6, "sft.patience": 2, "sft.freeze_encoder_epochs": 0}
     out = run_sft(study, trained.pretrain, tmp_path, changes)
