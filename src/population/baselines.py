@@ -36,7 +36,6 @@ def main(params, inputs, out, dry_run=False):
     facts = files.read_json(inputs.split / "split.json")
     statistics = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
     rows = read_rows(inputs.split, store, covariate_columns(params.data.covariates, params.data.covariate_lag))
-    require_places(rows, str(inputs.split / prediction_tasks.SAMPLES))
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
     if dry_run:
@@ -79,34 +78,31 @@ def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:
     return pd.DataFrame(predictions), choices
 
 
-def require_places(rows: pd.DataFrame, where: str) -> None:
-    """Raise DataError unless labels of two places train."""
-    train = rows[rows.role == "train"]
-    if train.place.nunique() < 2:
-        raise DataError(
-            f"{where}: place: found {train.place.nunique()} with {len(train)} training labels, expected at least 2; "
-            "bring more places"
-        )
-
-
 def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame:
     """Every label row of the split; growth_rate is NaN where it must not be known here: test and locked.
 
     Raises:
-        DataError: a covariate is missing, altogether or for a row.
+        DataError: a covariate is missing, altogether or for a row, or labels of a single place train.
     """
+    path = folder / prediction_tasks.SAMPLES
     rows = prediction_tasks.read_samples(folder, store.tiles.tile_id)
+    train = rows[rows.role == "train"]
+    if train.place.nunique() < 2:
+        raise DataError(
+            f"{path}: place: found {train.place.nunique()} with {len(train)} training labels, expected at least 2; "
+            "bring more places"
+        )
     rows["growth_rate"] = rows.growth_rate.astype(np.float64).mask(rows.role.isin(["test", "locked"]))
     for name in covariates:
         if name not in rows:
             raise DataError(
-                f"{folder / prediction_tasks.SAMPLES}: no column {name!r}, which data.covariates and "
+                f"{path}: no column {name!r}, which data.covariates and "
                 "data.covariate_lag ask for; run preprocess and split again"
             )
         missing = ~np.isfinite(rows[name].to_numpy(np.float64)) & (rows.role != "buffer").to_numpy()
         if missing.any():
             raise DataError(
-                f"{folder / prediction_tasks.SAMPLES}: {name}: found {missing.sum()} rows without a number (first: "
+                f"{path}: {name}: found {missing.sum()} rows without a number (first: "
                 f"{rows.tile_id[missing].iloc[0]}), expected one in each; fill it in the labels file or take it out "
                 "of data.covariates"
             )

@@ -25,22 +25,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         pass_on(inputs.model, out, dry_run)
         return
     # Imported here: they import torch, transformers and trl, which --help does without.
-    from transformers import set_seed
-
-    from src.core.data.tile_store import Store
     from src.core.training import driver
     from src.core.training.dry_run_report import report
     from src.population.data.preference_pairs import PairCollator, read_pairs
     from src.population.data.samples import Prompter
-    from src.population.data.stage_inputs import read_split
     from src.population.models import model_folder
     from src.population.models import preference_training as preferences
-    from src.population.models.training_setup import remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
 
-    run.set_threads(params.threads)
-    set_seed(params.seed)
-    store = Store.open(inputs.tiles)
-    samples = read_split(inputs.split, store).samples.set_index("sample", drop=False)
+    store, split = begin(params, inputs)
+    samples = split.samples.set_index("sample", drop=False)
     model, tokenizer, settings = preferences.tuned(inputs.model, params, shapes_alone(params, dry_run))
     pairs = {role: read_pairs(inputs.prefs / f"{role}.jsonl", samples) for role in ("train", "validation")}
     logger.info("%s", {f"{role} pairs": len(part) for role, part in pairs.items()})
@@ -56,9 +50,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = scratch_folder(
         params.checkpoint_root,
         "dpo",
-        {"seed": params.seed, "threads": params.threads, "backbone": params.model.backbone}
-        | {"memory": params.memory.model_dump()}
-        | {"sft": params.sft.model_dump(), "dpo": params.dpo.model_dump()},
+        params.model_dump(include={"seed", "threads", "memory", "sft", "dpo"}) | {"backbone": params.model.backbone},
         [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
     )
     with driver.outputs(out, [scratch], "dpo", remedies("dpo", "memory.four_bit: true")) as (folder, plots):
@@ -71,7 +63,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
 
 def pass_on(model: Path, out, dry_run: bool) -> None:
-    """No DPO: the SFT model is what evaluate will call `dpo` too, and no pair is needed."""
+    """Copy the SFT model: without DPO, evaluate scores it as `dpo` too, and no pair is needed."""
     logger.info("dpo.epochs is 0: %s is passed on as it is", model)
     if dry_run:
         return

@@ -93,7 +93,7 @@ def main(params, inputs, out, dry_run=False):
 
 
 def run_facts(params: Params, facts: dict, audit: dict, opened: dict | None, settings: dict) -> dict:
-    """The entries of the metrics that say of what kind the run and its scores are."""
+    """The entries of the metrics that describe the run: its audit, its task, and what its scores may claim."""
     return {
         "audit": {name: audit[name] for name in group_scores.AUDIT},
         "kind": "final" if opened else "exploratory",
@@ -116,13 +116,13 @@ def used_params(params: Params, facts: dict) -> dict:
 
 
 def params_hash(used: dict) -> str:
-    """sha256 of the params of a run, whatever its sft.permutation: runs that agree in it differ in that alone."""
+    """sha256 of the params of a run without sft.permutation. Runs with one hash differ at most in that."""
     same = used | {"sft": used["sft"] | {"permutation": 0}}
     return hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def check_pca(store: Store, inputs) -> float:
-    """How far the stored projection is from one of the training tiles alone.
+    """Difference of the stored projection from one fitted on the training tiles alone.
 
     Raises:
         DataError: it was fitted on others.
@@ -156,7 +156,7 @@ def read_settings(folder: Path, facts: dict) -> dict:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the baselines stage left for the held-out rows: `null` (draws, scored rows) is ridge on permuted labels.
+    """Output of the baselines stage for the held-out rows: `null` (draws, scored rows) is ridge on permuted labels.
 
     left_out: place, fold and residual of training rows; by_fold: (folds, scored rows) predictions of ridge without
     each fold of them.

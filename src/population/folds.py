@@ -23,7 +23,7 @@ import pandas as pd
 from src.core.evaluation import interval_coverage, jackknife, regression_scores, repeated_splits
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
-from src.population.evaluation import prediction_intervals
+from src.population.evaluation import group_scores, prediction_intervals
 from src.population.evaluation.group_scores import units_of
 from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
 from src.population.report.folds_summary import print_summary
@@ -35,11 +35,9 @@ SHOWN = ("r2", "mae", "r2_within_year", "r2_between_place", "r2_change", "r2_oos
 
 def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict:
     """`variants` maps a name to a pattern; writes and returns the comparison."""
-    result: dict = {"kind": "exploratory", "variants": {}}
     tables = {name: read_variant(name, pattern) for name, pattern in variants.items()}
     check_same_rows(tables)
-    for name, table in tables.items():
-        result["variants"][name] = summarise(table)
+    result = {"kind": "exploratory", "variants": {name: summarise(table) for name, table in tables.items()}}
     if len(tables) > 1:
         result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
     head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
@@ -67,13 +65,14 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     if not found:
         raise DataError(f"--variant {name}={pattern}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
-    test = table[table.split == "test"]
     key = ["province", "city", "year"]
     if missing := {*DRAW, *key, "task", "unit", "fold", "n_train", "n_test"} - set(table):
         raise DataError(
             f"--variant {name}={pattern}: no column {sorted(missing)[0]!r}; give the predictions.parquet that evaluate "
             "writes now: run it again"
         )
+    table = table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+    test = table[table.split == "test"]
     if test.empty:
         raise DataError(
             f"--variant {name}={pattern}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; "
@@ -86,7 +85,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
             "files of one split.seed and seed, expected one; give one file per fold"
         )
     if (test.task == "next_year").all():  # places and blocks are shared by design
-        return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+        return table
     for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
         known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
         folds = known.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
@@ -95,7 +94,7 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
                 f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
                 "expected one; give runs of one split.method and task, split by blocks where tiles have coordinates"
             )
-    return table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
+    return table
 
 
 def first_draw(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,6 +152,10 @@ def summarise(table: pd.DataFrame) -> dict:
     best = min(tuned, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
     pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= set(names)}
     pairs |= {f"head_minus_{best}": ("head", best)}
+
+    def briefly(rows: pd.DataFrame) -> dict[str, dict]:
+        return {name: group_scores.score_briefly(rows, name, np.nan) for name in names}  # none is missing any more
+
     return {
         "n": len(test),
         "unit": unit,
@@ -161,9 +164,9 @@ def summarise(table: pd.DataFrame) -> dict:
         "pooled": {name: pooled(test, name, unit) for name in names},
         "paired": {name: compare(table, pair, unit) for name, pair in pairs.items()},
         "best_baseline_on_validation": best,
-        "per_fold": {str(fold): _short(rows, names) for fold, rows in test.groupby("fold")},
+        "per_fold": {str(fold): briefly(rows) for fold, rows in test.groupby("fold")},
         "prediction_intervals": coverage_of(test),
-        "validation": _short(validation, names),
+        "validation": briefly(validation),
     }
 
 
@@ -183,13 +186,11 @@ def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
 
 
 def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
-    """The difference a - b: over units, over repeated splits, and where it varies from."""
+    """The difference a - b with its intervals over units and over repeated splits, and its variance components."""
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
-    paired = jackknife.paired_interval(
-        test.y.to_numpy(), test[a].to_numpy(), test[b].to_numpy(), units_of(test, unit)
-    ) | {"sd": float(np.std(test[a] - test[b]))}
+    paired = group_scores.compare(test.y, test[a], test[b], units_of(test, unit))
     every = table[table.split == "test"]
     runs = [
         dict(zip([*DRAW, "fold"], key, strict=True))
@@ -209,9 +210,9 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
 
 
 def variance_of(rows: pd.DataFrame, pair: tuple[str, str], unit: str) -> float:
-    """Squared standard error of the difference in R² oos within a fold, its units taken as the sample.
+    """Squared standard error of the difference in R² oos within a fold, whose units are the sample.
 
-    Of a ratio of sums, linearised (Cochran 1977, ch. 6): each unit's squared errors less its share of the whole.
+    Linearised variance of a ratio of sums over units (Cochran 1977, ch. 6).
     """
     a, b = pair
     reference = (rows.y - rows["mean"]) ** 2
@@ -253,11 +254,6 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
 
     fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
     return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
-
-
-def _short(rows: pd.DataFrame, groups: list[str]) -> dict[str, dict]:
-    values = {group: regression_scores.scores(rows.y.to_numpy(), rows[group].to_numpy()) for group in groups}
-    return {group: {key: found[key] for key in ("r2", "mae", "n")} for group, found in values.items()}
 
 
 def _variants(texts: list[str]) -> dict[str, str]:

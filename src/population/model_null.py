@@ -1,4 +1,4 @@
-"""How often a model trained on permuted labels scores as well as the one trained on true ones.
+"""Permutation test of the model: its R² beside that of models trained on permuted labels.
 
     python -m src.population.model_null --metrics metrics/population.json --permuted 'runs/permuted-*.json' \\
         --out metrics/model_null.json

@@ -21,12 +21,12 @@ class Memory(Section):
     four_bit: bool
 
     def checkpoints_gradients(self, backbone: str) -> bool:
-        """Whether activations are computed twice to hold fewer of them."""
+        """True where activations are computed again in the backward pass, which saves memory."""
         return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
 
 def covariate_columns(names: list[str], lag: int) -> list[str]:
-    """What covariates that are `lag` steps old are called in the store, for example gdp_lag1."""
+    """Columns of the store for covariates that are `lag` steps old, for example gdp_lag1."""
     return [f"{name}_lag{lag}" if lag else name for name in names]
 
 
@@ -104,7 +104,7 @@ class Decoder(Section):
 
 
 class Steps(Section):
-    """What every training has: samples of a step, and in how many parts one after the other."""
+    """Samples of a training step, and the number of parts in which they are computed one after the other."""
 
     batch_size: Positive
     accumulate: Positive

@@ -37,7 +37,11 @@ def main(params, inputs, out, dry_run=False):
     split = spatial_temporal.read_split(inputs.split, store.tiles["tile_id"])
     mean, sd = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
     train = split.loc[split["role"] == "train", "tile"].to_numpy()
-    require_bands(store)
+    if store.bands < N_COMPONENTS:
+        raise DataError(
+            f"{store.folder}: bands: found {store.bands}, expected at least {N_COMPONENTS} for the principal "
+            f"components; bring tiles with more bands"
+        )
     if dry_run:
         print(f"pca: would fit {store.bands} -> {N_COMPONENTS} on {len(train)} training tiles")
         return
@@ -58,15 +62,6 @@ def main(params, inputs, out, dry_run=False):
         write_json(folder / "pca.json", summary)
         draw_quicklook(store, train, (mean, sd), (weight, bias), pca.ratio, folder / "quicklook.png")
     print(f"pca: {store.bands} -> {N_COMPONENTS}, explained variance {np.round(pca.ratio, 3).tolist()}")
-
-
-def require_bands(store: Store) -> None:
-    """Raise DataError if the store has fewer bands than components are wanted."""
-    if store.bands < N_COMPONENTS:
-        raise DataError(
-            f"{store.folder}: bands: found {store.bands}, expected at least {N_COMPONENTS} for the principal "
-            f"components; bring tiles with more bands"
-        )
 
 
 def draw_quicklook(

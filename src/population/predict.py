@@ -130,7 +130,7 @@ def map_raster(
 
 
 def read_reach(path: Path, model: Path) -> float:
-    """What evaluate adds on both sides of the head's value (‰ per year); says what that promises.
+    """Half width (‰ per year) of the head's intervals, from evaluate; prints their level and guarantee.
 
     Raises:
         DataError: the file is of another model, or evaluate had too few places for its level.
@@ -150,7 +150,7 @@ def read_reach(path: Path, model: Path) -> float:
 
 
 def command(given: argparse.Namespace) -> None:
-    """What the command line asks for; raises ParamsError for an option that belongs to the other source."""
+    """Run a parsed command line; raises ParamsError for an option that belongs to the other source."""
     for name in ("covariates", "intervals") if given.raster else ("year", "stride"):
         if getattr(given, name) is not None:
             raise ParamsError(f"--{name}: not used with --{'raster' if given.raster else 'tiles'}; leave it out")

@@ -12,7 +12,6 @@ import logging
 import numpy as np
 import pandas as pd
 
-from src.core.data.tile_store import Store
 from src.core.stage import files, run
 from src.population.models import prompts
 from src.population.params import Params, Prefs
@@ -23,17 +22,13 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and SFT model -> pairs of its own answers."""
     # Imported here: they import torch and transformers, which --help does without.
-    from transformers import set_seed
-
     from src.population.data.permuted_labels import permuted
-    from src.population.data.stage_inputs import read_split
     from src.population.models.inference import Reader
     from src.population.models.model_folder import load_for_use
+    from src.population.models.training_setup import begin
 
-    run.set_threads(params.threads)
-    set_seed(params.seed)
-    store = Store.open(inputs.tiles)
-    split = permuted(read_split(inputs.split, store), params.seed, params.sft.permutation)
+    store, split = begin(params, inputs)
+    split = permuted(split, params.seed, params.sft.permutation)
     model, tokenizer, settings = load_for_use(inputs.model)
     reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
     roles = {role: split.rows(role) for role in ("train", "validation")}
@@ -73,14 +68,8 @@ def make_pairs(
         answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
     """
     pairs = []
-    counts = {
-        "rows": len(rows),
-        "pairs": 0,
-        "unparsable_answers": 0,
-        "too_few_answers": 0,
-        "ties": 0,
-        "small_margin": 0,
-    }
+    counts = dict.fromkeys(("rows", "pairs", "unparsable_answers", "too_few_answers", "ties", "small_margin"), 0)
+    counts["rows"] = len(rows)
     for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
         values = [prompts.parse(text, language) for text in texts]
         counts["unparsable_answers"] += values.count(None)

@@ -20,6 +20,7 @@ from src.core.stage import files, run
 from src.core.stage.errors import DataError, spelled
 from src.population.data import labels, matching
 from src.population.data.matching import Matching
+from src.population.data.prediction_tasks import place_names
 from src.population.params import WORDS, Data, Params, covariate_columns
 
 UNMATCHED = Path("logs/preprocess/unmatched.csv")
@@ -43,7 +44,7 @@ def main(params, inputs, out, dry_run=False):
         index = tiles.table(names, headers, size).rename(columns=WORDS)
         matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
         require_step(params.data, rates, matched)
-        if count_unmatched(matched) > params.data.max_unmatched:
+        if len(matched.unmatched_tiles) + len(matched.unmatched_labels) > params.data.max_unmatched:
             raise unmatched_error(matched, params.data.max_unmatched, dry_run)
         facts = report(index, headers, matched, size, dtype, quantisation)
         print(summary(facts, shape))
@@ -101,18 +102,16 @@ def with_tile_ids(samples: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(first), rest], axis=1)
 
 
-def count_unmatched(matched: Matching) -> int:
-    """Tiles plus labels without partner."""
-    return len(matched.unmatched_tiles) + len(matched.unmatched_labels)
-
-
 def unmatched_error(matched: Matching, allowed: int, dry_run: bool) -> DataError:
-    """What to raise when too many are unmatched; lists them all in UNMATCHED, except in a dry run."""
+    """Error that too many are unmatched; all of them are written to UNMATCHED, except in a dry run."""
     kinds = {"tile": matched.unmatched_tiles, "label": matched.unmatched_labels}
     table = pd.concat([frame.assign(kind=kind) for kind, frame in kinds.items()], ignore_index=True)
     table = table.reindex(columns=["kind", "province", "city", "year", "row", "candidate"])
     table = table.astype({"row": "Int64"}).fillna({"candidate": ""})
-    shown = [_describe(row) for frame in kinds for row in table[table.kind == frame].head(5).to_dict("records")]
+    shown = [
+        f"  {row.kind} {row.province}/{row.city} {row.year}" + f" (candidate: {row.candidate})" * bool(row.candidate)
+        for row in table.groupby("kind", sort=False).head(5).itertuples()
+    ]
     listed = "run without --dry-run to list them all"
     if not dry_run:
         with files.complete_file(UNMATCHED) as aside:
@@ -173,23 +172,16 @@ def summary(facts: dict[str, Any], shape: tuple[int, int, int]) -> str:
 
 
 def _years_of_places(index: pd.DataFrame, samples: pd.DataFrame) -> dict[str, dict[str, list[int]]]:
-    places: dict[str, dict[str, list[int]]] = {}
-    for kind, frame in (("tiles", index), ("labels", samples)):
-        for province, city, year in zip(frame.province, frame.city, frame.year, strict=True):
-            place = places.setdefault(f"{province}/{city}", {"tiles": [], "labels": []})
-            place[kind].append(int(year))
-    return {name: {kind: sorted(years) for kind, years in places[name].items()} for name in sorted(places)}
+    kinds = {"tiles": index, "labels": samples}
+    of = {kind: frame.year.groupby(place_names(frame)).apply(sorted) for kind, frame in kinds.items()}
+    names = sorted(set().union(*(years.index for years in of.values())))
+    return {name: {kind: list(map(int, years.get(name, []))) for kind, years in of.items()} for name in names}
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON holds them: no NaN, no numpy types."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{key: getattr(value, "item", lambda value=value: value)() for key, value in row.items()} for row in rows]
-
-
-def _describe(row: dict[str, Any]) -> str:
-    candidate = f" (candidate: {row['candidate']})" if row["candidate"] else ""
-    return f"  {row['kind']} {row['province']}/{row['city']} {row['year']}{candidate}"
 
 
 if __name__ == "__main__":

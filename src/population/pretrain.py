@@ -19,19 +19,13 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and PCA -> the whole model, its vision encoder trained."""
     # Imported here: they import torch and transformers, which --help does without.
-    from transformers import set_seed
-
-    from src.core.data.tile_store import Store
     from src.core.training import driver
     from src.core.training.dry_run_report import report
-    from src.population.data.stage_inputs import read_pca, read_split
+    from src.population.data.stage_inputs import read_pca
     from src.population.models import pretraining, starting_model
-    from src.population.models.training_setup import remedies, shapes_alone, training_plan
+    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan
 
-    run.set_threads(params.threads)
-    set_seed(params.seed)
-    store = Store.open(inputs.tiles)
-    split = read_split(inputs.split, store)
+    store, split = begin(params, inputs)
     start = starting_model.starting_model(params, store, split, read_pca(inputs.pca), shapes_alone(params, dry_run))
     model, groups = pretraining.assemble(params, start)
     train, validation = pretraining.views(params, store, split, model)
@@ -44,8 +38,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = scratch_folder(
         params.checkpoint_root,
         "pretrain",
-        {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
-        | {"model": params.model.model_dump(), "pretrain": params.pretrain.model_dump()},
+        params.model_dump(include={"seed", "threads", "memory", "model", "pretrain"}),
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, *starting_model.files_of(params.model)],
     )
     with driver.outputs(out, [scratch], "pretrain", remedies("pretrain")) as (folder, plots):

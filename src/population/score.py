@@ -13,8 +13,8 @@ those of the training places too: the more labels a baseline knows, the harder i
     previous_label       the place's own last label before the row's year
     place_mean           the mean of the place's own labels before the row's year
 
-The first three know no label of the row's place, the last two do: what a model of new places should beat is not what
-a forecast should beat. A row without such a label is left out of the comparison with that baseline alone.
+The first three know no label of the row's place: a model of new places should beat them. The last two know some: a
+forecast should beat them. A row for which a baseline knows no label is left out of that comparison alone.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.population.data import labels
+from src.population.data.prediction_tasks import place_names
 
 KINDS = {"place": "place", "year": "year", "y": "number"}  # column -> what labels.read_cell calls it
 OPTIONAL = {"lat": "lat", "lon": "lon", "block": "place"}
@@ -101,7 +102,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
     """place, year, y of a label file: these columns, or the project's own labels, whose places are province/city.
 
-    (The city alone where the file has no provinces.)
+    Without provinces a place is the city alone.
 
     Raises:
         DataError: a place of `table` is not in it, or has another label there.
@@ -111,15 +112,11 @@ def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFra
         problems: list[str] = []
         rows = labels.read_columns(sheet, KINDS, problems)
         refuse([f"{path}: {problem}" for problem in problems])
-        return agreeing(pd.DataFrame(rows).astype({"year": "int64", "y": "float64"}), table, path, predictions)
-    known = labels.read(path)
-    place = known.city.where(known.province == "", known.province + "/" + known.city)
-    known = pd.DataFrame({"place": place, "year": known.year, "y": known.growth_rate}).reset_index(drop=True)
-    return agreeing(known, table, path, predictions)
-
-
-def agreeing(known: pd.DataFrame, table: pd.DataFrame, path: Path, predictions: Path) -> pd.DataFrame:
-    """`known`; raises DataError where it says otherwise than `table`, see `read_known`."""
+        known = pd.DataFrame(rows).astype({"year": "int64", "y": "float64"})
+    else:
+        own = labels.read(path)
+        place = own.city.where(own.province == "", place_names(own))
+        known = pd.DataFrame({"place": place, "year": own.year, "y": own.growth_rate}).reset_index(drop=True)
     unknown = sorted(set(table.place) - set(known.place))
     if unknown:
         raise DataError(
@@ -151,18 +148,13 @@ def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray
 
 def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
     """(N,) guesses for every row, NaN where the labels `past` (place, year, y) give none."""
-    total, count = past.y.sum(), len(past)
-    own = past.groupby("place").y.agg(["sum", "count"]).reindex(table.place).fillna(0)
-    others = count - own["count"].to_numpy()
-    guesses = {"mean_of_others": (total - own["sum"].to_numpy()) / others}
+    own = past.groupby("place").y.agg(["sum", "count"]).reindex(table.place).fillna(0).to_numpy()
+    guesses = {"mean_of_others": (past.y.sum() - own[:, 0]) / (len(past) - own[:, 1])}
 
     by_year = past.groupby("year").y.agg(["sum", "count"]).reindex(table.year)
-    mine = (
-        past.groupby(["place", "year"])
-        .y.agg(["sum", "count"])
-        .reindex(pd.MultiIndex.from_frame(table[["place", "year"]]))
-    )
-    sums, counts = (by_year[name].fillna(0).to_numpy() - mine[name].fillna(0).to_numpy() for name in ("sum", "count"))
+    rows = pd.MultiIndex.from_frame(table[["place", "year"]])
+    mine = past.groupby(["place", "year"]).y.agg(["sum", "count"]).reindex(rows)
+    sums, counts = (by_year.fillna(0).to_numpy() - mine.fillna(0).to_numpy()).T
     if past.year.nunique() > 1:
         guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     if "lat" in table:
@@ -171,8 +163,7 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
     own_past = past_forecasts(known, rows, rows.time.to_numpy())
     guesses["previous_label"] = own_past["last"].to_numpy()
     guesses["place_mean"] = own_past["mean"].to_numpy()
-    guesses = {name: guess for name, guess in guesses.items() if np.isfinite(guess).any()}
-    return guesses
+    return {name: guess for name, guess in guesses.items() if np.isfinite(guess).any()}
 
 
 def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
@@ -188,7 +179,7 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
 
 
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
-    """Scores, intervals and how the residuals depend."""
+    """Scores, intervals and the dependence of residuals."""
     y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
     values = regression_scores.scores(y, guess) | regression_scores.panel_scores(y, guess, year, place, reference)
     bounds = jackknife.intervals(y, guess, units, year=year, place=place, reference=reference)
@@ -198,7 +189,7 @@ def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, refere
 
 
 def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
-    """The PNGs."""
+    """Write predicted_vs_actual.png, and residual_map.png where the file has coordinates."""
     y, prediction = table.y.to_numpy(), table.prediction.to_numpy()
     panels = {"prediction": (prediction, result["prediction"])}
     figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, "unit of y")
@@ -210,7 +201,7 @@ def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
 
 
 def show(result: dict) -> None:
-    """Print scores, intervals and differences."""
+    """Print the scores beside those of baselines, the differences, and the correlation of residuals."""
     score = result["prediction"]
     print(f"{score['n']} rows, {score['n_units']} units ({result['unit']}); intervals: {score['method']}")
     if score.get("label"):

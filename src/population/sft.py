@@ -20,22 +20,17 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split, PCA and pretrained model -> a model that answers with a growth rate."""
     # Imported here: they import torch and transformers, which --help does without.
-    from transformers import set_seed
-
-    from src.core.data.tile_store import Store
     from src.core.training import driver
     from src.core.training.dry_run_report import report
     from src.population.data.permuted_labels import permuted
     from src.population.data.samples import GrowthSamples
-    from src.population.data.stage_inputs import read_pca, read_split
+    from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
     from src.population.models.inference import Reader
-    from src.population.models.training_setup import remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
 
-    run.set_threads(params.threads)
-    set_seed(params.seed)
-    store = Store.open(inputs.tiles)
-    split = permuted(read_split(inputs.split, store), params.seed, params.sft.permutation)
+    store, split = begin(params, inputs)
+    split = permuted(split, params.seed, params.sft.permutation)
     pca = read_pca(inputs.pca)
     start = finetuning.pretrained(inputs.pretrain, params, store, split, pca, shapes_alone(params, dry_run))
     settings = finetuning.make_settings(params, store, split, start.front)
@@ -54,9 +49,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = scratch_folder(
         params.checkpoint_root,
         "sft",
-        {"seed": params.seed, "threads": params.threads, "memory": params.memory.model_dump()}
-        | {"model": params.model.model_dump(), "sft": params.sft.model_dump()}
-        | {"prompt": params.prompt.model_dump(), "covariates": params.data.covariates}
+        params.model_dump(include={"seed", "threads", "memory", "model", "sft", "prompt"})
+        | {"covariates": params.data.covariates}
         | {"lags": [params.data.covariate_lag, params.data.tile_lag], "pretrained_on": params.pretrain.tiles},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )

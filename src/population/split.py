@@ -32,19 +32,12 @@ from src.population.data import labels, prediction_tasks
 from src.population.data.prediction_tasks import Roles
 from src.population.params import Params
 
-COLOURS = {
-    "train": "#4477aa",
-    "validation": "#ddaa33",
-    "test": "#bb3355",
-    "buffer": "#bbbbbb",
-    "locked": "#444444",
-}
-MARKERS = {  # shape, area
-    "train": ("o", 28),
-    "validation": ("s", 28),
-    "test": ("^", 38),
-    "buffer": ("X", 24),
-    "locked": ("P", 26),
+MARKERS = {
+    "train": {"color": "#4477aa", "marker": "o", "s": 28},
+    "validation": {"color": "#ddaa33", "marker": "s", "s": 28},
+    "test": {"color": "#bb3355", "marker": "^", "s": 38},
+    "buffer": {"color": "#bbbbbb", "marker": "X", "s": 24},
+    "locked": {"color": "#444444", "marker": "P", "s": 26},
 }
 
 
@@ -128,7 +121,7 @@ def describe(summary: dict) -> None:
 
 
 def count_roles(roles: pd.Series) -> dict[str, int]:
-    """How often each role occurs, in a fixed order."""
+    """Number of rows of each role, in the order of ROLES."""
     return {role: int((roles == role).sum()) for role in spatial_temporal.ROLES}
 
 
@@ -150,7 +143,7 @@ def assignment_hash(drawn: Roles) -> str:
 
 
 def draw_distances(split: pd.DataFrame, use: pd.DataFrame | None, path: Path) -> None:
-    """How far test and validation lie from training, against how far the use will; nothing without coordinates."""
+    """PNG of distances to the nearest training place beside those of the intended use; none without coordinates."""
     if split[["lat", "lon"]].notna().all(axis=None):
         of_use = "to the nearest other place" if use is None else "that of split.use"
         title = f"Distance to the nearest training place (of use: {of_use})"
@@ -170,17 +163,8 @@ def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
         if here.empty:
             continue
         label = f"{role}: {summary['counts'][role]} tiles, {(split['role'] == role).mean():.0%}"
-        axes.scatter(
-            here["lon"],
-            here["lat"],
-            s=MARKERS[role][1],
-            marker=MARKERS[role][0],
-            color=COLOURS[role],
-            edgecolors="white",
-            linewidths=0.4,
-            label=label,
-            zorder=3,
-        )
+        style = MARKERS[role] | {"edgecolors": "white", "linewidths": 0.4, "zorder": 3}
+        axes.scatter(here["lon"], here["lat"], label=label, **style)
     if len(places):
         # a degree of longitude as wide as it is on the ground in the middle of the map
         axes.set_aspect(1 / np.cos(np.radians(places["lat"].mean())), adjustable="box")
@@ -205,7 +189,7 @@ def draw_blocks(axes: Axes, split: pd.DataFrame, degrees: float) -> None:
     for block, roles in split.groupby("block")["role"]:
         south, west = map(float, block.split(","))
         held_out = next((role for role in ("test", "validation") if (roles == role).any()), None)
-        tint = to_rgba(COLOURS[held_out], 0.15) if held_out else "none"
+        tint = to_rgba(MARKERS[held_out]["color"], 0.15) if held_out else "none"
         axes.add_patch(Rectangle((west, south), degrees, degrees, facecolor=tint, edgecolor="0.8", linewidth=0.6))
 
 

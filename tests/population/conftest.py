@@ -134,7 +134,7 @@ def prepare(folder: Path, params: Params, side: int = SIDE) -> Namespace:
 
 
 def begin(params: Params, study: Namespace) -> Namespace:
-    """Start of a training stage: vlm, tokenizer, front and settings, untrained."""
+    """Start of a training stage: vlm, tokenizer, front and settings, nothing trained."""
     store = Store.open(study.tiles)
     split, projection = stage_inputs.read_split(study.split, store), stage_inputs.read_pca(study.pca)
     vlm, tokenizer, front = starting_model(params, store, split, projection)

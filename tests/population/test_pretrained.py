@@ -46,7 +46,7 @@ def pretrained(wide, hub, tmp_path_factory):
 
 
 def seen(folder: Path, wide: Namespace, changes: dict) -> torch.Tensor:
-    """Image features of the first three tiles, as the model in `folder` hands them to its language model."""
+    """Vision inputs of the language model for the first three tiles, by the model in `folder`."""
     store = Store.open(wide.tiles)
     split, pca = stage_inputs.read_split(wide.split, store), stage_inputs.read_pca(wide.pca)
     params = small_params(changes)

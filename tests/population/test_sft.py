@@ -91,7 +91,7 @@ def test_training_stops_early_and_keeps_the_best_weights(trained, study, tmp_pat
     monkeypatch.setattr(
         finetuning,
         "validation_metrics",
-        lambda *args, **given: true_metrics(*args, **given) | {"selection": next(scores)},
+        lambda *args, **named: true_metrics(*args, **named) | {"selection": next(scores)},
     )
     changes = {"sft.epochs": 6, "sft.patience": 2, "sft.freeze_encoder_epochs": 0}
     out = run_sft(study, trained.pretrain, tmp_path, changes)

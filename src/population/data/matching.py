@@ -1,6 +1,6 @@
-"""Which label belongs to which tile: by place and year, never by a likeness of names.
+"""Matching of labels with tiles by place and year. Similar names never match.
 
-Likeness only makes the candidate that the report shows beside an unmatched label.
+They only give the candidate that the report shows beside an unmatched label.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ Place = tuple[str, str]  # (province, city), squeezed
 
 @dataclass(frozen=True)
 class Matching:
-    """Four tables, each sorted by province, city, year, and what lags left out.
+    """Four tables, each sorted by province, city, year, and the counts of what lags left out.
 
     samples: sample, tile, province, city (as the tile spells them), year (the label's), lat, lon,
         growth_rate, then the other label columns.
@@ -52,7 +52,7 @@ def match(
     lagged_columns: dict[str, str] | None = None,
     covariate_lag: int = 0,
 ) -> Matching:
-    """Give every label its tile, and its place's covariates of earlier.
+    """Give every label its tile, and the earlier covariates of its place.
 
     Args:
         tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown).
@@ -70,43 +70,29 @@ def match(
     file = labels.attrs.get("path", "labels")
     years_of = _years_of(tiles)
     places = _places(labels, aliases, list(years_of), file)
-    tile_of = np.array(
-        [
-            years_of.get(place, {}).get(_tile_year(years_of.get(place, {}), year - tile_lag, match_year), -1)
-            for place, year in zip(places, labels.year, strict=True)
-        ]
-    )  # (labels,) position of its tile, -1: none
+    wanted = [(years_of.get(place, {}), year - tile_lag) for place, year in zip(places, labels.year, strict=True)]
+    # (labels,) position of its tile, -1: none
+    tile_of = np.array([years.get(_tile_year(years, year, match_year), -1) for years, year in wanted])
     found = tile_of >= 0
     if not found.any():
         raise _nothing_matches(tiles, labels, file)
-    known = np.ones(len(labels), dtype=bool)
-    if lagged_columns:
-        labels, known = _with_earlier(labels, places, lagged_columns, covariate_lag, file)
+    labels, known = _with_earlier(labels, places, lagged_columns or {}, covariate_lag, file)
     matched = found & known
     if not matched.any():
         raise DataError(f"{file}: no label has both a tile and covariates of {covariate_lag} years earlier; add rows")
 
     samples = _samples(labels[matched], tiles.iloc[tile_of[matched]], file)
     nearest = samples[samples.year - tile_lag != samples.tile_year].rename(columns={"year": "label_year"})
-    # At its ends a lagged panel has labels without tile and tiles without label by design.
-    ends = {place: (min(years), max(years)) for place, years in years_of.items()}
-    wanted = zip(places, labels.year - tile_lag, strict=True)
-    early = np.array([place in ends and year < ends[place][0] for place, year in wanted]) & (tile_lag > 0)
+    early, late = _at_the_ends(labels, places, years_of, tile_lag, len(tiles))
     unmatched = labels[~found & ~early].reset_index(names="row")
-    unmatched["candidate"] = [
-        _candidate(places[position], labels.year.iloc[position] - tile_lag, tiles, years_of)
-        for position in np.flatnonzero(~found & ~early)
-    ]
-    last = pd.Series(labels.year.to_numpy()).groupby(pd.Series(places, dtype=object)).max()
-    keys = [(squeeze(province), squeeze(city)) for province, city in zip(tiles.province, tiles.city, strict=True)]
-    dated = zip(keys, tiles.year + tile_lag, strict=True)
-    late = np.array([key in last.index and year > last[key] for key, year in dated]) & (tile_lag > 0)
+    alone = [places[position] for position in np.flatnonzero(~found & ~early)]
+    dated = zip(alone, unmatched.year - tile_lag, strict=True)
+    unmatched["candidate"] = [_candidate(place, year, tiles, years_of) for place, year in dated]
     unserved = ~np.isin(np.arange(len(tiles)), tile_of)
-    unused = tiles[unserved & ~late]
     first = ["sample", "tile", *KEY, "lat", "lon", "growth_rate"]
     return Matching(
         samples=samples[first + [name for name in samples if name not in {*first, "row", "tile_year"}]],
-        unmatched_tiles=_sorted(unused, KEY),
+        unmatched_tiles=_sorted(tiles[unserved & ~late], KEY),
         unmatched_labels=_sorted(unmatched, [*KEY, "candidate", "row"]),
         nearest=nearest[["province", "city", "label_year", "tile_year"]].reset_index(drop=True),
         outside={
@@ -117,10 +103,31 @@ def match(
     )
 
 
+def _at_the_ends(
+    labels: pd.DataFrame, places: list[Place], years_of: dict[Place, dict[int, int]], tile_lag: int, n_tiles: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the labels before their place's first tile, and of the tiles after its last label, `tile_lag` apart.
+
+    A lagged panel has both by design, so neither counts as unmatched. Without a lag no mask is True.
+    """
+    early, late = np.zeros(len(labels), bool), np.zeros(n_tiles, bool)
+    if not tile_lag:
+        return early, late
+    last: dict[Place, int] = {}
+    for row, (place, year) in enumerate(zip(places, labels.year, strict=True)):
+        early[row] = place in years_of and year - tile_lag < min(years_of[place])
+        last[place] = max(year, last.get(place, year))
+    for place in last.keys() & years_of.keys():
+        late[[tile for year, tile in years_of[place].items() if year + tile_lag > last[place]]] = True
+    return early, late
+
+
 def _with_earlier(
     labels: pd.DataFrame, places: list[Place], columns: dict[str, str], lag_years: int, file: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """`labels` with the covariates of `lag_years` earlier under their new names, and which rows have them all."""
+    if not columns:
+        return labels, np.ones(len(labels), dtype=bool)
     if taken := [name for name in columns.values() if name in labels and name not in columns]:
         raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
     earlier = covariates.lagged(labels, places, list(columns), lag_years)
@@ -217,7 +224,11 @@ def _check_distances(samples: pd.DataFrame, served: pd.DataFrame, file: str) -> 
 def _candidate(place: Place, year: int, tiles: pd.DataFrame, years_of: dict[Place, dict[int, int]]) -> str:
     """The tile that an unmatched label may mean: its place, a name that starts as it does, a similar one."""
     near = [place] if place in years_of else []
-    near = near or [known for known in years_of if all(map(_one_starts_other, known, place))]
+    near = near or [
+        known
+        for known in years_of
+        if all(one.startswith(other) or other.startswith(one) for one, other in zip(known, place, strict=True))
+    ]
     if not near:  # last, because difflib is slow
         texts = {"/".join(known if place[0] else known[1:]): known for known in years_of}
         near = [texts[text] for text in get_close_matches("/".join(filter(None, place)), texts, n=1)]
@@ -226,10 +237,6 @@ def _candidate(place: Place, year: int, tiles: pd.DataFrame, years_of: dict[Plac
     years = years_of[near[0]]
     tile = tiles.iloc[years[_tile_year(years, year, "nearest")]]
     return f"{tile.province}/{tile.city}/{tile.year}"
-
-
-def _one_starts_other(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
 
 
 def _nothing_matches(tiles: pd.DataFrame, labels: pd.DataFrame, file: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Tiles and covariates that a trained model is to predict from, refused where they are not those of its training."""
+"""Tiles and covariates to predict from; an error where they are unlike those that the model was trained on."""
 
 import math
 from pathlib import Path

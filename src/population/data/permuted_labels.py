@@ -9,8 +9,8 @@ from src.population.data.stage_inputs import Split
 def permuted(split: Split, seed: int, draw: int) -> Split:
     """`split` with the growth rates of training and validation rows moved between places; as it is for draw 0.
 
-    A function of (seed, draw), the same draw that ridge is fitted on. Test rows keep their labels, and `facts` the
-    mean and standard deviation of the true ones.
+    A function of (seed, draw), the same permutation that ridge is fitted on. Test rows keep their labels, and `facts`
+    keep the mean and standard deviation of the true labels.
     """
     if not draw:
         return split

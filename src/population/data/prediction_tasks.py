@@ -1,4 +1,4 @@
-"""Tasks by what is known when a prediction is made (`split.task`), and the role of each tile and label in them.
+"""Prediction tasks (`split.task`), each with its own rule of what is known, and the role of each tile and label.
 
     new_place            no label of a test place is known; the calendar is shared
     next_year            places are shared; nothing dated at or after the origin is known
@@ -124,13 +124,15 @@ def draw(store: Store, split: Split) -> Roles:
     in_locked = of_place == "locked"
     role = role.where(~in_locked, np.where(of_year == "test", "locked", "buffer"))
     samples["role"] = role
-    facts["years"] = {name: _years(samples, name) for name in spatial_temporal.ROLES}
+    facts["years"] = {
+        name: sorted(map(int, samples.year[samples.role == name].unique())) for name in spatial_temporal.ROLES
+    }
     tiles = tiles.assign(block=place_roles.block, role=_tile_roles(tiles, samples, locked))
     return Roles(tiles, samples, facts | _lock_facts(tiles, locked))
 
 
 def _locked(tiles: pd.DataFrame, split: Split) -> pd.Series:
-    """Which tiles lie in locked provinces, (len(tiles),) bool."""
+    """(len(tiles),) bool: True for tiles in locked provinces."""
     if split.lock is None:
         return pd.Series(False, index=tiles.index)
     places = tiles.drop_duplicates("place")
@@ -166,12 +168,8 @@ def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.Dat
 
 
 def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame, locked: pd.Series) -> pd.Series:
-    """Where time separates, a tile has the role of the earliest use of it: what is fitted on training tiles may."""
+    """Role of each tile where time separates: that of its earliest use, train before validation before test."""
     first = {}
     for name in ("test", "validation", "train"):
         first |= dict.fromkeys(samples.tile[samples.role == name], name)
     return tiles.tile.map(first).fillna("buffer").mask(locked, "locked")
-
-
-def _years(samples: pd.DataFrame, role: str) -> list[int]:
-    return sorted(int(year) for year in samples.year[samples.role == role].unique())

@@ -21,10 +21,7 @@ from src.population.params import Params, covariate_columns
 
 
 class Prompter:
-    """Turns label rows into what the model reads beside the tile: prompt ids, and covariates of the head.
-
-    With `image` False the prompt is a turn of words alone.
-    """
+    """Prompt ids, answers and the head's covariates of label rows; with `image` False the prompt holds no image."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: Settings, vision_config, image: bool = True):
         self.tokenizer = tokenizer
@@ -34,7 +31,7 @@ class Prompter:
         self.patch_size = vision_config.patch_size
 
     def describe(self) -> str:
-        """How large a tile is to the model."""
+        """Number of patches and image tokens of a tile, to print."""
         return f"a tile is {self.patches} patches of {self.patch_size} px and {self.image_tokens} image tokens"
 
     def read(self, rows: pd.DataFrame) -> list[str]:
@@ -122,7 +119,7 @@ class GrowthSamples(ReadyBatches):
 
 
 def covariate_settings(params: Params, split: Split) -> Covariates:
-    """What bandwise.json says of the covariates that `sft.covariates` lets the model read.
+    """Settings, for bandwise.json, of the covariates that `sft.covariates` lets the model read.
 
     Raises:
         DataError: a column is missing or holds text, has one value alone in all training rows, or its lag is in

@@ -64,20 +64,19 @@ def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model, vision_config) -> BandFrontEnd:
-    """Standardisation with `mean` (C,) and projection for `store` as `model.input` asks; cropped to merge units."""
+    """Standardisation with `mean` (C,) and projection for `store` as `model.input` asks; cropped to merge units.
+
+    Raises:
+        DataError: fewer than 2 x 2 merge units fit into a tile.
+    """
     side = usable_side(min(store.height, store.width), vision_config.patch_size, vision_config.spatial_merge_size)
-    check_side(side, vision_config, store)
-    return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
-
-
-def check_side(side: int, vision_config, store: Store) -> None:
-    """Raise DataError where fewer than 2 x 2 merge units fit into a tile."""
     unit = vision_config.patch_size * vision_config.spatial_merge_size
     if side < 2 * unit:
         raise DataError(
             f"{store.folder}: tiles are {store.height} x {store.width} px, expected at least {2 * unit} "
             f"(2 x 2 units of {unit} px); use larger tiles or a smaller patch (model.tiny.patch_size)"
         )
+    return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
 
 
 def write_mean(folder: Path, front: BandFrontEnd) -> None:

@@ -1,7 +1,7 @@
-"""What a model still knows when it sees the wrong tile, a blank one, or none: where a score comes from.
+"""Controls: predictions from a wrong tile, a blank one, or none.
 
-A model that reads its tile loses with each of them. Whatever is left comes from the prompt, the covariates or the
-training labels' mean.
+A model that uses its tile scores lower on each of them. The score that is left comes from the prompt, the covariates
+or the mean of the training labels.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from src.core.data.tile_store import Store
+from src.population.data.prediction_tasks import place_names
 from src.population.models.inference import Reader, parsed
 from src.population.models.model_folder import load_for_use
 from src.population.params import Evaluate
@@ -54,7 +55,7 @@ def swapped_tiles(rows: pd.DataFrame, seed: int) -> np.ndarray:
 
     Every place of a year gives its tile to one other (a single cycle), whatever the order of rows.
     """
-    keys = pd.DataFrame({"place": rows.province + "/" + rows.city, "year": rows.year, "tile": rows.tile})
+    keys = pd.DataFrame({"place": place_names(rows), "year": rows.year, "tile": rows.tile})
     donors = pd.Series(-1, index=range(len(rows)))
     for year, part in keys.reset_index(drop=True).groupby("year"):
         part = part.sort_values("place")

@@ -13,10 +13,10 @@ FINAL = "metrics/final.json"
 
 
 def opening(out: Namespace, facts: dict) -> dict:
-    """What the final metrics say of their making: date, commit, attempts, lock. Called before a label is read.
+    """Date, commit, attempts and lock for the final metrics. Called before a label is read.
 
-    `attempts` counts the versions of metrics/population.json in the repository's history and its experiments;
-    experiments that were removed are not known any more, so it is at least so many.
+    `attempts` counts the versions of metrics/population.json in the repository's history and its experiments. It is
+    a lower bound, because removed experiments are unknown.
 
     Args:
         out: metrics, the file that the final metrics go to: FINAL, whose history says whether the lock was opened
@@ -67,11 +67,8 @@ def opening(out: Namespace, facts: dict) -> dict:
 def count_attempts() -> int:
     """Distinct versions of METRICS in all commits that git knows, experiments included."""
     commits = _git("log", "--all", "--format=%H", "--", METRICS).split()
-    return len({_git("rev-parse", f"{commit}:{METRICS}") for commit in commits if _holds(commit)})
-
-
-def _holds(commit: str) -> bool:
-    return bool(_git("ls-tree", "--name-only", commit, METRICS))
+    held = [commit for commit in commits if _git("ls-tree", "--name-only", commit, METRICS)]
+    return len({_git("rev-parse", f"{commit}:{METRICS}") for commit in held})
 
 
 def _git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""How each baseline is fitted: on training labels, tuned on validation, predicting every row that is held out.
+"""Fits of all baselines: on training labels, tuned on validation, predicting every row that is held out.
 
 A `fit_…` function takes a Problem and returns a Fit.
 """

@@ -6,6 +6,7 @@ import pandas as pd
 from src.core.evaluation import autocorrelation, jackknife, regression_scores
 from src.core.evaluation.permutation import permutation_p_value
 from src.core.stage.errors import DataError
+from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import BASELINES, CHOSEN, CONTROLS, PAIRS, Predictor
 
 AUDIT = (
@@ -94,13 +95,15 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
 
 
 def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train_mean: float, unit: str) -> dict:
-    """Paired differences, and `sd`, how far the two predictions of a pair lie apart."""
-    result = {}
-    for name, pair in pairs.items():
-        a, b = (regression_scores.fill_missing(table[group].to_numpy(), train_mean)[0] for group in pair)
-        paired = jackknife.paired_interval(table.y.to_numpy(), a, b, units_of(table, unit))
-        result[name] = paired | {"sd": float(np.std(a - b))}
-    return result
+    """`compare` of each pair; a missing answer counts as the training mean."""
+    filled = {group: table[group].fillna(train_mean) for pair in pairs.values() for group in pair}
+    return {name: compare(table.y, filled[a], filled[b], units_of(table, unit)) for name, (a, b) in pairs.items()}
+
+
+def compare(y: pd.Series, a: pd.Series, b: pd.Series, units: np.ndarray) -> dict:
+    """`paired_interval` of a - b over `units`, and `sd`, the standard deviation of a - b."""
+    paired = jackknife.paired_interval(y.to_numpy(), a.to_numpy(), b.to_numpy(), units)
+    return paired | {"sd": float(np.std(a.to_numpy() - b.to_numpy()))}
 
 
 def score_briefly(table: pd.DataFrame, column: str, train_mean: float) -> dict:
@@ -140,4 +143,4 @@ def score_controls(table: pd.DataFrame, train_mean: float) -> dict:
 
 def units_of(table: pd.DataFrame, unit: str) -> np.ndarray:
     """(N,) names of the units that are resampled: the blocks or provinces of `block`, or `place` as province/city."""
-    return (table.province + "/" + table.city if unit == "place" else table.block).to_numpy(str)
+    return (place_names(table) if unit == "place" else table.block).to_numpy(str)

@@ -1,8 +1,7 @@
 """Prediction intervals, counted on the rows that are scored.
 
-Head and sampled answers are calibrated on the validation places. Ridge, which is quickly fitted again, has CV+ over
-folds of its training places and sets none aside. Validation also chose the epoch and the settings, so what was
-calibrated on it is a little too narrow.
+Head and sampled answers are calibrated on the validation places. These also chose the epoch and the settings, so the
+intervals are a little too narrow. Ridge is quickly fitted again: it has CV+ over folds of its training places.
 """
 
 from collections.abc import Callable
@@ -43,7 +42,7 @@ def assess(
         by_fold: (folds, scored rows) its predictions without each fold.
         facts: split.json.
 
-    A level that so few places cannot support gives no interval but a sentence that says how many it takes.
+    Where there are too few places for the level, `refused` says how many it takes, and there is no interval.
     """
     scored, calibration = table[table.split != "validation"], table[table.split == "validation"]
     y, place = scored.y.to_numpy(), units_of(scored, "place")
@@ -76,9 +75,9 @@ def assess(
 
 
 def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str) -> dict:
-    """`interval_coverage.coverage` in all and by province; the interval of the whole leaves out one `unit` at a time.
+    """`interval_coverage.coverage` of all rows and by province; the interval of all leaves out one `unit` at a time.
 
-    Places of one block are alike. Within a province there are too few blocks, so places count as independent there.
+    Places of one block are alike. A province has too few blocks, so its places count as independent.
     """
     y, place = scored.y.to_numpy(), units_of(scored, "place")
     found = interval_coverage.coverage(y, low, high, place, scored.province.to_numpy(str))
@@ -107,7 +106,7 @@ def bounds_of(calibration: pd.DataFrame, scored: pd.DataFrame, train_mean: float
 
 
 def added(rows: pd.DataFrame, group: str, level: float, train_mean: float, seed: int) -> float:
-    """What is added on both sides: of the head's value, or of the range of the sampled answers (‰ per year)."""
+    """Width (‰ per year) added on both sides of the head's value, or of the range of the sampled answers."""
     if group == "head":
         scores = (rows["head"] - rows.y).abs().to_numpy()
     else:

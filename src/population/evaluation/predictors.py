@@ -38,7 +38,7 @@ class Predictor:
 
     @property
     def parsed(self) -> bool:
-        """Whether its numbers are read from written answers, so that some may be missing."""
+        """True where its numbers are read from written answers, so that some may be missing."""
         return self.kind in ("answer", "samples")
 
 
@@ -83,7 +83,7 @@ BY_NAME = {predictor.name: predictor for predictor in PREDICTORS}
 MODEL = tuple(predictor for predictor in PREDICTORS if predictor.fit is None)
 BASELINES = tuple(predictor for predictor in PREDICTORS if predictor.fit is not None)
 CHOSEN = tuple(predictor for predictor in MODEL if predictor.kind in ("head", "answer"))
-"""What the two trainings are judged by: the head and the greedy answers."""
+"""Predictors that judge the two trainings: the head and the greedy answers."""
 
 ANSWERS = tuple(predictor.name for predictor in MODEL if predictor.kind == "answer")
 WRITTEN = (*(f"answer_{name}" for name in ANSWERS), *(f"{name}_samples" for name in ANSWERS))
@@ -132,7 +132,7 @@ def in_table(columns: Iterable[str], where: str) -> list[Predictor]:
 
 
 def left_out(predictor: Predictor, problem: Problem) -> str | None:
-    """Why a baseline cannot, or shall not, be fitted to this problem; None where it is."""
+    """Reason not to fit a baseline to this problem; None where it is fitted."""
     if predictor.kind == "network" and predictor.name not in problem.params.baselines.networks:
         return "baselines.networks does not name it"
     return problem.lacks.get(predictor.needs)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the model in parts, what bandwise.json will hold, what every epoch is judged by."""
+"""Parts of supervised fine-tuning: the model, its settings for bandwise.json, and the metrics of every epoch."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def pretrained(
 
 
 def assemble(params: Params, settings: Settings, start: Start) -> tuple[GrowthModel, ParameterGroups]:
-    """`start` with a fresh regression head, and what trains of both."""
+    """`start` with a fresh regression head, and the parameters of both that train."""
     section = params.sft
     model = model_folder.assemble(start.vlm, settings, (section.ce_weight, section.mse_weight))
     rates = section.lr.tiny if params.model.backbone == TINY else section.lr.pretrained
@@ -66,11 +66,11 @@ def assemble(params: Params, settings: Settings, start: Start) -> tuple[GrowthMo
 
 
 def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[str, float]:
-    """What every epoch records: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
+    """Metrics of an epoch: head and words in ‰ per year, and `selection`, by which the best epoch is kept.
 
-    One model answers in two ways, so `selection` is the mean of both R² (of those that train). Before 99 % of
-    the answers have the asked form it is −10 less their cross-entropy: form comes first, and a run that is
-    still learning it is not stopped. (R² counts an answer that cannot be parsed as the training mean.)
+    `selection` is the mean R² of head and words, of those that train. While fewer than 99 % of the answers have the
+    asked form, it is −10 − cross-entropy, so that a run that still learns the form is not stopped. R² counts an answer
+    that cannot be parsed as the training mean.
     """
     prediction, network, cross_entropy = predicted.predictions
     label = reader.settings.label
@@ -93,7 +93,7 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
 
 
 def make_settings(params: Params, store: Store, split: Split, front: BandFrontEnd) -> Settings:
-    """What bandwise.json will hold: everything between a tile and a number that is not a weight."""
+    """Settings for bandwise.json: everything but weights that is needed to get from a tile to a number."""
     pca = None
     if front.weight is not None:
         pca = {"weight": front.weight.double().tolist(), "bias": front.bias.double().tolist()}

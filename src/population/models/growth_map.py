@@ -1,7 +1,7 @@
 """A growth rate for every place of a large raster: windows read in strips, through the model, blended into a map.
 
-Only the regression head is mapped. Words cost a pass of the language model for every token, and some
-answers are not of the asked form: their windows would be holes that the blend hides.
+Only the regression head is mapped. Words need a pass of the language model for every token, and answers that cannot be
+parsed would leave holes, which blending would hide.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A Qwen-VL model with a regression head: pixels and prompt in, words and a growth rate out."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -9,21 +7,22 @@ from torch.nn import functional
 from src.core.data.augment import orient
 from src.core.models import lora
 from src.core.models.patches import BandFrontEnd, band_means, pixel_values
+from src.core.stage.params import Section
 
 
-@dataclass(frozen=True)
-class RidgeWeights:
+class Ridge(Section):
     """Ridge prediction of the label from dequantised band means: `means @ weight + intercept` (‰ per year)."""
 
-    weight: tuple[float, ...]
+    weight: list[float]
     intercept: float
+    alpha: float
 
 
 class RegressionHead(nn.Module):
     """Mean of the hidden states over prompt tokens -> label in standard deviations from the training mean.
 
-    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's
-    band means: training starts at the baseline and is asked to beat it.
+    With `ridge` the network's output, zero at first, is added to the ridge prediction from the tile's band means, so
+    training starts at the baseline.
 
     `covariates` standardised numbers join the hidden state after its LayerNorm: before it, they would be divided by
     the spread of hundreds of hidden dimensions, of which a few are very large in pretrained models.
@@ -34,7 +33,7 @@ class RegressionHead(nn.Module):
         width: int,
         hidden: int,
         dropout: float,
-        ridge: RidgeWeights | None,
+        ridge: Ridge | None,
         label_sd: float,
         covariates: int = 0,
     ):

@@ -1,7 +1,7 @@
 """Predictions of a model folder: head value, greedy words, sampled words, expectation over answers.
 
-Sampling is a function of (seed, sample, draw, token), whatever the batch: Gumbel noise keyed on them is
-added to the filtered logits and the largest taken, which draws from their softmax (Gumbel-max).
+A sampled token depends on (seed, sample, draw, token) and not on the batch: Gumbel noise keyed on them is added to the
+filtered logits, and the largest sum is a draw from their softmax (Gumbel-max).
 """
 
 import logging

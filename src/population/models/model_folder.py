@@ -19,16 +19,10 @@ from src.core.stage import files
 from src.core.stage.errors import BandwiseError, DataError
 from src.core.stage.params import Section, validate
 from src.core.training.precision import hold_weights
-from src.population.models.growth_model import GrowthModel, RegressionHead, RidgeWeights
+from src.population.models.growth_model import GrowthModel, RegressionHead, Ridge
 
 SETTINGS, HEAD, ADAPTER = "bandwise.json", "head.safetensors", "adapter"
 LABEL_UNIT = "per mille per year"
-
-
-class Ridge(Section):
-    weight: list[float]
-    intercept: float
-    alpha: float
 
 
 class Pca(Section):
@@ -111,10 +105,9 @@ def read_settings(folder: Path) -> Settings:
 def assemble(vlm, settings: Settings, weights: tuple[float, float] = (1.0, 1.0)) -> GrowthModel:
     """`vlm` with front end and a fresh head; `weights` are those of cross-entropy and squared error."""
     head = settings.head
-    ridge = RidgeWeights(tuple(head.ridge.weight), head.ridge.intercept) if head.ridge else None
     width = vlm.config.get_text_config().hidden_size
     covariates = len(settings.covariates.of_head)
-    regression = RegressionHead(width, head.width, head.dropout, ridge, settings.label.sd, covariates)
+    regression = RegressionHead(width, head.width, head.dropout, head.ridge, settings.label.sd, covariates)
     return GrowthModel(vlm, settings.front_end(), regression, settings.label.mean, weights)
 
 

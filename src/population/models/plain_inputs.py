@@ -1,4 +1,4 @@
-"""Inputs for plain transformers: how a tile is read stands in bandwise.json, not in a processor.
+"""Inputs for plain transformers, which have no processor for tiles; bandwise.json says how to read them.
 
     from transformers import AutoModelForImageTextToText
     from src.population.models.plain_inputs import plain_inputs
@@ -26,7 +26,7 @@ from src.population.models.model_folder import Settings, read_settings
 
 
 def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = None) -> dict[str, torch.Tensor]:
-    """What `model.generate` and `model.forward` of the model in `folder` take for `tiles`, prompts included.
+    """Arguments of `model.generate` and `model.forward` of the model in `folder` for `tiles`, with prompts.
 
     Args:
         folder: that sft or dpo wrote.

@@ -48,7 +48,7 @@ def tuned(folder: Path, params: Params, meta: bool) -> tuple[GrowthModel, PreTra
 
 
 def rehearsal(params: Params, model: GrowthModel) -> tuple[ParameterGroups, Callable]:
-    """What trains, and a loss of a batch of pairs that computes as much as trl's does."""
+    """The parameters that train, and a loss of a batch of pairs that needs as much memory as trl's."""
     config = adapter_config(params)
     vlm = get_peft_model(model.vlm, config) if config else model.vlm
     groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})

@@ -1,4 +1,4 @@
-"""Masked autoencoding of tiles: the model in parts, the views that it learns from, what is measured and written."""
+"""Parts of masked autoencoding: the model, its views of tiles, its validation errors, and its folder."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def assemble(params: Params, start: Start) -> tuple[Pretraining, ParameterGroups]:
-    """The vision encoder of `start` with a fresh decoder, and what trains of it."""
+    """The vision encoder of `start` with a fresh decoder, and the parameters that train."""
     section = params.pretrain
     decoder = (section.decoder.depth, section.decoder.width, section.decoder.heads)
     visual = qwen_vl.vision_encoder(start.vlm)

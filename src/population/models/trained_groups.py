@@ -1,4 +1,4 @@
-"""What trains in pretrain and sft: named groups of parameters, each with its learning rate from params.yaml."""
+"""Parameters that pretrain and sft train, in named groups with their learning rates from params.yaml."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from src.population.params import PretrainRates, SftRates
 
 
 def pretrain_groups(mae: MaskedAutoencoder, rates: PretrainRates) -> ParameterGroups:
-    """What the loss reaches: the merger lies behind the last visible token and is left alone."""
+    """Parameters that the reconstruction loss reaches. The merger comes after the encoder, so it gets no gradient."""
     parts = _vision_parts(mae.visual)
     decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
     return _groups(

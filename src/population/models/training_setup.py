@@ -1,11 +1,23 @@
-"""What pretrain, sft and dpo read from params.yaml alike: how a training goes and in which precision."""
+"""Setup that the stages with a model share: seed, store and split, plan and precision of a training."""
 
 import torch
+from transformers import set_seed
 
+from src.core.data.tile_store import Store
 from src.core.models.patches import tiles_at_once
+from src.core.stage import run
 from src.core.training.precision import compute_dtype
 from src.core.training.trainer_arguments import Plan
+from src.population.data.stage_inputs import Split, read_split
 from src.population.params import TINY, Params, Steps
+
+
+def begin(params: Params, inputs) -> tuple[Store, Split]:
+    """Set threads and seeds, then open the stage's inputs `tiles` and `split`; raises as `read_split` does."""
+    run.set_threads(params.threads)
+    set_seed(params.seed)
+    store = Store.open(inputs.tiles)
+    return store, read_split(inputs.split, store)
 
 
 def training_plan(params: Params, section: Steps, bands: int, side: int, **more) -> Plan:
@@ -23,16 +35,16 @@ def training_plan(params: Params, section: Steps, bands: int, side: int, **more)
 
 
 def weights_dtype(params: Params) -> torch.dtype:
-    """In which weights that do not train are held."""
+    """Precision of the weights that do not train."""
     return torch.float32 if params.model.backbone == TINY else compute_dtype(params.memory.precision)
 
 
 def shapes_alone(params: Params, dry_run: bool) -> bool:
-    """Whether a dry run needs no weights: the shapes of a pretrained backbone say what fits."""
+    """True in a dry run with a pretrained backbone: shapes without weights tell what fits into memory."""
     return dry_run and params.model.backbone != TINY
 
 
 def remedies(section: str, *more: str) -> list[str]:
-    """What frees a GPU's memory in a training with the params `section`, cheapest first."""
+    """Changes of params that free memory of the GPU, cheapest first; `section` is the training's section."""
     first = [f"raise {section}.accumulate", "memory.gradient_checkpointing: always", "memory.optimizer_8bit: true"]
     return [*first, *more, "fewer pixels (data.tile_px)", "a smaller model.backbone"]

@@ -4,7 +4,7 @@ from src.core.report.html_page import cell, cell_interval
 
 
 def print_summary(result: dict) -> None:
-    """Scores, differences and intervals of each variant."""
+    """Print pooled scores, differences and coverage of each variant."""
     chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
     for name, summary in (result["variants"] | chosen).items():
         print(

@@ -1,4 +1,4 @@
-"""Under which terms the data and the base model come: what params or files say, never a guess."""
+"""Licences of the data and of the base model, as params or files give them; never a guess."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Licence:
 
 
 def base_name(backbone: str) -> str:
-    """A hub id as it is; of a folder its own name, since where it lies is nobody's business."""
+    """A hub id as it is; of a folder its name alone, because paths of a machine are private."""
     path = Path(backbone)
     local = path.is_absolute() or backbone.startswith((".", "~")) or path.is_dir()
     return path.name if local else backbone

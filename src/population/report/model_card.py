@@ -1,7 +1,7 @@
 """reports/population/model_card.md: the README.md that a Hugging Face model needs, written from the run.
 
-YAML front matter, then Markdown from templates/model_card.md. The same run gives the same bytes: there is
-no date, host, commit or path outside the repository in it. What nobody has said is called unknown.
+YAML front matter, then Markdown from templates/model_card.md. The same run gives the same bytes: the card holds no
+date, host, commit or path outside the repository. Facts that neither params nor files give are called unknown.
 """
 
 import re
@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src.core.data.tile_store import Store
 from src.core.report.html_page import Table, cell
 from src.core.report.markdown import block_yaml, fenced, plain, table
+from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
 from src.population.params import Card
 from src.population.report import result_tables
@@ -122,7 +123,7 @@ def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> d
 
 
 def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
-    """How many labels took a tile of another year (`other`) or a later one (`later`), and the (label, tile, count)."""
+    """Number of labels with a tile of another year (`other`) or a later one (`later`); (label, tile, count) `pairs`."""
     tile_year = tiles.set_index("tile").year[samples.tile].to_numpy()
     years = pd.DataFrame({"label": samples.year.to_numpy(), "tile": tile_year})
     other = years[years.label != years.tile]
@@ -150,11 +151,10 @@ def _without(values: dict, name: str) -> dict:
 
 def _data(store: Store, train: pd.DataFrame) -> dict:
     samples = store.samples
-    places = store.tiles.province + "/" + store.tiles.city
     return {
         "tiles": len(store.tiles),
         "labels": len(samples),
-        "places": places.nunique(),
+        "places": place_names(store.tiles).nunique(),
         "provinces": store.tiles.province.nunique(),
         "train": len(train),
         "train_places": train.place.nunique(),

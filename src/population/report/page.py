@@ -21,6 +21,10 @@ KNOWN = {
     "change": "of each year's deviation from its place's mean, on places it never saw",
 }
 MOST_ROWS, MOST_PLACES = 20, 200
+CURVE_UNITS = {  # part of a curve's name -> unit; the first that fits
+    "mae": UNIT, "rmse": UNIT, "r2": "R²", "accurac": "share", "parse_rate": "share",
+    "learning_rate": "rate per step", "loss": "loss", "mse": "loss",
+}  # fmt: skip
 
 
 def read_curves(folder: Path) -> dict[str, list[figures.Curve]]:
@@ -60,26 +64,16 @@ def draw(
     }
     figures.predicted_vs_actual(folder / "predicted_vs_actual.png", y, panels, UNIT)
     groups = {group.name: scores[group.name] for group in scored(scores)}
-    units = scores["units"]
-    figures.score_intervals(
-        folder / "score_intervals.png",
-        groups,
-        [group.name for group in MODEL],
-        f"R² over {units['n_units']} test {units['unit']}s"
-        + (" with 95 % interval" if scores["head"]["r2_low"] is not None else ", too few for intervals")
-        + " (model in colour)",
-    )
+    units, bounded = scores["units"], scores["head"]["r2_low"] is not None
+    title = f"R² over {units['n_units']} test {units['unit']}s"
+    title += f"{' with 95 % interval' if bounded else ', too few for intervals'} (model in colour)"
+    figures.score_intervals(folder / "score_intervals.png", groups, [group.name for group in MODEL], title)
     if np.isfinite(rows[["lat", "lon"]].to_numpy(np.float64)).all():
         others = rows[rows.role.isin(["train", "validation"])]
-        figures.residual_map(
-            folder / "residual_map.png",
-            test.lat.to_numpy(),
-            test.lon.to_numpy(),
-            (test["head"] - test.y).to_numpy(),
-            (others.lat.to_numpy(), others.lon.to_numpy()),
-            "Where the regression head is wrong (one dot per test label)",
-            UNIT,
-        )
+        where, elsewhere = ((part.lat.to_numpy(), part.lon.to_numpy()) for part in (test, others))
+        residual = (test["head"] - test.y).to_numpy()
+        title = "Where the regression head is wrong (one dot per test label)"
+        figures.residual_map(folder / "residual_map.png", *where, residual, elsewhere, title, UNIT)
     if tables:
         interval_coverage.draw_reliability(folder / "reliability.png", tables, "calibrated for each level anew")
     if curves:
@@ -172,7 +166,7 @@ def picture_sections(plots: Path, networks: Path, quicklook: Path) -> list[Secti
 
 
 def data_section(matching: dict) -> Section:
-    """What preprocess matched, and the place x year matrix of a panel; `matching` is matching.json."""
+    """Counts of matched tiles and labels, and the place x year matrix of a panel; `matching` is matching.json."""
     places = matching["places"]
     per_year = [
         [str(year), *(str(sum(year in place[kind] for place in places.values())) for kind in ("tiles", "labels"))]
@@ -254,12 +248,4 @@ def _plain(value: object) -> str:
 
 
 def _curve_unit(name: str) -> str:
-    if "mae" in name or "rmse" in name:
-        return UNIT
-    if "r2" in name:
-        return "R²"
-    if "accurac" in name or "parse_rate" in name:
-        return "share"
-    if "learning_rate" in name:
-        return "rate per step"
-    return "loss" if "loss" in name or "mse" in name else name.replace("_", " ")
+    return next((unit for part, unit in CURVE_UNITS.items() if part in name), name.replace("_", " "))

@@ -10,12 +10,12 @@ PANEL = {"r2_within_year": "within year", "r2_between_place": "between places", 
 
 
 def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
-    """The question, the results, what they are compared with, and how certain they are."""
+    """Sections of the page: the task, the scores, nulls and controls, and uncertainty."""
     return [_about(scores, facts), _results(scores, plots), _nulls(scores), _trust(scores, plots)]
 
 
 def said_of_intervals(units: dict) -> str:
-    """How intervals were made, or why there are none."""
+    """The method of the intervals, or the reason why there are none."""
     return units["method"] + (f" ({units['label']})" if units["label"] else "")
 
 
@@ -24,25 +24,15 @@ def score_table(scores: dict) -> Table:
     panel = {name: title for name, title in PANEL.items() if scores["head"][name] is not None}
     if scores["head"]["r2_between_place"] == scores["head"]["r2"]:  # one label for each place
         panel.pop("r2_between_place", None)
-    header = [
-        "group",
-        "what it is",
-        "kind",
-        "R² [95 %]",
-        "MAE [95 %]",
-        "RMSE",
-        "Pearson r",
-        "Spearman ρ",
-        "bias",
-        "parsed",
-    ]
+    header = ["group", "what it is", "kind", "R² [95 %]", "MAE [95 %]"]
+    numbers = {"rmse": "RMSE", "pearson_r": "Pearson r", "spearman_r": "Spearman ρ", "bias": "bias"}
+    header += [*numbers.values(), "parsed"]
     groups = scored(scores)
     rows = []
     for group in groups:
         score = scores[group.name]
         row = [group.name, group.title, "model" if group in MODEL else "baseline"]
-        row += [cell_interval(score, "r2"), cell_interval(score, "mae")]
-        row += [cell(score[key]) for key in ("rmse", "pearson_r", "spearman_r", "bias")]
+        row += [cell_interval(score, "r2"), cell_interval(score, "mae"), *(cell(score[key]) for key in numbers)]
         row += [f"{score['parse_rate']:.1%}" if group.parsed else ""]
         rows.append(row + [cell_interval(score, key) for key in panel])
     strong = frozenset(number for number, group in enumerate(groups) if group in MODEL)

@@ -10,7 +10,7 @@ from src.population.models import finetuning
 
 
 class Net:
-    """Stand-in of a Reader: the attributes that `validation_metrics` reads, with made-up answers."""
+    """Stand-in for a Reader with made-up answers, as far as `validation_metrics` reads it."""
 
     settings = Namespace(label=Namespace(mean=0.0, sd=1.0), language="zh")
 

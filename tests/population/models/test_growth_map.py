@@ -54,7 +54,7 @@ def mapped(trained, tmp_path):
 
 
 def heads(folder, windows):
-    """Predictions of single tiles (N, C, 16, 16) by the model alone, without the code that maps."""
+    """Growth rates of single tiles (N, C, 16, 16), with no part of the mapping."""
     network, tokenizer, settings = load(folder)
     windows = np.stack(windows)
     store = SimpleNamespace(read=lambda rows: windows[rows], valid=lambda rows: (windows[rows] != NODATA).all(axis=1))

@@ -10,7 +10,7 @@ from src.core.models import chat
 from src.core.models.patches import band_means
 from src.population.data.samples import GrowthSamples, Prompter
 from src.population.data.stage_inputs import read_split
-from src.population.models.growth_model import RegressionHead, RidgeWeights
+from src.population.models.growth_model import RegressionHead, Ridge
 from src.population.models.model_folder import assemble
 from tests.population.conftest import begin, small_params
 from tests.population.covaried import GDP, with_gdp
@@ -182,7 +182,7 @@ def test_covariates_join_after_the_norm():
 
 
 def test_ridge_says_the_training_mean_where_band_means_are_unknown(make, store, split_of):
-    ridge = RidgeWeights((1.0, 2.0), 3.0)
+    ridge = Ridge(weight=[1.0, 2.0], intercept=3.0, alpha=1.0)
     head = RegressionHead(6, 4, 0.0, ridge, label_sd=2.0).eval()
     hidden, mask = torch.randn(2, 5, 6), torch.ones(2, 5)
     means = torch.tensor([[1.0, 1.0], [torch.nan, torch.nan]])

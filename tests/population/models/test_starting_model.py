@@ -1,4 +1,4 @@
-"""Checks of a published backbone before anything trains: messages for one that fits and for one that does not."""
+"""Checks of a published backbone before anything trains: what fits, and what is refused."""
 
 import json
 import logging
