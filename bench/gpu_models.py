@@ -21,9 +21,9 @@ from src.core.models.patches import BandFrontEnd
 from src.core.stage.params import read
 from src.core.training.parameter_groups import ParameterGroups, adamw8bit
 from src.core.training.precision import hold_weights
-from src.population.data.masked_views import Pretraining
 from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel, RegressionHead
+from src.population.models.pretraining import Pretraining
 from src.population.models.trained_groups import pretrain_groups, sft_groups
 from src.population.params import Params
 

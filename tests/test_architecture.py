@@ -190,7 +190,6 @@ def test_core_is_neutral():
     assert found.keys() >= NOT_NEUTRAL, f"gone, but in the list above: {NOT_NEUTRAL - found.keys()}"
 
 
-@pytest.mark.xfail(strict=True, reason="being reworded")
 def test_docstrings_begin_with_a_verb_or_a_noun():
     places = [ROOT / folder for folder in ("src", "tests", "bench", ".ci")]
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)

@@ -9,12 +9,8 @@ Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `co
 import json
 import logging
 
-import numpy as np
-import pandas as pd
-
 from src.core.stage import files, run
-from src.population.models import prompts
-from src.population.params import Params, Prefs
+from src.population.params import Params
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +19,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and SFT model -> pairs of its own answers."""
     # Imported here: they import torch and transformers, which --help does without.
     from src.population.data.permuted_labels import permuted
+    from src.population.data.preference_pairs import make_pairs
     from src.population.models.inference import Reader
     from src.population.models.model_folder import load_for_use
     from src.population.models.training_setup import begin
@@ -56,50 +53,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 else "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin",
             )  # fmt: skip
         files.write_json(folder / "counts.json", counts)
-
-
-def make_pairs(
-    rows: pd.DataFrame, answers: list[list[str]], prefs: Prefs, language: str
-) -> tuple[list[dict], dict[str, int]]:
-    """One pair at most per row, and how many rows and answers were dropped for which reason.
-
-    Args:
-        rows: label rows (sample, tile_id, growth_rate).
-        answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
-    """
-    pairs = []
-    counts = dict.fromkeys(("rows", "pairs", "unparsable_answers", "too_few_answers", "ties", "small_margin"), 0)
-    counts["rows"] = len(rows)
-    for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
-        values = [prompts.parse(text, language) for text in texts]
-        counts["unparsable_answers"] += values.count(None)
-        usable = [i for i, value in enumerate(values) if value is not None]
-        if len(usable) < 2:
-            counts["too_few_answers"] += 1
-            continue
-        errors = {i: abs(values[i] - row.growth_rate) for i in usable}
-        chosen, rejected = min(usable, key=errors.get), max(usable, key=errors.get)
-        margin = errors[rejected] - errors[chosen]
-        if margin == 0:
-            counts["ties"] += 1
-        elif margin < prefs.min_margin:
-            counts["small_margin"] += 1
-        else:
-            counts["pairs"] += 1
-            pairs.append(
-                {
-                    "sample": int(row.sample),
-                    "tile_id": row.tile_id,
-                    "truth": float(row.growth_rate),
-                    "chosen": texts[chosen],
-                    "rejected": texts[rejected],
-                    "chosen_value": values[chosen],
-                    "rejected_value": values[rejected],
-                    "chosen_error": float(np.round(errors[chosen], 6)),
-                    "rejected_error": float(np.round(errors[rejected], 6)),
-                }
-            )
-    return pairs, counts
 
 
 if __name__ == "__main__":

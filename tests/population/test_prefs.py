@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from src.population import prefs
+from src.population.data import preference_pairs
 from src.population.data.permuted_labels import permuted
 from src.population.models import prompts
 from src.population.models.inference import Reader
@@ -23,7 +24,7 @@ def say(*values):
 def pairs_of(answers, truth=5.0, **changes):
     rows = pd.DataFrame({"sample": [7], "tile_id": ["P/C/2020"], "growth_rate": [truth]})
     params = small_params({f"prefs.{name}": value for name, value in changes.items()}).prefs
-    return prefs.make_pairs(rows, [answers], params, "zh")
+    return preference_pairs.make_pairs(rows, [answers], params, "zh")
 
 
 def test_nearest_is_chosen_and_farthest_rejected():

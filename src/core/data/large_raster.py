@@ -1,27 +1,19 @@
-"""A raster of any size, read window by window, and a map written as GeoTIFF, row by row."""
+"""A raster of any size, read window by window."""
 
 import os
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.enums import Interleaving
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from src.core.data import raster
 from src.core.data.quantisation import NODATA
 from src.core.data.raster import Header
-from src.core.stage import files
-from src.core.stage.errors import DataError, StorageError
+from src.core.stage.errors import DataError
 
 MAX_RASTER_BYTES = 2**42  # decoded; 20000 x 20000 px of 64 int8 bands are 2**35
 MAX_BLOCK_BYTES = 2**28  # decoded; GDAL decodes whole blocks, whatever the window
-BLOCK = 256
 THREADS = os.cpu_count() or 1
 
 
@@ -67,35 +59,3 @@ def read_window(
     pixels, valid = np.empty(values.shape, np.float16), np.empty((height, width), bool)
     raster.store_floats(header, values, False, THREADS, pixels, valid)
     return pixels, valid
-
-
-def write_map(
-    path: Path,
-    rows: Iterable[np.ndarray],
-    shape: tuple[int, int],
-    crs: CRS,
-    transform: Affine,
-    description: str,
-    tags: dict[str, object],
-) -> None:
-    """Write `shape[0]` rows (shape[1],) of a map, north first, to the GeoTIFF `path`; complete or absent.
-
-    One float32 band, 256 px blocks, DEFLATE, no-data value NaN.
-
-    Raises:
-        StorageError: the file cannot be written. Errors of `rows` pass through.
-    """
-    height, width = shape
-    rows = iter(rows)
-    options = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "predictor": 3}
-    profile = {"count": 1, "height": height, "width": width, "dtype": "float32", "nodata": np.nan, **options}
-    with files.complete_file(path) as aside:
-        try:
-            with rasterio.open(aside, "w", driver="GTiff", crs=crs, transform=transform, **profile) as dataset:
-                dataset.set_band_description(1, description)
-                dataset.update_tags(**tags)
-                for top in range(0, height, BLOCK):
-                    block = np.stack(list(islice(rows, BLOCK)))
-                    dataset.write(block, 1, window=Window(0, top, width, len(block)))
-        except RasterioError as error:
-            raise StorageError(f"{path}: cannot write ({error}); free some space or choose another folder") from error

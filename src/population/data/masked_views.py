@@ -2,12 +2,9 @@
 
 import numpy as np
 import torch
-from torch import nn
 
-from src.core.data.augment import MASK, VIEW, draw_box, generator, orient, resized_crop
+from src.core.data.augment import MASK, VIEW, draw_box, generator
 from src.core.data.tile_store import Store
-from src.core.models.mae import MaskedAutoencoder
-from src.core.models.patches import BandFrontEnd
 from src.core.training.global_batches import ReadyBatches
 
 
@@ -52,24 +49,3 @@ class TileViews(ReadyBatches):
             batch["boxes"] = torch.tensor([draw_box(draw, self.side, self.scales) for draw in draws])
             batch["orientation"] = torch.tensor([int(draw.integers(8)) for draw in draws])
         return batch
-
-
-class Pretraining(nn.Module):
-    """Front end and masked autoencoder: stored tiles in, loss out."""
-
-    def __init__(self, front: BandFrontEnd, mae: MaskedAutoencoder, mask_ratio: float):
-        super().__init__()
-        self.front, self.mae, self.mask_ratio = front, mae, mask_ratio
-
-    def images(self, tiles, valid, boxes=None, orientation=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised images and their valid pixels; crops are resized as dequantised vectors."""
-        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
-        if boxes is not None:
-            unit_norm = self.front.quantisation.kind == "alphaearth"
-            values, valid = resized_crop(values, valid, boxes, unit_norm=unit_norm)
-            values, valid = orient(values, orientation), orient(valid, orientation)
-        return self.front.images(values, valid), valid
-
-    def forward(self, tiles, valid, noise, boxes=None, orientation=None) -> dict[str, torch.Tensor]:
-        images, valid = self.images(tiles, valid, boxes, orientation)
-        return {"loss": self.mae(images, valid, noise, self.mask_ratio)["loss"]}

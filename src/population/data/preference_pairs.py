@@ -1,8 +1,9 @@
-"""Preference pairs: read, and collated as batches for trl's DPOTrainer."""
+"""Preference pairs: made of sampled answers, read again, and collated as batches for trl's DPOTrainer."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
@@ -11,9 +12,55 @@ from src.core.data.tile_store import Store
 from src.core.models import chat
 from src.core.stage.errors import DataError
 from src.population.data.samples import Prompter
+from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel
+from src.population.params import Prefs
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+def make_pairs(
+    rows: pd.DataFrame, answers: list[list[str]], prefs: Prefs, language: str
+) -> tuple[list[dict], dict[str, int]]:
+    """One pair at most per row, and how many rows and answers were dropped for which reason.
+
+    Args:
+        rows: label rows (sample, tile_id, growth_rate).
+        answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
+    """
+    pairs = []
+    counts = dict.fromkeys(("rows", "pairs", "unparsable_answers", "too_few_answers", "ties", "small_margin"), 0)
+    counts["rows"] = len(rows)
+    for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
+        values = [prompts.parse(text, language) for text in texts]
+        counts["unparsable_answers"] += values.count(None)
+        usable = [i for i, value in enumerate(values) if value is not None]
+        if len(usable) < 2:
+            counts["too_few_answers"] += 1
+            continue
+        errors = {i: abs(values[i] - row.growth_rate) for i in usable}
+        chosen, rejected = min(usable, key=errors.get), max(usable, key=errors.get)
+        margin = errors[rejected] - errors[chosen]
+        if margin == 0:
+            counts["ties"] += 1
+        elif margin < prefs.min_margin:
+            counts["small_margin"] += 1
+        else:
+            counts["pairs"] += 1
+            pairs.append(
+                {
+                    "sample": int(row.sample),
+                    "tile_id": row.tile_id,
+                    "truth": float(row.growth_rate),
+                    "chosen": texts[chosen],
+                    "rejected": texts[rejected],
+                    "chosen_value": values[chosen],
+                    "rejected_value": values[rejected],
+                    "chosen_error": float(np.round(errors[chosen], 6)),
+                    "rejected_error": float(np.round(errors[rejected], 6)),
+                }
+            )
+    return pairs, counts
 
 
 class PairCollator:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from src.core.data import large_raster, sliding_windows
 from src.core.data.raster import Header
 from src.core.data.sliding_windows import Grid
+from src.core.report import geotiff_map
 
 MAX_STRIP_BYTES = 2**28  # of decoded pixels at once, or one window where that is more
 
@@ -56,7 +57,7 @@ def write_growth(header: Header, grid: Grid, head: Head, out: Path, tags: dict[s
     with large_raster.opened(header) as dataset:
         transform = header.transform * Affine.scale(grid.stride)
         rows = sliding_windows.blend(_window_rows(header, dataset, grid, head), grid)
-        large_raster.write_map(
+        geotiff_map.write_map(
             out, rows, grid.cells, dataset.crs, transform, "population growth rate, per mille per year", tags
         )
 

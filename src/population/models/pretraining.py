@@ -5,18 +5,20 @@ import math
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers.vision_utils import get_vision_position_ids
 
+from src.core.data.augment import orient, resized_crop
 from src.core.data.tile_store import Store
 from src.core.models import qwen_vl
 from src.core.models.mae import MaskedAutoencoder
 from src.core.models.mae_figure import reconstruction_grid
 from src.core.models.mae_nulls import masked_errors
-from src.core.models.patches import tokens_per_sample, unpatchify
+from src.core.models.patches import BandFrontEnd, tokens_per_sample, unpatchify
 from src.core.stage import files
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
 from src.core.training.precision import autocast, hold_weights
-from src.population.data.masked_views import Pretraining, TileViews
+from src.population.data.masked_views import TileViews
 from src.population.data.stage_inputs import Split, write_mean
 from src.population.models.starting_model import Start
 from src.population.models.trained_groups import pretrain_groups
@@ -24,6 +26,27 @@ from src.population.models.training_setup import weights_dtype
 from src.population.params import TINY, Params
 
 logger = logging.getLogger(__name__)
+
+
+class Pretraining(nn.Module):
+    """Front end and masked autoencoder: stored tiles in, loss out."""
+
+    def __init__(self, front: BandFrontEnd, mae: MaskedAutoencoder, mask_ratio: float):
+        super().__init__()
+        self.front, self.mae, self.mask_ratio = front, mae, mask_ratio
+
+    def images(self, tiles, valid, boxes=None, orientation=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardised images and their valid pixels; crops are resized as dequantised vectors."""
+        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        if boxes is not None:
+            unit_norm = self.front.quantisation.kind == "alphaearth"
+            values, valid = resized_crop(values, valid, boxes, unit_norm=unit_norm)
+            values, valid = orient(values, orientation), orient(valid, orientation)
+        return self.front.images(values, valid), valid
+
+    def forward(self, tiles, valid, noise, boxes=None, orientation=None) -> dict[str, torch.Tensor]:
+        images, valid = self.images(tiles, valid, boxes, orientation)
+        return {"loss": self.mae(images, valid, noise, self.mask_ratio)["loss"]}
 
 
 def assemble(params: Params, start: Start) -> tuple[Pretraining, ParameterGroups]:

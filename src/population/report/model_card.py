@@ -17,7 +17,7 @@ from src.core.report.markdown import block_yaml, fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
 from src.population.params import Card
-from src.population.report import result_tables
+from src.population.report import page_results
 from src.population.report.licences import Licence, base_licence, base_name, data_terms
 
 NAME = "model_card.md"
@@ -64,7 +64,7 @@ def write(
         "pixel_size": _pixel_size(store.tiles),
         "quantisation": str(store.quantisation),
         "route": ROUTES[used["model"]["input"]],
-        "unit": result_tables.UNIT,
+        "unit": page_results.UNIT,
         "train": train,
         "data": _data(store, train),
         "data_licence": data_licence,
@@ -74,8 +74,8 @@ def write(
         "roles": _roles(facts["unit"], rows),
         "audit": [(name.replace("_", " "), _number(value)) for name, value in audit.items()],
         "parameters": block_yaml(training_params(used)),
-        "intervals": result_tables.said_of_intervals(scores["units"]),
-        "tables": result_tables,
+        "intervals": page_results.said_of_intervals(scores["units"]),
+        "tables": page_results,
         "base_licence": licence.said,
     }
     environment = Environment(
@@ -109,7 +109,7 @@ def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> d
     measured = [
         {"type": kind, "name": f"{label}, {group.title}", "value": scores[group.name][key]}
         for group in CHOSEN
-        for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({result_tables.UNIT})"))
+        for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({page_results.UNIT})"))
         if scores[group.name][key] is not None
     ]
     task = {"type": "regression", "name": "Population growth rate"}

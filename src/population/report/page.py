@@ -10,7 +10,7 @@ from src.core.report import figures, html_page
 from src.core.report.html_page import Figure, Section, Table, cell
 from src.core.stage import files
 from src.population.evaluation.predictors import MODEL, scored
-from src.population.report.result_tables import UNIT, result_sections
+from src.population.report.page_results import UNIT, result_sections
 
 CARD = "model_card.md"
 STAGES = ("pretrain", "sft", "dpo")

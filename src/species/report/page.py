@@ -6,7 +6,7 @@ from pathlib import Path
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table
 from src.species.data.task import KINDS, Task
-from src.species.report import result_tables
+from src.species.report import page_results
 
 SIMULATED = (
     "These observations and embeddings are simulated: they show that the pipeline works and what its tests can see, "
@@ -49,7 +49,7 @@ def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: d
     if scores["reconstruction"]:
         unit = "Errors are in units of the training variance: 1 is what the training mean scores."
         errors, found = scores["reconstruction"], scores["retrieval"]
-        tables = [result_tables.reconstruction_table(errors), result_tables.retrieval_table(found)]
+        tables = [page_results.reconstruction_table(errors), page_results.retrieval_table(found)]
         sections.insert(4, Section("One modality from the other", [unit], tables))
     html_page.write(path, "Species from embeddings, on unseen places and years", lead, sections)
 
@@ -83,12 +83,12 @@ def result_section(scores: dict, plots: Path) -> Section:
     if scores["incomplete"]:
         found = ", ".join(f"{name} {score['top1']:.2f} of {score['n']}" for name, score in scores["incomplete"].items())
         paragraphs.append(f"Top-1 accuracy on the test records that lack a modality: {found}.")
-    tables = [result_tables.accuracy_table(scores)]
-    tables += [result_tables.paired_table(scores["paired"])] if scores["paired"] else []
+    tables = [page_results.accuracy_table(scores)]
+    tables += [page_results.paired_table(scores["paired"])] if scores["paired"] else []
     return Section(
         "Result",
         paragraphs,
-        [*tables, *result_tables.detail_tables(scores)],
+        [*tables, *page_results.detail_tables(scores)],
         [Figure(plots / "scores.png", "Top-1 accuracy of every group on the three kinds of test")],
     )
 
@@ -119,7 +119,7 @@ def controls_section(controls: dict, folder: Path) -> Section:
             "other training rows as many are taken away. Random: as many records, drawn at random, test. Shuffled: "
             "embeddings permuted among observations; beside it what guesses independent of the truth score.",
         ],
-        [result_tables.controls_table(controls["models"])],
+        [page_results.controls_table(controls["models"])],
         [Figure(folder / "controls.png", "Accuracy of cheap models under our split and under leaking ones")],
     )
 
@@ -135,8 +135,8 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
             *declared_leaks(facts),
         ],
         [
-            result_tables.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
-            Table(caption, ["", "found"], list(result_tables.flatten(audit))),
+            page_results.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
+            Table(caption, ["", "found"], list(page_results.flatten(audit))),
         ],
         [
             Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),
@@ -151,9 +151,7 @@ def training_section(scores: dict, folder: Path) -> Section:
     curves = {folder / stage / "curves.png": f"{title}: loss per epoch" for stage, title in stages.items()}
     return Section(
         "Training",
-        tables=[
-            result_tables.facts_table("Validation, by which settings and epochs were chosen", scores["validation"])
-        ],
+        tables=[page_results.facts_table("Validation, by which settings and epochs were chosen", scores["validation"])],
         figures=[Figure(path, caption) for path, caption in curves.items() if path.exists()],
     )
 

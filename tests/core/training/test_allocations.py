@@ -10,8 +10,8 @@ from src.core.models.mae import MaskedAutoencoder
 from src.core.models.patches import BandFrontEnd
 from src.core.training.allocations import moments
 from src.core.training.precision import hold_weights
-from src.population.data.masked_views import Pretraining
 from src.population.models.growth_model import GrowthModel, RegressionHead
+from src.population.models.pretraining import Pretraining
 
 FAMILIES = list(qwen_vl.FAMILIES)
 BANDS, PATCH, SIDE, WIDTH = 5, 2, 24, 64

@@ -12,7 +12,7 @@ from src.core.report import html_page
 from src.core.stage.params import validate
 from src.population.evaluation import predictors
 from src.population.params import Card
-from src.population.report import licences, model_card, result_tables
+from src.population.report import licences, model_card, page_results
 
 ALPHAEARTH = "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
 
@@ -110,7 +110,7 @@ def test_front_matter_is_what_the_hub_reads(scored):
     assert {(result.metric_name, result.metric_value) for result in found} == {
         (f"{label}, {group.title}", scores[group.name][key])
         for group in predictors.CHOSEN
-        for key, label in (("r2", "R²"), ("mae", f"MAE ({result_tables.UNIT})"))
+        for key, label in (("r2", "R²"), ("mae", f"MAE ({page_results.UNIT})"))
     }
     assert {result.dataset_split for result in found} == {"test"}
 
