@@ -135,7 +135,7 @@ def test_a_dry_run_counts_and_writes_nothing(sample, split_of, tmp_path, caplog)
 
 def test_sampled_answers_give_the_same_bytes_whatever_the_batch(sample, monkeypatch):
     """The real sampler; the short run's answers are no numbers yet, so parsing is made lenient."""
-    monkeypatch.setattr(prefs.prompts, "parse", lambda text, language: float(len(text)) if text else None)
+    monkeypatch.setattr(preference_pairs.prompts, "parse", lambda text, language: float(len(text)) if text else None)
     changes = {"prefs.num_samples": 3, "prefs.temperature": 1.0}
     first = sample(name="first", **changes)
     second = sample(name="second", **changes | {"prefs.batch_size": 7})

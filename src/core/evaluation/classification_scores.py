@@ -147,7 +147,7 @@ def reliability_table(log_probability: np.ndarray, truth: np.ndarray, bins: int 
 
 
 class _Rows:
-    """What each row adds to the sums that the scores are functions of; all (N,).
+    """Contributions of each row to the sums that the scores are functions of; all (N,).
 
     known: its class was trained. hit, hit5: named rightly, first or among five. loss: nats, 0 where not known.
     label: its class, those never trained behind the C trained ones. guess: the likeliest class. confidence: its

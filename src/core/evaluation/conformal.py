@@ -165,7 +165,7 @@ def cv_plus(
 def cross_fit(
     estimator: BaseEstimator, x: np.ndarray, y: np.ndarray, place: np.ndarray, x_new: np.ndarray, folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `cv_plus` takes of a scikit-learn regressor: it is fitted anew, on all years, without each fold of places.
+    """Predictions that `cv_plus` needs: a scikit-learn regressor, fitted anew without each fold of places (all years).
 
     Args:
         x, y, place: (N, D), (N,), (N,) of the labels that may be learned from.
@@ -193,7 +193,7 @@ def cross_fit(
 
 
 def guarantee(level: float, *, later: bool = False, elsewhere: bool = False, crossed: bool = False) -> str:
-    """What the intervals promise, in words for the page.
+    """The promise of the intervals, in words for the page.
 
     Args:
         later: test years are later than calibration years, so that years are not exchangeable.

@@ -1,4 +1,4 @@
-"""What a difference between two models is worth over repeated splits, and where it varies from."""
+"""Interval and variance components of a difference between two models over repeated splits."""
 
 import numpy as np
 import pandas as pd

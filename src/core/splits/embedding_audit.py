@@ -24,7 +24,7 @@ CHUNK_ROWS = 4096
 def audit(
     store: EmbeddingStore, points: pd.DataFrame, statistics: dict[str, np.ndarray], *, label: str
 ) -> dict[str, dict[str, Any]]:
-    """What roles share of every modality whose embeddings are vectors.
+    """Count what roles share of every modality whose embeddings are vectors.
 
     Args:
         points: one row for each of the store's, in its order, with role and the column `label`.

@@ -1,4 +1,4 @@
-"""What a split of points by squares and years must not have: records, ground, days or embeddings that roles share.
+"""Leakage audit of points split by squares and years: records, ground, days or embeddings that roles share.
 
 `audit` measures and `require_clean` stops the stage. Nothing here asks `squares.assign_squares` which points are near
 a square: outlines are drawn anew by PROJ and distances are geodesics. What lies in a buffer, and what is too uncertain

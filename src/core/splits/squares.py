@@ -158,7 +158,7 @@ def offsets_km(
 
 
 def slack_km(reach_km: np.ndarray | float) -> np.ndarray | float:
-    """What the projection may add to a distance within `reach_km` of its centre."""
+    """Largest error of the projection in a distance within `reach_km` of its centre, km."""
     return reach_km**3 / SHARPEST_KM**2
 
 
