@@ -112,7 +112,9 @@ def set_threads(count: int) -> None:
 def _parser(
     *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
 ) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m src.{name}", description=doc)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m src.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = _home(name) / "params.yaml"
     parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
     parser.add_argument(
