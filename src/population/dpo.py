@@ -1,7 +1,7 @@
 """Direct preference optimisation of the words (Rafailov et al. 2023) with trl's trainer.
 
-    python -m src.population.dpo --tiles data/population/tiles --split data/population/split \
-        --prefs data/population/prefs --model models/population/sft \
+    python -m src.population.dpo --tiles data/population/tiles --split data/population/split \\
+        --prefs data/population/prefs --model models/population/sft \\
         --out models/population/dpo --plots plots/population/dpo
 
 The head's weights stay those of the SFT model, so that evaluate can say how far it drifted with the

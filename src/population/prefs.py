@@ -1,6 +1,6 @@
 """Preference pairs from the SFT model's own answers: nearest to the truth chosen, farthest rejected.
 
-    python -m src.population.prefs --tiles data/population/tiles --split data/population/split \
+    python -m src.population.prefs --tiles data/population/tiles --split data/population/split \\
         --model models/population/sft --out data/population/prefs
 
 Writes `train.jsonl` and `validation.jsonl` (ids, texts, values, errors) and `counts.json`.

@@ -1,6 +1,6 @@
 """Masked autoencoding of tiles with the vision encoder of a Qwen-VL model, on visible tokens only.
 
-    python -m src.population.pretrain --tiles data/population/tiles --split data/population/split \
+    python -m src.population.pretrain --tiles data/population/tiles --split data/population/split \\
         --pca data/population/pca --out models/population/pretrain --plots plots/population/pretrain
 
 Writes the whole model (encoder trained, the rest as it was) in Hugging Face layout, curves, a grid of

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a whole Qwen-VL model: a growth rate in words and through a regression head.
 
-    python -m src.population.sft --tiles data/population/tiles --split data/population/split \
-        --pca data/population/pca --pretrain models/population/pretrain \
+    python -m src.population.sft --tiles data/population/tiles --split data/population/split \\
+        --pca data/population/pca --pretrain models/population/pretrain \\
         --out models/population/sft --plots plots/population/sft
 
 Writes a model folder (weights, head.safetensors, bandwise.json) and curves.
