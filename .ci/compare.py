@@ -21,7 +21,10 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = {"metrics/population.json": "dvc.lock", "metrics/species.json": "pipelines/species/dvc.lock"}
+LOCKS = {"metrics/population.json": "dvc.lock"} | {
+    f"metrics/{path.parent.name}.json": path.relative_to(ROOT).as_posix()
+    for path in sorted(ROOT.glob("pipelines/*/dvc.lock"))
+}
 
 
 def main() -> int:

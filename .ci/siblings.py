@@ -1,8 +1,8 @@
-"""Run the sibling pipelines whose dvc.lock changed, and check that no stage of the others would run.
+"""Run the sibling pipelines whose dvc.lock or requirements changed, and check that no stage of the others would run.
 
     .venv/bin/python .ci/siblings.py
 
-A dvc.lock changed if it differs from the one where this branch left main or, on main itself, from the one 20 commits
+A file changed if it differs from the one where this branch left main or, on main itself, from the one 20 commits
 ago. The others cost a second each: `dvc repro --dry` compares their dvc.lock with their code and params. Where git
 does not reach that far back (a shallow clone, an archive), every sibling runs. `dvc` has to be on PATH. Exits 1 if a
 run failed or an unchanged pipeline is not up to date.
@@ -28,7 +28,7 @@ def main() -> int:
     failed = False
     for folder in sorted(path.parent for path in ROOT.glob("pipelines/*/dvc.yaml")):
         target = folder.joinpath("dvc.yaml").relative_to(ROOT).as_posix()
-        if base is None or lock_differs(folder, base):
+        if must_run(folder, base):
             print(f"{folder.name}: runs", flush=True)
             failed |= subprocess.run(["dvc", "repro", target], cwd=ROOT).returncode != 0
         elif stale := would_run(target):
@@ -52,13 +52,17 @@ def compared_with() -> tuple[str | None, str]:
     return None, f"fewer than {RECENT} commits are known here, so all run; `git fetch --unshallow` gets more"
 
 
-def lock_differs(folder: Path, base: str) -> bool:
-    """Test for a dvc.lock of the pipeline that is not that of the commit `base`, or is missing on either side."""
-    lock = folder / "dvc.lock"
-    if not lock.is_file():
+def must_run(folder: Path, base: str | None) -> bool:
+    """Test for another dvc.lock, or other packages, which no dvc.lock knows, than at the commit `base`."""
+    return base is None or differs(folder / "dvc.lock", base) or differs(ROOT / "requirements.txt", base)
+
+
+def differs(path: Path, base: str) -> bool:
+    """Test for a file that is not that of the commit `base`, or is missing on either side."""
+    if not path.is_file():
         return True
-    then = git("rev-parse", "--verify", f"{base}:{lock.relative_to(ROOT).as_posix()}")
-    return then is None or then != git("hash-object", str(lock))
+    then = git("rev-parse", "--verify", f"{base}:{path.relative_to(ROOT).as_posix()}")
+    return then is None or then != git("hash-object", str(path))
 
 
 def would_run(target: str) -> list[str]:

@@ -36,6 +36,7 @@ def repository(tmp_path, monkeypatch):
     for name in NAMES:
         (folder / "pipelines" / name).mkdir(parents=True)
         (folder / f"pipelines/{name}/dvc.yaml").write_text("stages: {a: {cmd: x}, b: {cmd: y}}\n")
+    (folder / "requirements.txt").write_text("numpy==1\n")
     git(folder, "init")
     for name in NAMES:
         commit(folder, name, "first")
@@ -48,7 +49,12 @@ def repository(tmp_path, monkeypatch):
 def changed(folder):
     """Names of the siblings that would run, and why these."""
     base, about = siblings.compared_with()
-    return [name for name in NAMES if base is None or siblings.lock_differs(folder / "pipelines" / name, base)], about
+    return [name for name in NAMES if siblings.must_run(folder / "pipelines" / name, base)], about
+
+
+def test_other_packages_make_all_run(repository):
+    (repository / "requirements.txt").write_text("numpy==2\n")
+    assert changed(repository)[0] == list(NAMES)
 
 
 def test_a_branch_is_compared_with_where_it_left_main(repository):

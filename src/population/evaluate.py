@@ -183,6 +183,12 @@ def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> Fitted:
             f"{folder}/choices.json: split_hash: found {choices['split_hash']}, expected {facts['hash']} of split.json;"
             " run the baselines stage again"
         )
+    for name in (baseline.name for baseline in predictors.BASELINES):
+        if name not in predictions and "left_out" not in choices.get(name, {}):
+            raise DataError(
+                f"{folder}/predictions.parquet: found no column {name!r} and no reason for it in choices.json, "
+                "expected one of the two; run the baselines stage again"
+            )
     predictions = predictions.set_index("sample").loc[held["sample"]].drop(columns="role")
     scored = held["sample"][held.role != "validation"]
     drawn, crossed = (table.set_index("sample").loc[scored].to_numpy().T for table in (null, by_fold))

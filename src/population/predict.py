@@ -19,7 +19,9 @@ import tempfile
 from pathlib import Path
 
 from src.core.stage import files, run
-from src.core.stage.errors import DataError, ParamsError
+from src.core.stage.errors import DataError, ParamsError, spelled
+from src.core.stage.params import spelling
+from src.population.params import WORDS, Params
 
 
 def _positive(text: str) -> int:
@@ -149,6 +151,7 @@ def read_reach(path: Path, model: Path) -> float:
     return float(head["added"])
 
 
+@spelled(spelling(Params) | WORDS | {"root": "--tiles"})
 def command(given: argparse.Namespace) -> None:
     """Run a parsed command line; raises ParamsError for an option that belongs to the other source."""
     for name in ("covariates", "intervals") if given.raster else ("year", "stride"):

@@ -52,7 +52,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         name: scratch_folder(params.checkpoint_root, f"species-crossmodal-{name}", given, training.files_read(inputs))
         for name, given in settings.items()
     }
-    with driver.outputs(out, scratch.values(), "crossmodal") as (folder, plots):
+    with driver.outputs(out, scratch.values(), "crossmodal", ["a smaller crossmodal.batch_size"]) as (folder, plots):
         trained = {"autoencoder": autoencoder.fit(model, groups, task, pairs, params, scratch["autoencoder"], plots)}
         networks.save(model, folder)
         errors, found = reconstruction.measure(model, task, pairs, params.baselines.components, params.seed)

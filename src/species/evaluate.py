@@ -20,7 +20,7 @@ from src.core.evaluation import classification_scores, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
 from src.species.evaluation import group_scores, predictions
-from src.species.evaluation.predictors import MAIN, TITLES
+from src.species.evaluation.predictors import MAIN, TITLES, require_complete
 from src.species.params import Evaluate, Params
 from src.species.report import page, score_figures
 
@@ -34,6 +34,7 @@ def main(params, inputs, out, dry_run=False):
         answers = predictions.read(folder, study)
         group_scores.require_answers(held, answers, str(folder / predictions.NAME))
         found |= answers
+    require_complete(found, study.store.modalities, params.train.models)
     groups = {name: found[name] for name in TITLES if name in found}
     counts = {kind: int(rows.sum()) for kind, rows in held.tests.items()}
     print(f"evaluate: test records with every embedding {counts}, {len(study.classes)} species, groups {list(groups)}")

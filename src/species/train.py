@@ -56,7 +56,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     read = training.files_read(inputs)
     scratch = {name: scratch_folder(params.checkpoint_root, f"species-train-{name}", facts, read) for name in chosen}
     trained, answers = {}, {}
-    with driver.outputs(out, scratch.values(), "train") as (folder, plots):
+    with driver.outputs(out, scratch.values(), "train", ["a smaller train.batch_size"]) as (folder, plots):
         for name in chosen:
             model, groups = build(name)
             reader = training.embedding_reader(task, INPUTS[name])

@@ -236,6 +236,13 @@ def test_baselines_of_another_split_are_refused(run):
         run()
 
 
+def test_a_baseline_that_is_neither_predicted_nor_left_out_with_a_reason_is_named(run):
+    path = run.folder / "baselines" / "predictions.parquet"
+    pd.read_parquet(path).drop(columns="forest").to_parquet(path)
+    with pytest.raises(DataError, match=r"predictions\.parquet: found no column 'forest' and no reason"):
+        run()
+
+
 def test_a_pca_of_other_tiles_is_refused(run, make_params):
     split = pd.read_parquet(run.folder / "split" / "split.parquet")
     path = run.folder / "split" / "split.parquet"

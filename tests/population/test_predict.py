@@ -1,5 +1,6 @@
 """New tiles through a model folder alone: the numbers of evaluate, and refusals of what it was not trained on."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,16 @@ def test_an_unparsable_answer_leaves_its_value_empty(one, trained, store, tmp_pa
 
 def asked(*arguments):
     return predict.PARSER.parse_args(["--model", "m", "--out", "o", *arguments])
+
+
+def test_errors_of_core_are_in_the_words_of_the_user(trained, tmp_path):
+    write_geotiff(tmp_path / "tiles" / "P" / "C" / "2000_C.tif", random_pixels(0, bands=3))
+    given = predict.PARSER.parse_args(
+        ["--model", str(trained.sft), "--tiles", str(tmp_path / "tiles"), "--out", str(tmp_path / "a.csv")]
+    )
+    with pytest.raises(DataError) as caught:
+        predict.command(given)
+    assert "model.bands" in str(caught.value) and not re.search(r"`\w+`", str(caught.value))
 
 
 def test_the_command_line_takes_one_source_and_its_own_options(trained, raw, tmp_path, capsys):

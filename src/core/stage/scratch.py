@@ -37,10 +37,16 @@ def imported_sources() -> list[Path]:
 
 @cache
 def code_sha256(source: bytes) -> str:
-    """Hexadecimal digest of what Python reads in a source file: its syntax tree without docstrings."""
+    """Hexadecimal digest of what Python runs in a source file: its syntax tree without docstrings.
+
+    Strings that stand alone below a constant are docstrings too.
+    """
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [line for line in body if not (isinstance(line, ast.Expr) and _is_text(line.value))]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -91,7 +91,7 @@ def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
 
 
 @contextmanager
-def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str] = ()) -> Iterator[tuple[Path, Path]]:
+def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     """Folders that become `out.out` and `out.plots` when all is done; then `scratch` is removed.
 
     Raises:
@@ -110,5 +110,5 @@ def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str] = 
 
 
 def ready(batch: Any) -> Any:
-    """The collator of datasets that have made the batch already."""
+    """Return a ready batch unchanged: the collator of datasets that make whole batches."""
     return batch

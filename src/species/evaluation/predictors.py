@@ -3,7 +3,7 @@
 Stages, tables, figures and CI read this one list; its order is the order of the report.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from src.core.stage.errors import DataError
@@ -92,3 +92,22 @@ def require_listed(names: Iterable[str], where: str) -> None:
             f"{where}: found predictions of {', '.join(unknown)}, expected names that "
             "src/species/evaluation/predictors.py lists; add an entry there, or run the stage that wrote them again"
         )
+
+
+def require_complete(found: Collection[str], modalities: Collection[str], trained: Collection[str]) -> None:
+    """Raise DataError for a predictor that could be fitted and has no predictions: it would vanish from the reports.
+
+    Args:
+        found: names with predictions.
+        modalities: of the store; a predictor that reads another one is not fitted.
+        trained: `train.models`.
+    """
+    for one in PREDICTORS:
+        possible = {*modalities, "place", "date"}.issuperset(one.needs) and (
+            one.stage != "train" or one.name in trained
+        )
+        if possible and one.name not in found:
+            raise DataError(
+                f"predictions.safetensors: found none of {one.name!r} ({one.title}), expected those of the stage "
+                f"{one.stage}; run it again"
+            )

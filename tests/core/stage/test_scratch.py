@@ -78,3 +78,8 @@ def test_code_is_what_python_reads(text, same):
 def test_a_string_that_is_no_docstring_counts():
     one, other = (f'def ask():\n    x = 1\n    return "{answer}"\n'.encode() for answer in ("yes", "no"))
     assert code_sha256(one) != code_sha256(other)
+
+
+def test_a_string_below_a_constant_is_a_docstring_too():
+    one, other = (f'LEAST = 10\n"""{why}"""\n'.encode() for why in ("Units of an interval.", "Fewest units."))
+    assert code_sha256(one) == code_sha256(other) != code_sha256(b"LEAST = 11\n")

@@ -85,11 +85,11 @@ def test_a_group_that_the_loss_does_not_reach_or_that_stays_stops_it(tmp_path):
 def test_outputs_are_whole_or_absent_and_scratch_is_kept_until_they_are(tmp_path):
     out, scratch = Namespace(out=tmp_path / "out", plots=tmp_path / "plots"), tmp_path / "scratch"
     scratch.mkdir()
-    with pytest.raises(RuntimeError), driver.outputs(out, [scratch], "sft") as (folder, plots):
+    with pytest.raises(RuntimeError), driver.outputs(out, [scratch], "sft", []) as (folder, plots):
         (folder / "weights").write_text("half")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
-    with driver.outputs(out, [scratch], "sft") as (folder, plots):
+    with driver.outputs(out, [scratch], "sft", []) as (folder, plots):
         (folder / "weights").write_text("whole")
         (plots / "curve.json").write_text(json.dumps([1]))
     assert (out.out / "weights").read_text() == "whole" and (out.plots / "curve.json").exists()

@@ -12,7 +12,7 @@ from src.core.stage.errors import DataError
 from src.species.baselines import embedding_blocks
 from src.species.data import task
 from src.species.evaluation import predictions
-from src.species.evaluation.predictors import INPUTS, MAIN, PAIRS, PREDICTORS, TITLES
+from src.species.evaluation.predictors import INPUTS, MAIN, PAIRS, PREDICTORS, TITLES, require_complete
 from src.species.params import Train
 from tests.pipelines import ROOT
 from tests.species.study import write_study
@@ -58,3 +58,13 @@ def test_a_predictor_that_the_list_does_not_name_is_neither_written_nor_read(tmp
 
 def test_the_audit_knows_the_kinds_of_test_that_the_split_makes():
     assert tuple(task.KINDS) == point_audit.KINDS
+
+
+def test_a_predictor_that_could_be_fitted_and_is_absent_is_named():
+    modalities, trained = ("language", "vision_pooled"), ("language", "vision")
+    every = {one.name for one in PREDICTORS} - {"both"}  # not asked for
+    require_complete(every, modalities, trained)
+    with pytest.raises(DataError, match=r"found none of 'knn' .* expected those of the stage baselines"):
+        require_complete(every - {"knn"}, modalities, trained)
+    blind = {one.name for one in PREDICTORS if not {"language", "vision_pooled"} & set(one.needs)}
+    require_complete(blind, (), ())
