@@ -54,7 +54,7 @@ def test_an_integer_is_a_float_where_one_is_expected(read_changed):
         ("input: bands", "input: rgb", r"model\.input: found 'rgb'; input should be 'bands' or 'pca3'"),
         ("norm_pix_loss: true", "norm_pix_loss: 1", r"pretrain\.norm_pix_loss: found 1; .*boolean"),
         ("\nthreads: ", "\nthreads: true  # ", r"threads: found True"),
-        ("  - 0.8\n", "  - 2\n", r"pretrain\.scales\.1: found 2"),
+        ("[1.0, 0.8, 0.6]", "[1.0, 2, 0.6]", r"pretrain\.scales\.1: found 2"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named(read_changed, old, new, message):
