@@ -101,14 +101,20 @@ def test_mean_coverage_is_nominal(cover, places, level, icc):
     Found: at most 0.011 from `expected` below 50 places, at most 0.004 from then on.
     """
     bar = 0.02 if places < conformal.HIERARCHICAL_PLACES else 0.01
-    assert abs(mean_coverage(cover, places, icc, level, SETS) - expected(level, places)) < bar
+    found = mean_coverage(cover, places, icc, level, SETS)
+    assert abs(found - expected(level, places)) < bar
+    if places >= conformal.HIERARCHICAL_PLACES:  # what its docstring promises
+        assert abs(found - level) < 0.02
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("icc", [0.0, 0.8])
 @pytest.mark.parametrize("places", [19, 39, 50])
 def test_mean_coverage_of_fitted_folds_is_nominal(places, icc):
-    assert abs(mean_coverage(cover_crossed, places, icc, 0.9, CROSSED_SETS) - expected(0.9, places)) < 0.02
+    found = mean_coverage(cover_crossed, places, icc, 0.9, CROSSED_SETS)
+    assert abs(found - expected(0.9, places)) < 0.02
+    if places >= conformal.HIERARCHICAL_PLACES:
+        assert abs(found - 0.9) < 0.02
 
 
 @pytest.mark.parametrize("cover", [cover_point, cover_sampled, cover_crossed])
