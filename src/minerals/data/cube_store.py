@@ -1,0 +1,89 @@
+"""Cubes of one sensor as memory-mapped reflectance, with a manifest.
+
+A store is a folder:
+
+    <scene>.npy     (lines, samples, bands) int16, reflectance times 10,000, -32768 where there is no data
+    manifest.json   format, wavelengths and fwhm (nm), the file's own list of good bands, scenes; written last
+
+A spectrum is contiguous: every method here reads whole spectra, a block of lines at a time.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.core.stage import files
+from src.core.stage.errors import DataError
+from src.minerals.data.scene_files import Place
+
+FORMAT = "cubes 1"
+SCALE = 10_000
+NODATA = -32768
+BLOCK_BYTES = 2**25  # float32, of the lines that are read at once
+
+
+class CubeStore:
+    """A complete store, read-only. Open it with `CubeStore.open`.
+
+    Attributes:
+        wavelengths, fwhm: (B,) nm, ascending.
+        good, filled: (B,) bool, bands that the files call good, and bands that hold values in every scene.
+        scenes: name -> {"shape": [lines, samples], "place": Place, "source": ...}.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder, self.manifest = folder, manifest
+        self.wavelengths, self.fwhm = (np.array(manifest[key]) for key in ("wavelengths", "fwhm"))
+        self.good, self.filled = (np.array(manifest[key], bool) for key in ("good", "filled"))
+        self.scenes = manifest["scenes"]
+
+    @classmethod
+    def open(cls, folder: Path) -> "CubeStore":
+        """Open a store.
+
+        Raises:
+            StorageError: there is no manifest.
+            DataError: it is of another format, or a scene's file has not the size that it says.
+        """
+        folder = Path(folder)
+        manifest = files.read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise DataError(f"{folder}/manifest.json: format: expected {FORMAT!r}; run the stage that wrote it again")
+        store = cls(folder, manifest)
+        for name, scene in store.scenes.items():
+            shape = (*scene["shape"], len(store.wavelengths))
+            path = folder / f"{name}.npy"
+            if not path.is_file() or path.stat().st_size < 2 * np.prod(shape):
+                raise DataError(f"{path}: missing or cut, expected {shape} int16; run the stage that wrote it again")
+        return store
+
+    def place(self, scene: str) -> Place:
+        """CRS and transform of a scene."""
+        crs, transform = self.scenes[scene]["place"]
+        return Place(crs, tuple(transform))
+
+    def stored(self, scene: str) -> np.ndarray:
+        """(lines, samples, bands) int16, mapped and not read."""
+        return np.load(self.folder / f"{scene}.npy", mmap_mode="r", allow_pickle=False)
+
+    def blocks(self, scene: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """First line, (L, samples, bands) float32 reflectance and (L, samples) bool valid, some lines at a time."""
+        cube = self.stored(scene)
+        lines = max(BLOCK_BYTES // (4 * cube.shape[1] * cube.shape[2]), 1)
+        for first in range(0, len(cube), lines):
+            yield first, *reflectance(cube[first : first + lines])
+
+    def verify(self) -> None:
+        """Hash every file again; raises DataError if one differs from the manifest."""
+        files.verify(self.folder, self.manifest["files"], "delete the folder and write the store again")
+
+
+def reflectance(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., bands) int16 -> float32 reflectance, NaN without data, and (...) bool valid."""
+    valid = stored[..., 0] != NODATA
+    values = stored.astype(np.float32)
+    values /= SCALE
+    values[~valid] = np.nan
+    return values, valid

@@ -1,0 +1,168 @@
+"""Check hyperspectral cubes and write them as one store of reflectance.
+
+    python -m src.minerals.ingest --params pipelines/minerals/params.yaml --root data/minerals/simulated \\
+        --out data/minerals/store
+
+`--root` holds cubes of one sensor: ENVI (.hdr beside the data), GeoTIFF with wavelengths in its tags or names of bands,
+or .mat. Bands are sorted by wavelength. A pixel without a value in a band that has values elsewhere is no data. Writes
+a store (src/minerals/data/cube_store.py).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from src.core.stage import files, run
+from src.core.stage.errors import DataError
+from src.minerals.data import cube_files, cube_store, wavelengths
+from src.minerals.data.cube_files import Cube
+from src.minerals.params import Data, Params
+
+SAME_NM = 0.5  # bands of two cubes are the same up to this
+LINES = 64  # read at once
+TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
+LARGEST = 32767 / cube_store.SCALE
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    cubes = open_all(inputs.root, params.data)
+    first = cubes[0]
+    size = sum(2 * int(np.prod(cube.shape)) for cube in cubes)
+    print(
+        f"ingest: {len(cubes)} cubes of {first.shape[2]} bands, {first.bands.wavelengths[0]:.0f} to "
+        f"{first.bands.wavelengths[-1]:.0f} nm, {size / 1e6:.0f} MB"
+    )
+    if dry_run:
+        return
+    filled = np.zeros((len(cubes), first.shape[2]), bool)
+    with files.complete_folder(out.out) as folder:
+        scenes = {}
+        for number, cube in enumerate(tqdm(cubes, desc="ingest", unit="cube")):
+            filled[number] = write(cube, folder / f"{cube.name}.npy")
+            scenes[cube.name] = {"shape": cube.shape[:2], "place": cube.place, "source": cube.path.name}
+        manifest = {
+            "format": cube_store.FORMAT,
+            "wavelengths": first.bands.wavelengths.tolist(),
+            "fwhm": first.bands.fwhm.tolist(),
+            "good": np.all([cube.bands.good for cube in cubes], axis=0).tolist(),
+            "filled": filled.all(0).tolist(),
+            "about": read_about(inputs.root),
+            "scenes": scenes,
+            "files": {f"{name}.npy": files.sha256(folder / f"{name}.npy") for name in scenes},
+        }
+        files.write_json(folder / "manifest.json", manifest)
+    print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
+
+
+def open_all(root: Path, data: Data) -> list[Cube]:
+    """The cubes below `root`, opened and checked against each other.
+
+    Raises:
+        DataError: as `cube_files.open_cube`; two cubes have other bands; an integer cube has no scale.
+    """
+    listed = wavelengths.read_list(Path(data.wavelengths)) if data.wavelengths else None
+    cubes = [cube_files.open_cube(path, listed, data.scale, data.nodata) for path in cube_files.find(root)]
+    first = cubes[0]
+    for cube in cubes:
+        apart = np.inf
+        if cube.shape[2] == first.shape[2]:
+            apart = np.abs(cube.bands.wavelengths - first.bands.wavelengths).max()
+        if apart > SAME_NM:
+            raise DataError(
+                f"{cube.path}: wavelengths: found {cube.shape[2]} bands, up to {apart:.3g} nm from those of "
+                f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into another "
+                "folder"
+            )
+        if cube.scale is None and cube.dtype.kind in "iu":
+            raise DataError(
+                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored number "
+                "of a reflectance of 1; set `scale` (10000 is usual)"
+            )
+    return cubes
+
+
+def write(cube: Cube, path: Path) -> np.ndarray:
+    """Write the cube's array to `path`; (B,) bool: bands that hold values.
+
+    Raises:
+        DataError: nothing but no data; values that are no reflectance.
+    """
+    filled = bands_with_values(cube)
+    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=cube.shape)
+    for first in range(0, cube.shape[0], LINES):
+        values = scaled(cube, first)
+        valid = np.isfinite(values[..., filled]).all(-1)
+        check_range(cube, first, values[valid][:, filled & cube.bands.good])
+        stored = np.rint(np.nan_to_num(values) * cube_store.SCALE).clip(-32767, 32767)  # only bad bands reach the ends
+        target[first : first + LINES] = np.where(valid[..., None], stored, cube_store.NODATA)
+    target.flush()
+    return filled
+
+
+def scaled(cube: Cube, first: int) -> np.ndarray:
+    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN where there is no data."""
+    stored = cube.read(first, min(first + LINES, cube.shape[0]))[..., cube.bands.order]
+    values = stored.astype(np.float32)
+    if cube.nodata is not None:
+        values[stored == cube.nodata] = np.nan
+    values[~np.isfinite(values)] = np.nan
+    return values / np.float32(cube.scale or 1)
+
+
+def bands_with_values(cube: Cube) -> np.ndarray:
+    """(B,) bool: bands with a value other than 0 and no data somewhere.
+
+    Raises:
+        DataError: there is none; the median of the cube is no reflectance.
+    """
+    filled, sample = np.zeros(cube.shape[2], bool), []
+    for first in range(0, cube.shape[0], LINES):
+        values = scaled(cube, first)
+        filled |= (np.nan_to_num(values) != 0).any((0, 1))
+        sample.append(values[::8, ::8].reshape(-1, cube.shape[2]))
+    if not filled.any():
+        raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
+    usual = np.concatenate(sample)[:, filled & cube.bands.good]
+    usual = usual[np.isfinite(usual).all(1)]
+    median = float(np.median(usual)) if usual.size else np.nan
+    if not TYPICAL[0] <= median <= TYPICAL[1]:
+        raise DataError(
+            f"{cube.path}: values: found a median of {median:.4g} after division by {cube.scale or 1:g}, expected "
+            f"reflectance of 0 to 1. {advice(median)}"
+        )
+    return filled
+
+
+def advice(median: float) -> str:
+    """Most likely reason for a median that is no reflectance."""
+    if np.isnan(median):
+        return "No pixel has a value in every band: check data ignore value and the list of bad bands"
+    if median < TYPICAL[0]:
+        return "The scale seems too large: correct `scale`, or the file's reflectance scale factor"
+    if median > 100:
+        return "Reflectance times 10000 without its scale factor? Set `scale`: 10000; digital numbers need calibration"
+    return "Radiance? Correct it for the atmosphere first (to surface reflectance); per cent: set `scale`: 100"
+
+
+def check_range(cube: Cube, first: int, values: np.ndarray) -> None:
+    """Raise DataError where a value of (N, K) good bands does not fit into the store."""
+    if values.size and np.abs(values).max() > LARGEST:
+        row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
+        raise DataError(
+            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, expected "
+            f"at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
+        )
+
+
+def read_about(root: Path) -> dict:
+    """Contents of source.json beside the cubes: simulated (bool) and description; without it, measured."""
+    path = Path(root) / "source.json"
+    return files.read_json(path) if path.is_file() else {"simulated": False, "description": ""}
+
+
+if __name__ == "__main__":
+    inputs = {"root": "folder of cubes, or one cube (data.root)"}
+    outputs = {"out": "folder of the store"}
+    run.stage(main, Params, name="minerals.ingest", doc=__doc__, inputs=inputs, outputs=outputs)

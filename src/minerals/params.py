@@ -1,0 +1,70 @@
+"""The sections of pipelines/minerals/params.yaml. What each key is for stands there beside it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
+
+Wavelengths = Annotated[list[Weight], Field(min_length=2, max_length=2)]
+
+
+class Simulate(Section):
+    seed: Count
+    scenes: Annotated[int, Field(ge=3)]
+    side_px: Annotated[int, Field(ge=32)]
+    pixel_m: Above
+    snr: Above
+    intimate: Annotated[float, Field(ge=0, le=1)]
+    barren: Share
+
+
+class Data(Section):
+    root: Text
+    library: Text
+    truth: Text | None
+    wavelengths: Text | None
+    scale: Above | None
+    nodata: float | None
+
+
+class Bands(Section):
+    water_nm: list[Wavelengths]
+    noisy_nm: list[Wavelengths]
+    stretch: Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Split(Section):
+    seed: Count
+    block_px: Count
+    gap_px: Count
+    validation: Fraction
+    test: Fraction
+
+
+class Params(Section):
+    seed: Count
+    threads: Positive
+    report_to: Literal["none", "tensorboard", "wandb"]
+    checkpoint_root: Text
+    simulate: Simulate
+    data: Data
+    bands: Bands
+    split: Split
+
+    @model_validator(mode="after")
+    def _rules_between_keys(self) -> "Params":
+        """Rules are here and not in their sections, of which an error would show every value."""
+        for name in ("water_nm", "noisy_nm"):
+            for low, high in getattr(self.bands, name):
+                if low >= high:
+                    raise ValueError(f"bands.{name}: found [{low:g}, {high:g}], expected the smaller first; swap them")
+        low, high = self.bands.stretch
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"bands.stretch: found {self.bands.stretch}, expected two ascending percentiles, 0 to 100")
+        if self.split.validation + self.split.test >= 1:
+            raise ValueError(
+                f"split.test: found {self.split.test:g} beside validation {self.split.validation:g}, expected a sum "
+                "below 1, so that training has blocks; lower one"
+            )
+        return self
