@@ -65,6 +65,8 @@ def continuum(wavelengths: np.ndarray, keep: np.ndarray, left: Interval, right: 
 class FeatureFit:
     """Fit and depth of every mineral of `minerals` in spectra of one sensor.
 
+    A rule that needs bands which sensor or spectrum do not have is not applied; `unchecked` lists those of the sensor.
+
     Args:
         wavelengths: (B,) nm, ascending.
         keep: (B,) bool, bands that `bands` left.
@@ -85,6 +87,7 @@ class FeatureFit:
         self._wavelengths, self._keep = np.asarray(wavelengths, float), np.asarray(keep, bool)
         self._windows: dict[Feature, Continuum] = {}
         self._absorptions: dict[Absorption, Continuum] = {}
+        self.unchecked: list[Absorption] = []
         self._shapes: dict[tuple[str, Feature], np.ndarray] = {}  # (R, W) continuum-removed library spectra
         for mineral in self.minerals:
             spectra = np.atleast_2d(references.get(mineral.name, np.empty((0, len(self._wavelengths)))))
@@ -100,17 +103,20 @@ class FeatureFit:
                     )
                 self._shapes[mineral.name, feature] = shapes
             for absorption, _, _ in mineral.ratios:
-                self._absorptions.setdefault(
-                    absorption, self._continuum(absorption.left, absorption.right, absorption.centre, mineral.name)
-                )
+                self._add(absorption)
 
-    def _continuum(self, left: Interval, right: Interval, inner: Interval, name: str) -> Continuum:
-        return continuum(self._wavelengths, self._keep, left, right, inner, name)
+    def _add(self, absorption: Absorption) -> None:
+        if absorption not in (*self._absorptions, *self.unchecked):
+            lists = absorption.left, absorption.right, absorption.centre
+            try:
+                self._absorptions[absorption] = continuum(self._wavelengths, self._keep, *lists, absorption.name)
+            except DataError:
+                self.unchecked.append(absorption)
 
     def _window(self, feature: Feature, name: str) -> Continuum:
         if feature not in self._windows:
             inner = (feature.left[1], feature.right[0])
-            self._windows[feature] = self._continuum(feature.left, feature.right, inner, name)
+            self._windows[feature] = continuum(self._wavelengths, self._keep, feature.left, feature.right, inner, name)
         return self._windows[feature]
 
     def __call__(self, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +145,9 @@ class FeatureFit:
         depth = 1 - smoothed.min(1)
         allowed = (deepest >= mineral.deepest[0]) & (deepest <= mineral.deepest[1]) & (depth > 0)
         for absorption, least, most in mineral.ratios:
-            with np.errstate(invalid="ignore"):  # NaN is neither above nor below
-                allowed &= (depths[absorption] >= least * depth) & (depths[absorption] <= most * depth)
+            if absorption in depths:
+                with np.errstate(invalid="ignore"):  # NaN breaks no rule
+                    allowed &= ~((depths[absorption] < least * depth) | (depths[absorption] > most * depth))
         return allowed
 
     def _fits(self, mineral: Mineral, removed: dict[Feature, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,17 +24,19 @@ class Feature:
 class Absorption:
     """An absorption that is measured: 1 - the mean of `centre` below the straight continuum between the shoulders."""
 
+    name: str
     left: Interval
     centre: Interval
     right: Interval
 
 
-OH_1480 = Absorption((1456, 1468), (1472, 1502), (1540, 1560))  # alunite, alone among the eight
-NH4_2110 = Absorption((2030, 2060), (2105, 2130), (2148, 2166))  # ammonium; cellulose and serpentine lie here too
-FE_OH_2250 = Absorption((2190, 2223), (2243, 2263), (2285, 2315))  # chlorite and epidote
-AL_OH_2350 = Absorption((2275, 2312), (2338, 2358), (2387, 2415))  # the second band of white mica
-SILICA_2285 = Absorption((2130, 2152), (2276, 2294), (2362, 2382))  # opal goes on where clay has ended
-FE2_1000 = Absorption((735, 785), (1000, 1150), (1675, 1725))  # ferrous iron
+OH_1480 = Absorption("OH at 1480 nm", (1456, 1468), (1472, 1502), (1540, 1560))  # alunite, alone among the eight
+NH4_2110 = Absorption("ammonium or cellulose at 2110 nm", (2030, 2060), (2105, 2130), (2148, 2166))  # ammonium; cellulose and serpentine lie here too
+FE_OH_2250 = Absorption("Fe-OH at 2250 nm", (2190, 2223), (2243, 2263), (2285, 2315))  # chlorite and epidote
+AL_OH_2350 = Absorption("Al-OH at 2350 nm", (2275, 2312), (2338, 2358), (2387, 2415))  # the second band of white mica
+SILICA_2285 = Absorption("silica at 2285 nm", (2130, 2152), (2276, 2294), (2362, 2382))  # opal goes on where clay has ended
+FE2_1000 = Absorption("ferrous iron at 1000 nm", (735, 785), (1000, 1150), (1675, 1725))  # ferrous iron
+CHLOROPHYLL_680 = Absorption("chlorophyll at 680 nm", (540, 560), (660, 690), (740, 770))
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,17 @@ MINERALS = (
     ),
     Mineral(
         "calcite", "方解石", False, (Feature((2178, 2208), (2377, 2406)),), (2323, 2355),
-        ((AL_OH_2350, 0.25, ANY), (FE_OH_2250, -ANY, 0.12), (FE2_1000, -ANY, 0.5), (NH4_2110, -ANY, 0.15)),
+        ((AL_OH_2350, 0.25, ANY), (FE_OH_2250, -ANY, 0.12), (FE2_1000, -ANY, 0.5), (NH4_2110, -ANY, 0.15),
+         (CHLOROPHYLL_680, -ANY, 4)),
     ),
     Mineral(
         "chlorite", "绿泥石", True, (Feature((2175, 2200), (2410, 2445)),), (2315, 2368),
-        ((FE_OH_2250, 0.2, ANY), (AL_OH_2350, 0.2, ANY), (NH4_2110, -ANY, 0.1)),
+        ((FE_OH_2250, 0.2, ANY), (AL_OH_2350, 0.2, ANY), (NH4_2110, -ANY, 0.1), (CHLOROPHYLL_680, -ANY, 4)),
     ),
     Mineral(
         "epidote", "绿帘石", True,
         (Feature((2190, 2230), (2410, 2445), 0.9), Feature((2190, 2225), (2268, 2290), 0.1)), (2322, 2352),
-        ((FE_OH_2250, 0.08, 0.2), (NH4_2110, -ANY, 0.1)),
+        ((FE_OH_2250, 0.08, 0.2), (NH4_2110, -ANY, 0.1), (CHLOROPHYLL_680, -ANY, 4)),
     ),
 )  # fmt: skip
 NAMES = tuple(mineral.name for mineral in MINERALS)
