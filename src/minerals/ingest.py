@@ -4,8 +4,9 @@
         --out data/minerals/store
 
 `--root` holds cubes of one sensor: ENVI (.hdr beside the data), GeoTIFF with wavelengths in its tags or names of bands,
-or .mat. Bands are sorted by wavelength. A pixel without a value in a band that has values elsewhere is no data. Writes
-a store (src/minerals/data/cube_store.py).
+or .mat. Bands are sorted by wavelength. A pixel without a value in a band that has values elsewhere is no data. Where
+minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
+(src/minerals/data/cube_store.py).
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
-from src.minerals.data import cube_files, cube_store, wavelengths
+from src.minerals.data import cube_files, cube_store, truth, wavelengths
 from src.minerals.data.cube_files import Cube
 from src.minerals.params import Data, Params
 
@@ -41,6 +42,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         scenes = {}
         for number, cube in enumerate(tqdm(cubes, desc="ingest", unit="cube")):
             filled[number] = write(cube, folder / f"{cube.name}.npy")
+            write_truth(inputs.root, params.data.truth, cube, folder)
             scenes[cube.name] = {"shape": cube.shape[:2], "place": cube.place, "source": cube.path.name}
         manifest = {
             "format": cube_store.FORMAT,
@@ -50,7 +52,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             "filled": filled.all(0).tolist(),
             "about": read_about(inputs.root),
             "scenes": scenes,
-            "files": {f"{name}.npy": files.sha256(folder / f"{name}.npy") for name in scenes},
+            "truth": params.data.truth is not None,
+            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*.npy"))},
         }
         files.write_json(folder / "manifest.json", manifest)
     print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
@@ -99,6 +102,19 @@ def write(cube: Cube, path: Path) -> np.ndarray:
         target[first : first + LINES] = np.where(valid[..., None], stored, cube_store.NODATA)
     target.flush()
     return filled
+
+
+def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
+    """Write truth/<scene>.npy from the class raster below `root`/`name`, and abundance/<scene>.npy where it is known."""
+    if name is None:
+        return
+    known = {"truth": truth.read(Path(root) / name, cube.name, cube.shape[:2])}
+    abundance = Path(root) / "abundance" / f"{cube.name}.tif"
+    if abundance.is_file():
+        known["abundance"] = truth.read_abundance(abundance, cube.shape[:2]).astype(np.float16)
+    for kind, array in known.items():
+        (folder / kind).mkdir(exist_ok=True)
+        np.save(folder / kind / f"{cube.name}.npy", array)
 
 
 def scaled(cube: Cube, first: int) -> np.ndarray:

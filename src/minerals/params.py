@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
+from src.core.stage.params import Above, Count, Fraction, Positive, Section, Share, Text, Weight
 
 Wavelengths = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
@@ -42,6 +42,10 @@ class Split(Section):
     test: Fraction
 
 
+class Map(Section):
+    threshold: Above
+
+
 class Params(Section):
     seed: Count
     threads: Positive
@@ -51,6 +55,7 @@ class Params(Section):
     data: Data
     bands: Bands
     split: Split
+    map: Map
 
     @model_validator(mode="after")
     def _rules_between_keys(self) -> "Params":

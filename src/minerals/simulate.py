@@ -37,7 +37,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     )
     if dry_run:
         return
-    order = np.random.default_rng(settings.seed).permutation(settings.scenes)
+    # Never the same draw as the split's, whose seed is 0 too: the barren scenes would be the test.
+    order = np.random.default_rng([settings.seed, settings.scenes]).permutation(settings.scenes)
     barren = set(order[: round(settings.barren * settings.scenes)].tolist())
     pictures = []
     with files.complete_folder(out.out) as folder:

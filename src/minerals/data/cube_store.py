@@ -3,6 +3,7 @@
 A store is a folder:
 
     <scene>.npy     (lines, samples, bands) int16, reflectance times 10,000, -32768 where there is no data
+    truth/, abundance/   <scene>.npy, uint8 classes and float16 shares, where they are known
     manifest.json   format, wavelengths and fwhm (nm), the file's own list of good bands, scenes; written last
 
 A spectrum is contiguous: every method here reads whole spectra, a block of lines at a time.
@@ -67,6 +68,15 @@ class CubeStore:
     def stored(self, scene: str) -> np.ndarray:
         """(lines, samples, bands) int16, mapped and not read."""
         return np.load(self.folder / f"{scene}.npy", mmap_mode="r", allow_pickle=False)
+
+    def truth(self, scene: str) -> np.ndarray | None:
+        """(lines, samples) uint8 classes, 255 where unknown; None where nothing is known."""
+        return np.load(self.folder / "truth" / f"{scene}.npy") if self.manifest["truth"] else None
+
+    def abundance(self, scene: str) -> np.ndarray | None:
+        """(lines, samples, M + 1) float16 area shares of minerals and iron oxide, None where they are not known."""
+        path = self.folder / "abundance" / f"{scene}.npy"
+        return np.load(path) if path.is_file() else None
 
     def blocks(self, scene: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """First line, (L, samples, bands) float32 reflectance and (L, samples) bool valid, some lines at a time."""

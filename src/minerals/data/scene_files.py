@@ -1,13 +1,19 @@
 """Files that the pipeline writes beside its stores: ENVI cubes, maps of classes with colours and names, other maps."""
 
 import csv
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
-import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetWriter, MemoryFile
 from spectral.io import envi
 
 from src.minerals.mapping.minerals import MINERALS, NAMES
@@ -54,28 +60,47 @@ def write_classes(path: Path) -> None:
 
 
 def write_classes_map(path: Path, classes: np.ndarray, place: Place) -> None:
-    """Write (H, W) uint8 classes as cloud-optimised GeoTIFF with colour table and category names; 255 is no data."""
+    """Write (H, W) uint8 classes as cloud-optimised GeoTIFF with a colour table; 255 is no data.
+
+    The names of the classes stand in tags, and in the .aux.xml beside it that QGIS and GDAL read.
+    """
     names = ("background", *NAMES)
-    profile = _profile(classes.shape, place) | {"count": 1, "dtype": "uint8", "nodata": 255, "photometric": "palette"}
-    with rasterio.open(path, "w", **profile) as dataset:
+    with _cog(path, classes[..., None], "uint8", 255, place, photometric="palette") as dataset:
         dataset.write_colormap(1, {number: (*COLOURS[name], 255) for number, name in enumerate(names)})  # before pixels
         dataset.write(classes, 1)
         dataset.set_band_description(1, "dominant mineral")
-        chinese = ("背景", *(mineral.chinese for mineral in MINERALS))
-        dataset.update_tags(1, **{f"class_{n}": f"{a} {b}" for n, (a, b) in enumerate(zip(names, chinese, strict=True))})
+        dataset.update_tags(1, **{f"class_{number}": name for number, name in enumerate(both_languages())})
+    root = ElementTree.Element("PAMDataset")
+    band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
+    categories = ElementTree.SubElement(band, "CategoryNames")
+    for name in both_languages():
+        ElementTree.SubElement(categories, "Category").text = name
+    Path(f"{path}.aux.xml").write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
+
+
+def both_languages() -> list[str]:
+    """Names of the classes in English and Chinese, background first."""
+    chinese = ("背景", *(mineral.chinese for mineral in MINERALS))
+    return [f"{name} {other}" for name, other in zip(("background", *NAMES), chinese, strict=True)]
 
 
 def write_bands(path: Path, values: np.ndarray, names: list[str], place: Place) -> None:
-    """Write (H, W, K) float32, NaN where there is no data, as GeoTIFF whose bands have `names`."""
-    profile = _profile(values.shape[:2], place) | {"count": values.shape[2], "dtype": "float32", "nodata": np.nan}
-    with rasterio.open(path, "w", **profile, predictor=3) as dataset:
+    """Write (H, W, K) float32, NaN where there is no data, as cloud-optimised GeoTIFF whose bands have `names`."""
+    with _cog(path, values, "float32", np.nan, place, predictor=3) as dataset:
         dataset.write(np.moveaxis(values, -1, 0).astype(np.float32))
         dataset.descriptions = names
 
 
-def _profile(shape: tuple[int, int], place: Place) -> dict:
+@contextmanager
+def _cog(path: Path, values: np.ndarray, dtype: str, nodata: float, place: Place, **more) -> Iterator[DatasetWriter]:
+    """A GeoTIFF in memory to be filled; at the end it is copied to `path` as cloud-optimised GeoTIFF."""
+    height, width, count = values.shape
     crs = CRS.from_user_input(place.crs) if place.crs else None
-    return {
-        "driver": "GTiff", "height": shape[0], "width": shape[1], "crs": crs, "transform": Affine(*place.transform),
-        "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate",
-    }  # fmt: skip
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": count, "dtype": dtype, "nodata": nodata}
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a cube without CRS has a map without one
+        with memory.open(**profile, crs=crs, transform=Affine(*place.transform), **more) as dataset:
+            yield dataset
+        with memory.open() as dataset:
+            predictor = {"predictor": "FLOATING_POINT"} if dtype == "float32" else {}
+            rasterio.shutil.copy(dataset, path, driver="COG", compress="DEFLATE", overview_resampling="nearest", **predictor)

@@ -2,7 +2,7 @@
 
     fitter = FeatureFit(wavelengths, keep, references)
     fit, depth = fitter(spectra)                  # (N, M) each
-    classes = classify(fit * depth, threshold)    # 0: none of these
+    classes = thresholds.classify(fit * depth, limits)      # 0: none of these
 
 Every step is a sum over a few bands or a product of matrices, so that a scene passes at the speed of its file.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.core.stage.errors import DataError
-from src.minerals.mapping.minerals import BACKGROUND, MINERALS, Absorption, Feature, Interval, Mineral
+from src.minerals.mapping.minerals import MINERALS, Absorption, Feature, Interval, Mineral
 
 MIN_FIT = 0.4  # R² below which a shape is not the library's, as in Tetracorder's own rules
 SMOOTH = 3  # bands of the moving mean in which the deepest point is looked for
@@ -168,7 +168,3 @@ class FeatureFit:
             depths = depths + share * np.where(slope > 0, deepest, 0)
         return fits, depths
 
-
-def classify(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """(N, M) scores -> (N,) uint8 classes: 1 + the best mineral, or 0 (none of these) below `threshold`."""
-    return np.where(scores.max(1) >= threshold, 1 + scores.argmax(1), BACKGROUND).astype(np.uint8)

@@ -1,0 +1,124 @@
+"""Map minerals from their absorption features, and by the methods that the map is compared with.
+
+    python -m src.minerals.map --params pipelines/minerals/params.yaml --library data/sample/usgs_minerals \\
+        --store data/minerals/store --bands data/minerals/bands --split data/minerals/split --out data/minerals/map
+
+Writes for each scene minerals/<scene>.tif (classes, with colours and names), fit/, depth/ (a band a mineral) and iron/
+(ferric iron, which competes with no mineral), all cloud-optimised GeoTIFF; other_methods.npz (classes of the test
+blocks), thresholds.json (below which a method says none; chosen on training blocks where minerals are known) and
+map.png.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from src.core.stage import files, run
+from src.minerals.data import band_table, blocks, cube_store, spectral_library, truth
+from src.minerals.data.cube_store import CubeStore, reflectance
+from src.minerals.mapping import other_methods, scene_map
+from src.minerals.mapping.minerals import NAMES
+from src.minerals.mapping.thresholds import choose, classify
+from src.minerals.params import Params
+from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
+
+logger = logging.getLogger(__name__)
+FEATURE_FIT = "feature fit"
+TRAINED_ON = 60_000  # pixels that choose the thresholds
+SHOWN = 8
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    run.set_threads(params.threads)
+    store = CubeStore.open(inputs.store)
+    kept, table = band_table.read_kept(inputs.bands, store), blocks.read(inputs.split, store)
+    library = spectral_library.read(inputs.library)
+    fit, iron = scene_map.fitter(library, store, kept), scene_map.iron_depth(store.wavelengths, kept)
+    for absorption in fit.unchecked:
+        logger.warning("map: the sensor has no band for %s; that rule is left out", absorption.name)
+    print(f"map: {len(store.scenes)} scenes, {kept.sum()} bands, {len(NAMES)} minerals")
+    if dry_run:
+        return
+    with files.complete_folder(out.out) as folder:
+        pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
+        known = store.manifest["truth"]
+        training = TrainingPixels(store, table, params.seed) if known else None
+        if known:
+            scores = [np.multiply(*fit(spectra)) for spectra, _ in training.of_blocks("feature fit: training")]
+            limits[FEATURE_FIT] = choose(np.concatenate(scores), training.classes, params.map.threshold)
+        for scene in tqdm(store.scenes, desc=FEATURE_FIT, unit="scene"):
+            fitted = scene_map.fit_scene(store, scene, fit, iron)
+            classes = scene_map.classes_of(fitted, limits[FEATURE_FIT])
+            scene_map.write_maps(folder, scene, store, fitted, classes)
+            if len(pictures) < SHOWN:
+                rgb = natural_colour(reflectance(store.stored(scene))[0], store.wavelengths)
+                pictures.append(Picture(scene, rgb, classes))
+        if known:
+            scorers = other_methods.scorers(library, store.wavelengths, store.fwhm, kept)
+            classes, others = compare(store, table, training, scorers)
+            limits |= others
+            np.savez_compressed(folder / "other_methods.npz", **classes)
+        files.write_json(folder / "thresholds.json", {
+            name: dict(zip(NAMES, values.tolist(), strict=True)) for name, values in limits.items()
+        })  # fmt: skip
+        contact_sheet(pictures, "natural colour, and the mineral whose features fit best", folder / "map.png")
+
+
+class TrainingPixels:
+    """Pixels of the training blocks whose mineral is known, at most about `TRAINED_ON` of them.
+
+    Attributes:
+        classes: (N,) of all of them, in the order of `of_blocks`.
+    """
+
+    def __init__(self, store: CubeStore, table: pd.DataFrame, seed: int):
+        self.store, self.blocks = store, list(table[table["role"] == "train"].itertuples())
+        generator = np.random.default_rng(seed)
+        known = [store.truth(block.scene)[inside(block)] for block in self.blocks]
+        share = TRAINED_ON / sum((classes != truth.UNKNOWN).sum() for classes in known)
+        chosen = [(classes != truth.UNKNOWN) & (generator.random(classes.shape) < share) for classes in known]
+        self.chosen = [
+            mask & (store.stored(block.scene)[inside(block)][..., 0] != cube_store.NODATA)
+            for block, mask in zip(self.blocks, chosen, strict=True)
+        ]
+        self.classes = np.concatenate([classes[mask] for classes, mask in zip(known, self.chosen, strict=True)])
+
+    def of_blocks(self, title: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(n, B) reflectance of one block's chosen pixels, and (K, B) of all its pixels with data."""
+        for block, mask in zip(tqdm(self.blocks, desc=title, unit="block"), self.chosen, strict=True):
+            values, valid = reflectance(np.asarray(self.store.stored(block.scene)[inside(block)]))
+            yield values[mask], values[valid]
+
+
+def inside(block) -> tuple[slice, slice]:
+    """Lines and samples of a block."""
+    return slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+
+
+def compare(store: CubeStore, table: pd.DataFrame, training: TrainingPixels, scorers: dict) -> tuple[dict, dict]:
+    """Classes of each test block by each method ("<method>/<block>" -> (h, w) uint8), and the methods' thresholds."""
+    classes, limits = {}, {}
+    for name, score in scorers.items():
+        scores = [score(spectra, scene) for spectra, scene in training.of_blocks(f"{name}: training")]
+        limits[name] = choose(np.concatenate(scores), training.classes, 0.0)
+        tests = list(table[table["role"] == "test"].itertuples())
+        for block in tqdm(tests, desc=f"{name}: test", unit="block"):
+            values, valid = reflectance(np.asarray(store.stored(block.scene)[inside(block)]))
+            found = np.full(valid.shape, scene_map.NO_DATA, np.uint8)
+            found[valid] = classify(score(values[valid], values[valid]), limits[name])
+            classes[f"{name}/{block.block}"] = found
+    return classes, limits
+
+
+if __name__ == "__main__":
+    inputs = {
+        "library": "folder of the spectral library (data.library)",
+        "store": "folder that ingest wrote",
+        "bands": "folder that bands wrote",
+        "split": "folder that split wrote",
+    }
+    outputs = {"out": "folder for the maps"}
+    run.stage(main, Params, name="minerals.map", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -1,0 +1,36 @@
+"""Scores -> classes: the best mineral, or none where its score is below the mineral's threshold."""
+
+import numpy as np
+
+from src.minerals.mapping.minerals import BACKGROUND, NAMES
+
+CANDIDATES = 60  # thresholds tried for each mineral
+
+
+def classify(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(N, M) scores -> (N,) uint8 classes: 1 + the best mineral, or 0 below its threshold ((M,) or one number)."""
+    best = scores.argmax(1)
+    reached = scores.max(1) >= np.broadcast_to(thresholds, len(NAMES))[best]
+    return np.where(reached, 1 + best, BACKGROUND).astype(np.uint8)
+
+
+def choose(scores: np.ndarray, truth: np.ndarray, fallback: np.ndarray | float) -> np.ndarray:
+    """(M,) threshold of each mineral with the highest F1 on training pixels.
+
+    Args:
+        scores: (N, M) of training pixels.
+        truth: (N,) their classes.
+        fallback: threshold of a mineral that is nowhere in `truth`, or nowhere the best.
+    """
+    chosen = np.array(np.broadcast_to(fallback, len(NAMES)), float)
+    best, top = scores.argmax(1), scores.max(1)
+    for number in range(len(NAMES)):
+        mine, here = best == number, truth == number + 1
+        if not (mine & here).any():
+            continue
+        candidates = np.unique(np.quantile(top[mine], np.linspace(0, 0.98, CANDIDATES)))
+        found = np.searchsorted(np.sort(top[mine & here]), candidates)  # how many of the right ones are lost
+        named = np.searchsorted(np.sort(top[mine]), candidates)
+        right = (mine & here).sum() - found
+        chosen[number] = candidates[np.argmax(2 * right / (mine.sum() - named + here.sum()))]
+    return chosen
