@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.stage.params import Above, Count, Fraction, Positive, Section, Share, Text, Weight
+from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
 
 Wavelengths = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
@@ -46,6 +46,19 @@ class Map(Section):
     threshold: Above
 
 
+class Tiles(Section):
+    tile_px: Annotated[int, Field(ge=32)]
+    stride: Positive
+    min_valid_ratio: Rate
+    altered: Fraction
+
+
+class Annotate(Section):
+    composite: Literal["clay", "iron", "natural"]
+    languages: Annotated[list[Literal["en", "zh"]], Field(min_length=1)]
+    present: Fraction
+
+
 class Params(Section):
     seed: Count
     threads: Positive
@@ -56,6 +69,8 @@ class Params(Section):
     bands: Bands
     split: Split
     map: Map
+    tiles: Tiles
+    annotate: Annotate
 
     @model_validator(mode="after")
     def _rules_between_keys(self) -> "Params":
@@ -71,5 +86,9 @@ class Params(Section):
             raise ValueError(
                 f"split.test: found {self.split.test:g} beside validation {self.split.validation:g}, expected a sum "
                 "below 1, so that training has blocks; lower one"
+            )
+        if self.split.gap_px < self.tiles.tile_px and self.split.block_px:
+            raise ValueError(
+                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; raise it"
             )
         return self
