@@ -43,17 +43,16 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: int) -> list[int]:
-    """One user turn, the image before the text, up to where the assistant's answer begins."""
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: int, images: int = 1) -> list[int]:
+    """One user turn, `images` of `image_tokens` each before the text, up to where the assistant's answer begins."""
 
     def markers(string: str) -> list[int]:
         return tokenizer(string, add_special_tokens=False)["input_ids"]
 
     image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
     return [
-        *markers(f"{IM_START}user\n{VISION_START}"),
-        *[image] * image_tokens,
-        *markers(VISION_END),
+        *markers(f"{IM_START}user\n"),
+        *[*markers(VISION_START), *[image] * image_tokens, *markers(VISION_END)] * images,
         *encode_text(tokenizer, text),
         *markers(f"{IM_END}\n{IM_START}assistant\n"),
     ]

@@ -1,0 +1,91 @@
+"""Conversations with their tiles as batches to train on or to answer."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from src.core.data.augment import ORIENT, generator, orient
+from src.core.models import chat
+from src.core.training.global_batches import ReadyBatches
+from src.minerals.data.tile_reader import TileReader
+
+CACHED = 128  # tiles of all bands held in memory; conversations about one tile come in any order
+GROUP = 3  # bands of an image that an RGB encoder reads
+
+
+class TileImages:
+    """Tiles as the model reads them.
+
+    `kind` says which input: rgb (the PNG, 0 to 255 to -1 to 1), bands (all kept bands, relative and standardised,
+    no data 0) or rgb_groups (the same, in triples; the last one is filled with zeros).
+    """
+
+    def __init__(self, kind: str, folder: Path, composite: str, tiles: list[str], reader: TileReader, statistics: dict):
+        self.kind, self.folder, self.reader = kind, Path(folder) / "images" / composite, reader
+        self.tiles, self.number = tiles, {tile: number for number, tile in enumerate(tiles)}
+        self.mean, self.sd = (statistics[name].astype(np.float32)[:, None, None] for name in ("mean", "sd"))
+        self.read = lru_cache(CACHED)(self._read)
+
+    @property
+    def channels(self) -> int:
+        """Channels that the patch embedding reads."""
+        return len(self.mean) if self.kind == "bands" else GROUP
+
+    @property
+    def groups(self) -> int:
+        """Images of a sample."""
+        return -(-len(self.mean) // GROUP) if self.kind == "rgb_groups" else 1
+
+    def _read(self, tile: str) -> np.ndarray:
+        """(C, side, side), or (G, 3, side, side), float16."""
+        if self.kind == "rgb":
+            with Image.open(self.folder / f"{tile}.png") as picture:
+                return np.moveaxis(np.asarray(picture, np.float16), -1, 0) / np.float16(127.5) - np.float16(1)
+        values, valid = self.reader.relative(self.number[tile])
+        values = np.where(valid, (values - self.mean) / self.sd, 0).astype(np.float16)
+        if self.kind == "bands":
+            return values
+        missing = self.groups * GROUP - len(values)
+        return np.pad(values, ((0, missing), (0, 0), (0, 0))).reshape(self.groups, GROUP, *values.shape[1:])
+
+    def batch(self, tiles: list[str]) -> torch.Tensor:
+        """(B, C, side, side) or (B, G, 3, side, side) float32."""
+        return torch.from_numpy(np.stack([self.read(tile) for tile in tiles])).float()
+
+
+class Conversations(ReadyBatches):
+    """Items of the annotations as batches; with `augment` a tile is turned by one of 8 flips and rotations.
+
+    A turn is a function of (seed, epoch, item).
+    """
+
+    def __init__(
+        self, items: list[dict], images: TileImages, tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int,
+        augment: bool,
+    ):  # fmt: skip
+        self.items, self.images, self.tokenizer, self.seed, self.augment = items, images, tokenizer, seed, augment
+        self.prompts = [prompt(tokenizer, item, tokens, images.groups) for item in items]
+        self.answers = [chat.encode_answer(tokenizer, item["conversations"][1]["value"]) for item in items]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        batch = chat.pad_batch([self.prompts[i] for i in indices], [self.answers[i] for i in indices], self.tokenizer)
+        batch["images"] = self.images.batch([self.items[i]["tile"] for i in indices])
+        if self.augment:
+            turns = [generator(self.seed, self.epoch, i, ORIENT).integers(8) for i in indices]
+            shape = batch["images"].shape
+            turned = orient(batch["images"].flatten(1, -3), torch.from_numpy(np.asarray(turns)))
+            batch["images"] = turned.reshape(shape)
+        return batch
+
+
+def prompt(tokenizer: PreTrainedTokenizerBase, item: dict, tokens: int, images: int) -> list[int]:
+    """Ids of an item's question behind its image tokens."""
+    question = item["conversations"][0]["value"].replace("<image>\n", "")
+    return chat.encode_prompt(tokenizer, question, tokens, images)

@@ -1,0 +1,44 @@
+"""A Qwen-VL model that reads tiles of three bands or of all, and answers in words."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.core.models import lora
+from src.core.models.patches import pixel_values
+
+
+class MineralModel(nn.Module):
+    """`vlm` with pixels in and the cross-entropy of answers out."""
+
+    def __init__(self, vlm: nn.Module):
+        super().__init__()
+        self.vlm = vlm
+
+    def vision_inputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Vision arguments of the model for (B, C, H, W) images, or (B, G, 3, H, W): G images a sample."""
+        pixels, grid = pixel_values(images.flatten(0, -4), self.vlm.config.vision_config)
+        return {"pixel_values": pixels.to(next(self.vlm.parameters()).dtype), "image_grid_thw": grid}
+
+    def forward(
+        self, images, input_ids, attention_mask, mm_token_type_ids, prompt_mask=None, labels=None, answer_share=1.0
+    ) -> dict[str, torch.Tensor]:
+        """`loss`, the mean over answer tokens, and `cross_entropy` (B,) per answer token.
+
+        Args:
+            labels: (B, L) answer ids, -100 elsewhere.
+            answer_share: weight of the mean where this is a part of a batch.
+        """
+        core = lora.core(self.vlm)
+        hidden = core.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_token_type_ids=mm_token_type_ids,
+            use_cache=False,
+            **self.vision_inputs(images),
+        ).last_hidden_state  # (B, L, width)
+        answered = labels[:, 1:] != -100
+        logits = core.lm_head(hidden[:, :-1][answered])  # position t predicts token t + 1
+        losses = functional.cross_entropy(logits.float(), labels[:, 1:][answered], reduction="none")
+        per_row = torch.zeros(len(labels), device=losses.device).index_add(0, answered.nonzero()[:, 0], losses)
+        return {"loss": losses.mean() * answer_share, "cross_entropy": per_row / answered.sum(1)}

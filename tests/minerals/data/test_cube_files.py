@@ -1,0 +1,197 @@
+"""Cubes as users have them: values where they belong, and errors that name what is wrong."""
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import scipy.io
+from affine import Affine
+
+from src.core.stage.errors import DataError, StorageError
+from src.minerals.data import cube_files
+from src.minerals.data.simulated_spectra import WAVELENGTHS
+from tests.minerals.cubes import reflectance, write_envi
+
+STORED = np.rint(reflectance() * 10000).astype(np.int16)
+
+
+def opened(path, listed=None, scale=None, nodata=None):
+    return cube_files.open_cube(path, listed, scale, nodata)
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize("byteorder", [0, 1])
+def test_envi_in_every_order_gives_the_same_values(tmp_path, interleave, byteorder):
+    cube = opened(write_envi(tmp_path, "scene", STORED, interleave=interleave, byteorder=byteorder))
+    assert (cube.read(0, 6) == STORED).all() and (cube.read(2, 4) == STORED[2:4]).all()
+    assert cube.shape == STORED.shape and cube.scale == 10000 and cube.nodata is None
+    np.testing.assert_allclose(cube.bands.wavelengths, WAVELENGTHS, atol=0.01)
+
+
+def test_the_header_says_bad_bands_no_data_widths_and_place(tmp_path):
+    good = np.ones(224, int)
+    good[[3, 7]] = 0
+    place = ["UTM", 1, 1, 494000, 4156000, 15, 15, 11, "North", "WGS-84"]
+    path = write_envi(tmp_path, "scene", STORED, bbl=good.tolist(), data_ignore_value=-50, fwhm=["9.5"] * 224,
+                      map_info=place)  # fmt: skip
+    cube = opened(path)
+    assert np.flatnonzero(~cube.bands.good).tolist() == [3, 7] and cube.nodata == -50
+    assert (cube.bands.fwhm == 9.5).all()
+    assert cube.place.crs == "EPSG:32611" and cube.place.transform == (15, 0, 494000, 0, -15, 4156000)
+
+
+def test_bands_are_sorted_by_wavelength_and_their_values_with_them(tmp_path):
+    order = np.random.default_rng(1).permutation(224)
+    shuffled = [f"{WAVELENGTHS[number]:.2f}" for number in order]
+    cube = opened(write_envi(tmp_path, "scene", STORED[..., order], wavelength=shuffled))
+    assert (np.diff(cube.bands.wavelengths) > 0).all()
+    assert (cube.read(0, 6)[..., cube.bands.order] == STORED).all()
+
+
+@pytest.mark.parametrize("unit", ["Micrometers", "um", "µm", "Unknown", ""])
+def test_micrometres_become_nanometres(tmp_path, unit):
+    micro = [f"{nm / 1000:.5f}" for nm in WAVELENGTHS]
+    cube = opened(write_envi(tmp_path, "scene", STORED, wavelength=micro, wavelength_units=unit or None))
+    np.testing.assert_allclose(cube.bands.wavelengths, WAVELENGTHS, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"wavelength": None}, "wavelength: found none, expected one for each of 224 bands"),
+        ({"wavelength": ["400"] * 223}, "found 223 numbers, the cube has 224 bands"),
+        ({"wavelength": ["400.00"] * 224}, "two bands at 400 nm"),
+        ({"wavelength": ["x"] * 224}, "expected numbers"),
+        ({"wavelength": [f"{nm * 10:.1f}" for nm in WAVELENGTHS]}, "expected 300 to 3000 nm"),
+        ({"wavelength_units": "Wavenumber"}, "wavelength units: found 'Wavenumber'"),
+        ({"fwhm": ["0"] * 224}, "fwhm: found 0, expected widths above 0"),
+        ({"bbl": [1] * 10}, "bbl: found 10 numbers"),
+    ],
+)
+def test_wavelengths_that_are_missing_or_wrong_are_named(tmp_path, fields, said):
+    with pytest.raises(DataError, match=said):
+        opened(write_envi(tmp_path, "scene", STORED, **fields))
+
+
+def test_header_and_data_of_different_size_are_named(tmp_path):
+    path = write_envi(tmp_path, "scene", STORED)
+    data = path.with_suffix(".img")
+    data.write_bytes(data.read_bytes()[:-2])
+    expected = STORED.size * 2
+    with pytest.raises(DataError, match=rf"scene.img: found {expected - 2} bytes, .* says {expected}"):
+        opened(path)
+
+
+def test_a_header_without_its_data_is_named(tmp_path):
+    path = write_envi(tmp_path, "scene", STORED)
+    path.with_suffix(".img").unlink()
+    with pytest.raises(StorageError, match="no data file beside it, expected scene.img"):
+        opened(path)
+
+
+@pytest.mark.parametrize("text", ["", "ENVI\nsamples = 3", "ENVI\nsamples = x\nlines = 2\nbands = 2\n"])
+def test_a_broken_header_is_named(tmp_path, text):
+    (tmp_path / "scene.hdr").write_text(text)
+    with pytest.raises(DataError, match="no complete ENVI header"):
+        opened(tmp_path / "scene.hdr")
+
+
+def test_a_picture_of_three_bands_is_refused(tmp_path):
+    path = write_envi(tmp_path, "scene", STORED[..., :3], wavelength=["480", "560", "660"])
+    with pytest.raises(DataError, match="found 3 bands, expected a hyperspectral cube"):
+        opened(path)
+
+
+def write_tif(path, values, descriptions=None, tags=None, **profile):
+    profile = {"driver": "GTiff", "height": 6, "width": 5, "count": values.shape[2], "dtype": values.dtype, **profile}
+    with rasterio.open(path, "w", crs="EPSG:32611", transform=Affine(30, 0, 5e5, 0, -30, 4e6), **profile) as dataset:
+        dataset.write(np.moveaxis(values, -1, 0))
+        if descriptions:
+            dataset.descriptions = descriptions
+        for band, more in enumerate(tags or [], 1):
+            dataset.update_tags(band, **more)
+    return path
+
+
+@pytest.mark.parametrize("form", ["{:.2f} Nanometers", "wl_{:.2f}nm", "Band ({:.2f} nm)", "{:.2f}"])
+def test_geotiff_with_wavelengths_in_the_names_of_its_bands(tmp_path, form):
+    path = write_tif(tmp_path / "a.tif", reflectance(), [form.format(nm) for nm in WAVELENGTHS], nodata=-1)
+    cube = opened(path)
+    np.testing.assert_allclose(cube.bands.wavelengths, WAVELENGTHS, atol=0.01)
+    assert (cube.read(1, 3) == reflectance()[1:3]).all() and cube.nodata == -1 and cube.place.crs == "EPSG:32611"
+
+
+def test_geotiff_with_wavelengths_in_micrometres_after_the_number_of_the_band(tmp_path):
+    names = [f"Band {number} ({nm / 1000:.5f} um)" for number, nm in enumerate(WAVELENGTHS, 1)]
+    np.testing.assert_allclose(
+        opened(write_tif(tmp_path / "a.tif", reflectance(), names)).bands.wavelengths, WAVELENGTHS, atol=0.02
+    )
+
+
+def test_geotiff_with_wavelengths_in_tags(tmp_path):
+    tags = [{"wavelength": f"{nm:.2f}", "fwhm": "11"} for nm in WAVELENGTHS]
+    bands = opened(write_tif(tmp_path / "a.tif", reflectance(), tags=tags)).bands
+    np.testing.assert_allclose(bands.wavelengths, WAVELENGTHS, atol=0.01)
+    assert (bands.fwhm == 11).all()
+
+
+def test_geotiff_with_nothing_that_is_a_wavelength_asks_for_a_list(tmp_path):
+    path = write_tif(tmp_path / "a.tif", reflectance(), [f"Band {number}" for number in range(224)])
+    with pytest.raises(DataError, match="write them to a CSV file and set `wavelengths`"):
+        opened(path)
+    assert len(opened(path, listed=(WAVELENGTHS.tolist(), None)).bands.wavelengths) == 224
+
+
+def test_mat_of_version_5_and_7_3_give_the_same_cube(tmp_path):
+    scipy.io.savemat(tmp_path / "old.mat", {"hsi_img": STORED, "wavelengths": WAVELENGTHS[:, None], "rgb": STORED[..., 0]})
+    with h5py.File(tmp_path / "new.mat", "w") as file:
+        file["hsi_img"] = STORED.T
+        file["wavelengths"] = WAVELENGTHS[None]
+    for name in ("old", "new"):
+        cube = opened(tmp_path / f"{name}.mat", scale=10000)
+        assert (cube.read(0, 6) == STORED).all() and cube.scale == 10000
+        np.testing.assert_allclose(cube.bands.wavelengths, WAVELENGTHS)
+
+
+def test_mat_with_bands_first_is_turned_by_its_wavelengths(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"cube": np.moveaxis(STORED, -1, 0), "wavelength": WAVELENGTHS})
+    assert (opened(tmp_path / "a.mat").read(0, 6) == STORED).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"rgb": STORED[..., 0]}, "expected one array of lines x samples x bands"),
+        ({"a": STORED, "b": STORED}, "expected one array"),
+        ({"a": STORED, "s": {"field": 1}}, "found s .struct., expected numeric arrays"),
+        ({"a": STORED, "c": np.array([[1, "x"]], dtype=object)}, "found c .cell., expected numeric arrays"),
+    ],
+)
+def test_mat_without_one_cube_or_with_objects_is_refused(tmp_path, arrays, said):
+    scipy.io.savemat(tmp_path / "a.mat", arrays)
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path / "a.mat")
+
+
+def test_mat_that_points_to_another_file_is_refused(tmp_path):
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["hsi_img"] = STORED.T
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file["hsi_img"] = h5py.ExternalLink("secret.h5", "/hsi_img")
+    with pytest.raises(DataError, match="hsi_img: found a link"):
+        opened(tmp_path / "a.mat")
+    with h5py.File(tmp_path / "b.mat", "w") as file:
+        file.create_dataset("hsi_img", (224, 5, 6), "i2", external=[(str(tmp_path / "secret.h5"), 0, 13440)])
+    with pytest.raises(DataError, match="data outside the file"):
+        opened(tmp_path / "b.mat")
+
+
+def test_a_folder_without_cubes_or_with_two_of_one_name_is_named(tmp_path):
+    with pytest.raises(DataError, match="found no cube"):
+        cube_files.find(tmp_path)
+    write_envi(tmp_path, "scene", STORED)
+    (tmp_path / "scene.mat").touch()
+    with pytest.raises(DataError, match="two cubes named scene"):
+        cube_files.find(tmp_path)
+    with pytest.raises(StorageError, match="no such folder"):
+        cube_files.find(tmp_path / "none")
