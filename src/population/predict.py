@@ -39,7 +39,7 @@ SOURCE.add_argument("--tiles", type=Path, help="folder or .zip of tiles")
 SOURCE.add_argument("--raster", type=Path, help="GeoTIFF to map")
 PARSER.add_argument("--out", type=Path, required=True, help="file to write: CSV of tiles, GeoTIFF of a raster")
 PARSER.add_argument(
-    "--covariates", type=Path, help="tiles: .csv or .xlsx with province, city, year and the model's columns"
+    "--covariates", type=Path, help="tiles: .csv, .xlsx or .parquet with province, city, year and the model's columns"
 )
 PARSER.add_argument(
     "--intervals", type=Path, help="tiles: reports/population/prediction_intervals.json of the model's evaluation"

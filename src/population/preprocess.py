@@ -192,7 +192,7 @@ if __name__ == "__main__":
         doc=__doc__,
         inputs={
             "tiles": "folder or .zip of tiles (data.root)",
-            "labels": ".xlsx or .csv of growth rates (data.labels)",
+            "labels": ".xlsx, .csv or .parquet of growth rates (data.labels)",
             "aliases": ".csv of other spellings (data.aliases)",
         },
         outputs={"out": "folder of the store"},

@@ -1,4 +1,4 @@
-"""Labels as users bring them: one row per city and year, or one column per year, in .xlsx or .csv.
+"""Labels as users bring them: one row per city and year, or one column per year, in .xlsx, .csv or .parquet.
 
 Nothing is guessed: a blank, `n/a`, a percentage or a duplicate is an error that names the row the
 spreadsheet shows. Growth rates are in per mille per year.
@@ -70,7 +70,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
-    """The columns `names` of an .xlsx or .csv file beside its keys province, city and year, typed as by `read`.
+    """The columns `names` of a table (as of labels) beside its keys province, city and year, typed as by `read`.
 
     Raises:
         StorageError: the file cannot be read.
@@ -95,7 +95,7 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
 
 
 def read_points(path: Path) -> pd.DataFrame:
-    """The columns lat and lon (float64, degrees) of an .xlsx or .csv file; others are not read.
+    """The columns lat and lon (float64, degrees) of a table (as of labels); others are not read.
 
     Raises:
         StorageError: the file cannot be read.

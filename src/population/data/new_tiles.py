@@ -78,7 +78,7 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
 
 
 def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
-    """`rows` with the columns of the model's covariates, from a .csv or .xlsx keyed by province, city, year.
+    """`rows` with the columns of the model's covariates, from a table keyed by province, city, year.
 
     The file holds each column under its own name and year; a row takes those of `lag_years` before its year.
 
