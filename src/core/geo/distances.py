@@ -1,4 +1,4 @@
-"""Distances between many points on the WGS84 ellipsoid, and the grid squares they lie in.
+"""Distances between many points on the WGS84 ellipsoid, and the boxes and grid squares of degrees they lie in.
 
 A k-d tree over Earth-centred coordinates proposes pairs by their chord, and Karney's geodesic (pyproj; Karney 2013,
 "Algorithms for geodesics", J. Geodesy 87) decides, so results are exact and a million points take seconds.
@@ -72,7 +72,7 @@ def pairs_within(
 def any_within_km(
     lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray, radius_km: float
 ) -> np.ndarray:
-    """Whether any of the others is not farther than `radius_km` from each point, (N,) bool.
+    """True for each point from which any of the others is not farther than `radius_km`, (N,) bool.
 
     Args are those of `pairs_within`, with one radius. The chord to the nearest of the others settles all points but
     those in a shell that is micrometres thick at 100 km.
@@ -111,6 +111,35 @@ def longest_chord_km(km: np.ndarray | float) -> np.ndarray:
     km = np.asarray(km, float)
     arc = 2 * FLATTEST_KM * np.sin(np.minimum(km / (2 * FLATTEST_KM), np.pi / 2))
     return np.minimum(arc, km) + ROUNDING_KM
+
+
+def bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float, float, float]:
+    """South, north, west and width in degrees of a box that holds all points within `reach_km`, at most the Earth."""
+    angle = 1.001 * reach_km / SHARPEST_KM
+    south, north = lat - np.degrees(angle), lat + np.degrees(angle)
+    if south <= -90 or north >= 90:
+        return south, north, -180.0, 360.0
+    # 1 % beyond the sphere's formula: geodetic latitude is not the auxiliary sphere's
+    half = 1.01 * np.degrees(np.arcsin(min(1.0, np.sin(angle) / np.cos(np.radians(lat)))))
+    return south, north, lon - half, 2 * half
+
+
+def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a box and a point in it, the date line and the poles included.
+
+    Args:
+        lat, lon: (N,) degrees.
+        boxes: (K, 4), rows of `bounding_box`.
+
+    Returns:
+        Row of `boxes`, ascending, and row of the points, (P,) each.
+    """
+    found = []
+    for south, north, west, width in boxes:
+        here = np.flatnonzero((lat >= south) & (lat <= north))
+        eastwards = (lon[here] - west) - 360 * np.floor((lon[here] - west) / 360)  # faster than %
+        found.append(here[eastwards <= width])
+    return np.repeat(np.arange(len(boxes)), [len(here) for here in found]), np.concatenate(found)
 
 
 def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:

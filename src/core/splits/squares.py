@@ -11,8 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from src.core.geo.boxes import bounding_box, in_any_box, in_boxes
-from src.core.geo.distances import SHARPEST_KM, WGS84, pairs_within, to_cartesian
+from src.core.geo.distances import SHARPEST_KM, WGS84, bounding_box, in_boxes, pairs_within, to_cartesian
 from src.core.stage.errors import DataError, ParamsError
 
 LONGEST_DEGREE_KM = 111.7  # of latitude, at the poles
@@ -106,9 +105,7 @@ def assign_squares(
     slack = slack_km(reach)
     centres = np.stack([squares["lat"], squares["lon"]], axis=1)
     boxes = np.array([bounding_box(*centre, reach + slack) for centre in centres])
-    rows = in_any_box(lat, lon, boxes)
-    square_of, row = in_boxes(lat[rows], lon[rows], boxes)
-    row = rows[row]
+    square_of, row = in_boxes(lat, lon, boxes)
     beyond, distance = _from_square(*_chord_offsets_km(centres, square_of, lat[row], lon[row]), side_km / 2)
     # offsets along the chord and in the projection differ by a sixth of the slack
     edge = np.flatnonzero(np.minimum(np.abs(beyond), np.abs(distance - buffer_km - slack)) <= slack / 2)
