@@ -219,7 +219,9 @@ def _geotiff_header(path: Path, name: str, max_bytes: int) -> Header:
 
 
 def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
-    shape, dtype = npy.read_header(path, name)
+    _, shape, _, dtype = npy.read_array_header(path, name)
+    if len(shape) != 3 or min(shape) < 1:
+        raise _unexpected(name, "shape", shape, "(bands, height, width)", "save it in that order")
     _check_bytes(name, shape, dtype.name, max_bytes)
     where = f"{name}.json"
     sidecar = npy.read_sidecar(path, where)

@@ -9,7 +9,6 @@ A store is a folder:
     manifest.json         shapes, dtype, quantisation, sha256 of every file; written last
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.core.data import npy
 from src.core.data.quantisation import Quantisation
 from src.core.stage import files
 from src.core.stage.errors import DataError
@@ -58,20 +58,8 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """Open a complete store; only the index is read into memory.
-
-        Raises:
-            StorageError: there is no such folder, or it has no manifest.
-            DataError: the manifest is of another format, or names a file that is not there.
-        """
-        folder = Path(folder)
-        manifest = files.read_json(folder / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{folder}/manifest.json: expected a store of format {FORMAT}; run preprocess again")
-        missing = [name for name in manifest["files"] if not (folder / name).is_file()]
-        if missing:
-            raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; run preprocess again")
-        return cls(folder, manifest)
+        """Open a complete store; only the index is read into memory. Raises as `files.read_manifest`."""
+        return cls(Path(folder), files.read_manifest(Path(folder), FORMAT))
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -97,7 +85,7 @@ class Store:
 
     def verify(self) -> None:
         """Hash every file again; raises DataError if one differs from the manifest."""
-        files.verify(self.folder, self.manifest["files"], "delete the folder and run preprocess again")
+        files.verify(self.folder, self.manifest)
 
 
 class Writer:
@@ -119,8 +107,8 @@ class Writer:
             self._close_shard()
             self._shard = shard
             rows = min(self._per_shard, self.count - shard * self._per_shard)
-            self._pixels = self._create("tiles", (rows, *self.shape), self.dtype)
-            self._valid = self._create("valid", (rows, *self.shape[1:]), np.dtype(bool))
+            self._pixels = npy.create(self.folder / _name("tiles", shard), (rows, *self.shape), self.dtype)
+            self._valid = npy.create(self.folder / _name("valid", shard), (rows, *self.shape[1:]), np.dtype(bool))
         return self._pixels[local], self._valid[local]
 
     def finish(
@@ -133,9 +121,7 @@ class Writer:
         """Write index and samples, and the manifest last."""
         self._close_shard()
         for name, frame in (("index.parquet", tiles), ("samples.parquet", samples)):
-            frame = frame.copy()
-            frame.attrs = {}  # pandas would write them, paths of this machine among them, into the file
-            frame.to_parquet(self.folder / name, index=False)
+            files.write_table(self.folder / name, frame)
             self._hashes[name] = files.sha256(self.folder / name)
         manifest = {
             "format": FORMAT,
@@ -147,15 +133,6 @@ class Writer:
             "files": dict(sorted(self._hashes.items())),
         }
         files.write_json(self.folder / "manifest.json", manifest)
-
-    def _create(self, kind: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-        path = self.folder / _name(kind, self._shard)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        # A mapped hole that finds the disk full kills the process with SIGBUS; reserving raises here instead.
-        if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return array
 
     def _close_shard(self) -> None:
         if self._shard < 0:

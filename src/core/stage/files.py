@@ -121,18 +121,37 @@ def tree_sha256(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def verify(folder: Path, hashes: dict[str, str], advice: str) -> None:
-    """Hash every file of `folder` again, name -> sha256 as a manifest has them.
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """`frame` as Parquet, without its index and without `attrs`, which may hold paths of this machine."""
+    frame = frame.copy(deep=False)
+    frame.attrs = {}
+    with complete_file(path) as aside:
+        frame.to_parquet(aside, index=False)
+
+
+def read_manifest(folder: Path, form: int | str) -> dict[str, Any]:
+    """manifest.json of a folder that is complete; its `files` are name -> sha256.
 
     Raises:
-        DataError: a file's bytes are others; `advice` says what to do.
+        StorageError: there is no such folder, or it has no manifest.
+        DataError: the manifest's format is not `form`, or it names a file that is not there.
     """
-    for name, expected in tqdm(hashes.items(), desc="verify", unit="file"):
-        found = sha256(folder / name)
-        if found != expected:
+    manifest, again = read_json(folder / "manifest.json"), "run the stage that wrote the folder again"
+    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if found != form:
+        raise DataError(f"{folder}/manifest.json: format: found {found!r}, expected {form!r}; {again}")
+    if missing := [name for name in manifest["files"] if not (folder / name).is_file()]:
+        raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; {again}")
+    return manifest
+
+
+def verify(folder: Path, manifest: dict[str, Any]) -> None:
+    """Hash every file of `folder` again; raises DataError if one differs from the manifest."""
+    for name, expected in tqdm(manifest["files"].items(), desc="verify", unit="file"):
+        if (found := sha256(folder / name)) != expected:
             raise DataError(
                 f"{folder / name}: sha256: found {found}, the manifest says {expected}; the file changed after it was "
-                f"written: {advice}"
+                "written: delete the folder and run the stage that wrote it again"
             )
 
 
