@@ -10,7 +10,6 @@ that exists: neither side allocates (`read_bytes()` takes 4 to 5 times as long f
 flatter us). Run it on idle cores: with both busy, decoding threads have nowhere to go.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from src.core.data import raster
 from src.core.data.tile_store import Writer
 
 BANDS, SIDE = 64, 512
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def main() -> None:
@@ -50,10 +48,10 @@ def compare(benchmark: Benchmark, folder: Path, dtype: str, stored: str, bar: fl
             file.readinto(buffer)
 
     def into_store():
-        raster.read_crop(header, SIDE, False, THREADS, pixels, valid)
+        raster.read_crop(header, SIDE, False, pixels, valid)
 
     def into_buffer():
-        raster.decode_crop(header, SIDE, THREADS, decoded)
+        raster.decode_crop(header, SIDE, decoded)
 
     def plain():
         with rasterio.open(path) as dataset:

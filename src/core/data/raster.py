@@ -6,6 +6,7 @@ crs and transform (a, b, c, d, e, f) or lat and lon of the centre. Arrays are (C
 """
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ from src.core.stage.errors import DataError
 
 MAX_TILE_BYTES = 2**30  # decoded; a header may claim anything, and one tile must fit into one shard
 MIN_SIDE = 2
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DTYPES = ("int8", "float16", "float32")
 
 
@@ -110,9 +112,7 @@ def footprint(header: Header, size: int) -> tuple[float, float, float]:
     return float(lat[0]), float((lon[0] + 180) % 360 - 180), float(to_corners.max())
 
 
-def read_crop(
-    header: Header, size: int, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
-) -> None:
+def read_crop(header: Header, size: int, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray) -> None:
     """Decode the north-up centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
 
     An int8 tile gives int8 pixels, invalid where any band is -128. A float tile gives float16 pixels, invalid (and
@@ -123,29 +123,29 @@ def read_crop(
             `nan_is_nodata`) or outside the range of float16.
     """
     values = pixels if header.dtype == "int8" else np.empty(pixels.shape, header.dtype)
-    decode_crop(header, size, threads, values)
+    decode_crop(header, size, values)
     if header.dtype == "int8":
         np.greater(values.min(axis=0), NODATA, out=valid)
     else:
-        store_floats(header, values, nan_is_nodata, threads, pixels, valid)
+        store_floats(header, values, nan_is_nodata, pixels, valid)
     if not valid.any():
         raise _unexpected(header.name, "pixels", "nothing but no data", "a valid pixel", "remove the tile")
 
 
-def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
+def decode_crop(header: Header, size: int, out: np.ndarray) -> None:
     """Decode the north-up centre crop into `out` (C, size, size) of the header's dtype, without masks."""
     top, left = centre_origin(header.height, header.width, size, size)
     if header.path.suffix.lower() == ".npy":
         decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
     else:
-        with opened(header, threads) as dataset:
+        with opened(header) as dataset:
             decode_window(header, dataset, top, left, out)
 
 
-def opened(header: Header, threads: int) -> rasterio.DatasetReader:
-    """The header's GeoTIFF, decoded by `threads` GDAL threads; GDAL keeps decoded blocks while it is open."""
+def opened(header: Header) -> rasterio.DatasetReader:
+    """The header's GeoTIFF; while it is open, GDAL keeps decoded blocks, which windows may share."""
     try:
-        return _open(header.path, num_threads=threads)
+        return _open(header.path, num_threads=THREADS)
     except RasterioError as error:
         raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
 
@@ -167,7 +167,7 @@ def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, t
 
 
 def store_floats(
-    header: Header, values: np.ndarray, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
+    header: Header, values: np.ndarray, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
     """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
     # A sum is NaN where a band is NaN, and also where infinities cancel: check those pixels band by band.
@@ -190,7 +190,7 @@ def store_floats(
         found = f"a value of magnitude {largest:g}"
         raise _unexpected(header.name, "pixels", found, "at most 65504 (float16)", "rescale the tile")
     # numpy converts to float16 one value at a time and without the GIL; it takes as long as decoding.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(np.copyto, pixels, values))
 
 

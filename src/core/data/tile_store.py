@@ -10,6 +10,7 @@ A store is a folder:
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,14 @@ def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
             f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller `tile_px`"
         )
     return count
+
+
+def differing_band(found: Sequence[str] | None, expected: Sequence[str] | None) -> str:
+    """Text on the first band with another name, because another order is other data; "" for none, or unknown names."""
+    for band, names in enumerate(zip_longest(found or (), expected or ()), start=1):
+        if found and expected and names[0] != names[1]:
+            return f"band {band}: found {names[0]!r}, expected {names[1]!r}"
+    return ""
 
 
 def _name(kind: str, shard: int) -> str:

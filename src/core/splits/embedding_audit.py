@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.core.data.embedding_statistics import fit_statistics, standardise
+from src.core.data.embedding_statistics import fit_statistics
 from src.core.data.embedding_store import EmbeddingStore
 
 USED = ("train", "validation", "test")
@@ -149,7 +149,7 @@ def _within_label_share(
     for of in groups:
         sums = np.zeros_like(total)
         for start in range(0, len(of), step):
-            values = standardise(store.read(modality, of.to_numpy()[start : start + step]), mean, sd)
+            values = (store.read(modality, of.to_numpy()[start : start + step]) - mean) / sd
             sums += values.sum(axis=0, dtype=np.float64)
             squares += _squares(values).sum()
         total += sums
@@ -172,7 +172,7 @@ def _least_differences(
     step = min(CHUNK_ROWS, max(1, CHUNK_BYTES // (4 * store.modalities[modality][0])))
 
     def read(rows: np.ndarray) -> np.ndarray:
-        return standardise(store.read(modality, rows), mean, sd)
+        return (store.read(modality, rows) - mean) / sd
 
     differences = np.empty(len(b))
     starts = [(i, j) for i in range(0, len(b), step) for j in range(0, len(a), step)]

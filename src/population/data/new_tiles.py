@@ -10,7 +10,7 @@ from src.core.data import archive, tiles
 from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation
 from src.core.data.raster import Header
-from src.core.data.tile_store import Store, Writer
+from src.core.data.tile_store import Store, Writer, differing_band
 from src.core.stage.errors import DataError, spelled
 from src.population.data import labels
 from src.population.models.model_folder import Settings
@@ -60,13 +60,9 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
     tiles.check_pixel_sizes(headers)
     tiles.check_band_names(headers)
     for header in headers:
-        names, size = header.band_names, header.pixel_size[0]
-        if names and settings.band_names and list(names) != settings.band_names:
-            band = next(n for n, pair in enumerate(zip(names, settings.band_names, strict=True)) if len(set(pair)) > 1)
-            raise DataError(
-                f"{header.name}: band {band + 1}: found {names[band]!r}, expected {settings.band_names[band]!r} as in "
-                "training; export the bands in that order"
-            )
+        size = header.pixel_size[0]
+        if differs := differing_band(header.band_names, settings.band_names):
+            raise DataError(f"{header.name}: {differs} as in training; export the bands in that order")
         if settings.pixel_size and not math.isnan(size):
             ratio = max(size, settings.pixel_size) / min(size, settings.pixel_size)
             if ratio > tiles.MAX_PIXEL_RATIO:

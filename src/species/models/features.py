@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from src.core.data.embedding_statistics import standardise
 from src.species.data.task import Task
 
 ROWS_AT_ONCE = 1024  # of embeddings beside the one matrix that their components take
@@ -50,8 +49,8 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
 
 def standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
     """(B, D) float32 with mean 0 and sd 1 over the training rows; zeros, their mean, where missing."""
-    statistics = (task.statistics[f"{modality}_{name}"] for name in ("mean", "sd"))
-    values = standardise(task.store.read(modality, rows), *statistics)
+    mean, sd = (task.statistics[f"{modality}_{name}"] for name in ("mean", "sd"))
+    values = (task.store.read(modality, rows) - mean) / sd
     values[~task.store.present(modality, rows)] = 0
     return values
 
