@@ -4,7 +4,7 @@
 
 `ours` decodes with one GDAL thread per core into an array that exists: for int8 the memory-mapped
 shard of a store, checks and valid mask included (`raster.read_crop`); for float32 a buffer
-(`raster.decode_crop`), and `stored` is the same with checks, mask and conversion to the store's float16.
+(`raster.decode_window`), and `stored` is the same with checks, mask and conversion to the store's float16.
 `plain` is `src.read()`. The base reads as many bytes as are decoded from a cached file into a buffer
 that exists: neither side allocates (`read_bytes()` takes 4 to 5 times as long for float32 and would
 flatter us). Run it on idle cores: with both busy, decoding threads have nowhere to go.
@@ -51,7 +51,8 @@ def compare(benchmark: Benchmark, folder: Path, dtype: str, stored: str, bar: fl
         raster.read_crop(header, SIDE, False, pixels, valid)
 
     def into_buffer():
-        raster.decode_crop(header, SIDE, decoded)
+        with raster.opened(header) as source:
+            raster.decode_window(header, source, 0, 0, decoded)
 
     def plain():
         with rasterio.open(path) as dataset:

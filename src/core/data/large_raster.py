@@ -7,7 +7,6 @@ import rasterio
 from rasterio.enums import Interleaving
 
 from src.core.data import raster
-from src.core.data.quantisation import NODATA
 from src.core.data.raster import Header
 from src.core.stage.errors import DataError
 
@@ -45,10 +44,7 @@ def read_window(
     Raises:
         DataError: as `raster.read_crop`, but a window without a valid pixel is no error.
     """
-    values = np.empty((header.bands, height, width), header.dtype)
-    raster.decode_window(header, dataset, top, left, values)
-    if header.dtype == "int8":
-        return values, values.min(axis=0) > NODATA
-    pixels, valid = np.empty(values.shape, np.float16), np.empty((height, width), bool)
-    raster.store_floats(header, values, False, pixels, valid)
+    dtype = np.int8 if header.dtype == "int8" else np.float16
+    pixels, valid = np.empty((header.bands, height, width), dtype), np.empty((height, width), bool)
+    raster.read_window(header, dataset, top, left, False, pixels, valid)
     return pixels, valid

@@ -8,6 +8,7 @@ crs and transform (a, b, c, d, e, f) or lat and lon of the centre. Arrays are (C
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,28 +123,36 @@ def read_crop(header: Header, size: int, nan_is_nodata: bool, pixels: np.ndarray
         DataError: the pixels cannot be decoded, none is valid, a float is NaN (without
             `nan_is_nodata`) or outside the range of float16.
     """
-    values = pixels if header.dtype == "int8" else np.empty(pixels.shape, header.dtype)
-    decode_crop(header, size, values)
-    if header.dtype == "int8":
-        np.greater(values.min(axis=0), NODATA, out=valid)
-    else:
-        store_floats(header, values, nan_is_nodata, pixels, valid)
+    top, left = centre_origin(header.height, header.width, size, size)
+    with opened(header) as source:
+        read_window(header, source, top, left, nan_is_nodata, pixels, valid)
     if not valid.any():
         raise _unexpected(header.name, "pixels", "nothing but no data", "a valid pixel", "remove the tile")
 
 
-def decode_crop(header: Header, size: int, out: np.ndarray) -> None:
-    """Decode the north-up centre crop into `out` (C, size, size) of the header's dtype, without masks."""
-    top, left = centre_origin(header.height, header.width, size, size)
-    if header.path.suffix.lower() == ".npy":
-        decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
+def read_window(
+    header: Header,
+    source: rasterio.DatasetReader | np.ndarray,
+    top: int,
+    left: int,
+    nan_is_nodata: bool,
+    pixels: np.ndarray,
+    valid: np.ndarray,
+) -> None:
+    """Decode the window whose first pixel is (top, left) of the north-up raster, as `read_crop` does the centre."""
+    if header.dtype == "int8":
+        decode_window(header, source, top, left, pixels)
+        np.greater(pixels.min(axis=0), NODATA, out=valid)
     else:
-        with opened(header) as dataset:
-            decode_window(header, dataset, top, left, out)
+        values = np.empty(pixels.shape, header.dtype)
+        decode_window(header, source, top, left, values)
+        _store_floats(header, values, nan_is_nodata, pixels, valid)
 
 
-def opened(header: Header) -> rasterio.DatasetReader:
-    """The header's GeoTIFF; while it is open, GDAL keeps decoded blocks, which windows may share."""
+def opened(header: Header) -> AbstractContextManager[rasterio.DatasetReader | np.ndarray]:
+    """What `read_window` reads from; while a GeoTIFF is open, GDAL keeps decoded blocks, which windows may share."""
+    if header.path.suffix.lower() == ".npy":
+        return nullcontext(np.load(header.path, mmap_mode="r"))
     try:
         return _open(header.path, num_threads=THREADS)
     except RasterioError as error:
@@ -151,7 +160,7 @@ def opened(header: Header) -> rasterio.DatasetReader:
 
 
 def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
-    """Read into `out` (C, h, w) the window whose first pixel is (top, left) of the north-up raster `source`."""
+    """Read a window as `read_window` does into `out` (C, h, w) of the header's dtype, without mask."""
     height, width = out.shape[1:]
     if header.flipped:
         top = header.height - height - top
@@ -166,10 +175,10 @@ def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, t
         out[:] = out[:, ::-1].copy()
 
 
-def store_floats(
+def _store_floats(
     header: Header, values: np.ndarray, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
-    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
+    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` says; `values` is overwritten."""
     # A sum is NaN where a band is NaN, and also where infinities cancel: check those pixels band by band.
     with np.errstate(invalid="ignore", over="ignore"):
         suspect = np.isnan(values.sum(axis=0))

@@ -69,19 +69,18 @@ class Store:
         """(C, H, W) memory-mapped pixels of one tile; a crop of it reads that crop alone."""
         return self._pixels[row // self._per_shard][row % self._per_shard]
 
-    def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """(N, C, H, W) pixels in the stored dtype; into `out` where given, which saves the allocation."""
-        if out is None:
-            out = np.empty((len(rows), self.bands, self.height, self.width), self.dtype)
-        for target, row in zip(out, rows, strict=True):
-            np.copyto(target, self.view(row))
-        return out
+    def read(self, rows: Sequence[int]) -> np.ndarray:
+        """(N, C, H, W) pixels in the stored dtype."""
+        return self._copy(self._pixels, rows)
 
     def valid(self, rows: Sequence[int]) -> np.ndarray:
         """(N, H, W) bool: True where no band is no data."""
-        out = np.empty((len(rows), self.height, self.width), bool)
+        return self._copy(self._valid, rows)
+
+    def _copy(self, shards: list[np.ndarray], rows: Sequence[int]) -> np.ndarray:
+        out = np.empty((len(rows), *shards[0].shape[1:]), shards[0].dtype)
         for target, row in zip(out, rows, strict=True):
-            np.copyto(target, self._valid[row // self._per_shard][row % self._per_shard])
+            np.copyto(target, shards[row // self._per_shard][row % self._per_shard])
         return out
 
     def verify(self) -> None:
