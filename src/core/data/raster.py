@@ -33,6 +33,7 @@ MAX_TILE_BYTES = 2**30  # decoded; a header may claim anything, and one tile mus
 MIN_SIDE = 2
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DTYPES = ("int8", "float16", "float32")
+Source = rasterio.DatasetReader | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,7 @@ def read_crop(header: Header, size: int, nan_is_nodata: bool, pixels: np.ndarray
 
 
 def read_window(
-    header: Header,
-    source: rasterio.DatasetReader | np.ndarray,
-    top: int,
-    left: int,
-    nan_is_nodata: bool,
-    pixels: np.ndarray,
-    valid: np.ndarray,
+    header: Header, source: Source, top: int, left: int, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
     """Decode the window whose first pixel is (top, left) of the north-up raster, as `read_crop` does the centre."""
     if header.dtype == "int8":
@@ -149,7 +144,7 @@ def read_window(
         _store_floats(header, values, nan_is_nodata, pixels, valid)
 
 
-def opened(header: Header) -> AbstractContextManager[rasterio.DatasetReader | np.ndarray]:
+def opened(header: Header) -> AbstractContextManager[Source]:
     """What `read_window` reads from; while a GeoTIFF is open, GDAL keeps decoded blocks, which windows may share."""
     if header.path.suffix.lower() == ".npy":
         return nullcontext(np.load(header.path, mmap_mode="r"))
@@ -159,7 +154,7 @@ def opened(header: Header) -> AbstractContextManager[rasterio.DatasetReader | np
         raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
 
 
-def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
+def decode_window(header: Header, source: Source, top: int, left: int, out: np.ndarray) -> None:
     """Read a window as `read_window` does into `out` (C, h, w) of the header's dtype, without mask."""
     height, width = out.shape[1:]
     if header.flipped:
@@ -179,11 +174,7 @@ def _store_floats(
     header: Header, values: np.ndarray, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
     """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` says; `values` is overwritten."""
-    # A sum is NaN where a band is NaN, and also where infinities cancel: check those pixels band by band.
-    with np.errstate(invalid="ignore", over="ignore"):
-        suspect = np.isnan(values.sum(axis=0))
-    missing = np.zeros_like(suspect)
-    missing[suspect] = np.isnan(values[:, suspect]).any(axis=0)
+    missing = np.isnan(values).any(axis=0)
     nan_declared = header.nodata is not None and math.isnan(header.nodata)
     if missing.any() and not (nan_is_nodata or nan_declared):
         found = f"NaN in {int(missing.sum())} of {valid.size}"
@@ -212,17 +203,10 @@ def _geotiff_header(path: Path, name: str, max_bytes: int) -> Header:
             shape = (dataset.count, dataset.height, dataset.width)
             _check_bytes(name, shape, dataset.dtypes[0], max_bytes)
             _check_blocks(dataset, path, name)
-            names = dataset.descriptions
-            return Header(
-                path,
-                name,
-                *shape,
-                dataset.dtypes[0],
-                *_georeference(dataset.crs, dataset.transform, dataset.height, name),
-                dataset.nodata,
-                declared(dataset.tags(), name),
-                names if all(names) else None,
-            )
+            position = _georeference(dataset.crs, dataset.transform, dataset.height, name)
+            meaning = dataset.nodata, declared(dataset.tags(), name)
+            names = dataset.descriptions if all(dataset.descriptions) else None
+            return Header(path, name, *shape, dataset.dtypes[0], *position, *meaning, names)
     except RasterioError as error:
         raise _unexpected(name, "format", _reason(error), "a GeoTIFF", "export it again as GeoTIFF") from error
 
@@ -237,18 +221,9 @@ def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
     position = (None, None, False)
     if "crs" in sidecar:
         position = _georeference(sidecar["crs"], Affine(*sidecar["transform"]), shape[1], where)
-    return Header(
-        path,
-        name,
-        *shape,
-        dtype.name,
-        *position,
-        sidecar.get("nodata"),
-        declared(sidecar, where),
-        None,
-        sidecar.get("lat", math.nan),
-        sidecar.get("lon", math.nan),
-    )
+    meaning = sidecar.get("nodata"), declared(sidecar, where)
+    centre = sidecar.get("lat", math.nan), sidecar.get("lon", math.nan)
+    return Header(path, name, *shape, dtype.name, *position, *meaning, None, *centre)
 
 
 def _georeference(crs: CRS | str | None, transform: Affine, height: int, where: str) -> tuple[str, Affine, bool]:

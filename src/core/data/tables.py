@@ -63,14 +63,14 @@ def read_sheet(path: Path) -> Sheet:
             fewer cells than the header (CSV), or holds formulas without stored results (Excel).
     """
     path = Path(path)
-    readers = {".csv": _csv_cells, ".xlsx": _xlsx_rows, ".parquet": _parquet_cells}
+    readers = {".csv": _csv_rows, ".xlsx": _xlsx_rows, ".parquet": _parquet_rows}
     if (suffix := path.suffix.lower()) not in readers:
         raise DataError(
             f"{path}: found a file named *{path.suffix}, expected {', '.join(readers)}; save it as one of them"
         )
     try:
         with _as_table(path):
-            header, *rows = readers[suffix](path)
+            header, *rows = ([_stripped(cell) for cell in row] for row in readers[suffix](path))
     except OSError as error:
         raise StorageError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
     if not any(header):
@@ -103,13 +103,15 @@ def _as_table(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: found no table ({error}); save it again") from error
 
 
+def _stripped(cell: Any) -> Any:
+    return cell.strip() or None if isinstance(cell, str) else cell
+
+
 def _heading(cell: Any) -> str:
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)  # LibreOffice stores 2018 as 2018.0
-    return "" if cell is None else unicodedata.normalize("NFKC", str(cell)).strip()
+    return unicodedata.normalize("NFKC", _text(cell)).strip()  # LibreOffice stores 2018 as 2018.0
 
 
-def _csv_rows(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
     """Line number (of a row's last line) and cells of every row of a file of at most `most` bytes, the header first.
 
     A header with tabs makes a table of tabs without quotes, which data portals send under the name .csv.
@@ -135,12 +137,12 @@ def _csv_rows(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, row
 
 
-def _csv_cells(path: Path) -> Iterator[list[str | None]]:
-    return ([cell.strip() or None for cell in row] for _, row in _csv_rows(path, MAX_SHEET_BYTES))
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    return (cells for _, cells in _csv_lines(path, MAX_SHEET_BYTES))
 
 
 def _csv_records(path: Path, columns: list[str]) -> pd.DataFrame:
-    rows = _csv_rows(path, MAX_RECORDS_BYTES)
+    rows = _csv_lines(path, MAX_RECORDS_BYTES)
     header = [name.strip() for name in next(rows)[1]]
     at = {name: header.index(name) for name in _present(path, header, columns)}
     cells, lines = {name: [] for name in at}, []
@@ -215,18 +217,14 @@ def _first_sheet(path: Path, file: Any) -> list[list[Any]]:
 
 
 def _shown(cell: Any) -> Any:
-    value = cell.value
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, int | float) and "%" in cell.number_format:
-        return f"{100 * value:g}%"
-    return value
+    if isinstance(cell.value, int | float) and "%" in cell.number_format:
+        return f"{100 * cell.value:g}%"
+    return cell.value
 
 
-def _parquet_cells(path: Path) -> Iterator[list[str | None]]:
+def _parquet_rows(path: Path) -> list[list[str]]:
     table = _parquet_records(path)
-    yield list(table.columns)
-    yield from ([cell or None for cell in row] for row in table.itertuples(index=False))
+    return [list(table.columns), *table.to_numpy().tolist()]
 
 
 def _parquet_records(path: Path, columns: list[str] | None = None) -> pd.DataFrame:

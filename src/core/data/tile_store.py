@@ -91,22 +91,19 @@ class Store:
 class Writer:
     """Writes a store row by row into an empty folder, which `files.complete_folder` then puts in place.
 
-    Tiles are decoded straight into the shard, so memory stays at one tile. A full shard is flushed and hashed at once.
+    Tiles are decoded straight into the shard, so memory stays at one tile.
     """
 
     def __init__(self, folder: Path, count: int, shape: tuple[int, int, int], dtype: np.dtype | str):
         self.folder, self.count, self.shape, self.dtype = Path(folder), count, shape, np.dtype(dtype)
         self._per_shard = tiles_per_shard(shape, dtype)
-        self._hashes: dict[str, str] = {}
         self._shard = -1
 
     def tile(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Arrays to write tile `row` into: (C, H, W) pixels and (H, W) bool valid. Rows must ascend."""
         shard, local = divmod(row, self._per_shard)
         if shard != self._shard:
-            self._close_shard()
-            self._shard = shard
-            rows = min(self._per_shard, self.count - shard * self._per_shard)
+            self._shard, rows = shard, min(self._per_shard, self.count - shard * self._per_shard)
             self._pixels = npy.create(self.folder / _name("tiles", shard), (rows, *self.shape), self.dtype)
             self._valid = npy.create(self.folder / _name("valid", shard), (rows, *self.shape[1:]), np.dtype(bool))
         return self._pixels[local], self._valid[local]
@@ -119,10 +116,9 @@ class Writer:
         band_names: Sequence[str] | None = None,
     ) -> None:
         """Write index and samples, and the manifest last."""
-        self._close_shard()
-        for name, frame in (("index.parquet", tiles), ("samples.parquet", samples)):
-            files.write_table(self.folder / name, frame)
-            self._hashes[name] = files.sha256(self.folder / name)
+        files.write_table(self.folder / "index.parquet", tiles)
+        files.write_table(self.folder / "samples.parquet", samples)
+        shards = [_name(kind, shard) for kind in ("tiles", "valid") for shard in range(self._shard + 1)]
         manifest = {
             "format": FORMAT,
             "shape": [self.count, *self.shape],
@@ -130,19 +126,9 @@ class Writer:
             "quantisation": quantisation.as_dict(),
             "band_names": list(band_names) if band_names else None,
             "tiles_per_shard": self._per_shard,
-            "files": dict(sorted(self._hashes.items())),
+            "files": {name: files.sha256(self.folder / name) for name in ["index.parquet", "samples.parquet", *shards]},
         }
         files.write_json(self.folder / "manifest.json", manifest)
-
-    def _close_shard(self) -> None:
-        if self._shard < 0:
-            return
-        for kind, array in (("tiles", self._pixels), ("valid", self._valid)):
-            array.flush()
-            name = _name(kind, self._shard)
-            self._hashes[name] = files.sha256(self.folder / name)
-        del self._pixels, self._valid
-        self._shard = -1
 
 
 def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
