@@ -47,21 +47,21 @@ def main(params, inputs, out, dry_run=False):
         return
 
     with threadpool_limits(params.threads):  # the order of a sum depends on the number of threads
-        pca = fit_pca(band_statistics.standardised_pixels(store, train, mean, sd), N_COMPONENTS)
-    weight, bias = pca.z_scoring()
+        pixels = band_statistics.standardised_pixels(store, train, mean, sd)
+        weight, bias, ratio, count = fit_pca(pixels, N_COMPONENTS)
     with complete_folder(out.out) as folder:
         (folder / "pca.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
         summary = {
             "bands": store.bands,
             "components": N_COMPONENTS,
-            "explained_variance_ratio": pca.ratio.tolist(),
-            "explained_variance_ratio_sum": float(pca.ratio.sum()),
+            "explained_variance_ratio": ratio.tolist(),
+            "explained_variance_ratio_sum": float(ratio.sum()),
             "tiles": len(train),
-            "pixels": pca.count,
+            "pixels": count,
         }
         write_json(folder / "pca.json", summary)
-        draw_quicklook(store, train, (mean, sd), (weight, bias), pca.ratio, folder / "quicklook.png")
-    print(f"pca: {store.bands} -> {N_COMPONENTS}, explained variance {np.round(pca.ratio, 3).tolist()}")
+        draw_quicklook(store, train, (mean, sd), (weight, bias), ratio, folder / "quicklook.png")
+    print(f"pca: {store.bands} -> {N_COMPONENTS}, explained variance {np.round(ratio, 3).tolist()}")
 
 
 def draw_quicklook(

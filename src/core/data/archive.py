@@ -136,18 +136,15 @@ def _key(relative: Path) -> tuple[str, str, int]:
             readings.setdefault(squeeze(match["place"]), (match["place"], int(match["year"])))
     if not readings:
         raise DataError("file name: expected <year>_<`place`>, <`place`>_<year> or <`place`><year>; rename it")
-    if len(folders) > 1:
-        region, parent = folders[-2:]
-        if squeeze(parent) not in readings:
-            raise DataError(
-                f"`place`: found {next(iter(readings))!r}, expected {parent!r} as its folder; rename one of them"
-            )
-        place, year = parent, readings[squeeze(parent)][1]
-    elif len(readings) > 1 and not (folders and squeeze(folders[-1]) in readings):
+    parent = squeeze(folders[-1]) if folders else ""
+    if parent not in readings and len(folders) > 1:
+        raise DataError(
+            f"`place`: found {next(iter(readings))!r}, expected {folders[-1]!r} as its folder; rename one of them"
+        )
+    if parent not in readings and len(readings) > 1:
         raise DataError(f"file name: reads as {' or '.join(map(repr, readings))}; put it into <`region`>/<`place`>/")
-    else:
-        region = ""
-        place, year = readings.get(squeeze(folders[-1]) if folders else "", next(iter(readings.values())))
+    place, year = readings.get(parent, next(iter(readings.values())))
+    region, place = folders[-2:] if len(folders) > 1 else ("", place)
     return _checked(region), _checked(place), year
 
 

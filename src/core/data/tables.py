@@ -70,7 +70,7 @@ def read_sheet(path: Path) -> Sheet:
         )
     try:
         with _as_table(path):
-            header, *rows = ([_stripped(cell) for cell in row] for row in readers[suffix](path))
+            header, *rows = [[_stripped(cell) for cell in row] for row in readers[suffix](path)] or [[]]
     except OSError as error:
         raise StorageError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
     if not any(header):

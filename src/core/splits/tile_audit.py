@@ -145,7 +145,7 @@ def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndar
         stored: weight (K, C) and bias (K,), as in pca.safetensors; for bands standardised on the training tiles.
     """
     mean, sd = (array.astype(np.float32) for array in band_statistics(store, train_rows))
-    fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"])).z_scoring()
+    fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"]))[:2]
     maps = [
         np.column_stack([weight, bias]).astype(float) for weight, bias in (fitted, (stored["weight"], stored["bias"]))
     ]
