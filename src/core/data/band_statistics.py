@@ -70,15 +70,9 @@ def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def standardise(
     pixels: np.ndarray, valid: np.ndarray, quantisation: Quantisation, mean: np.ndarray, sd: np.ndarray
 ) -> np.ndarray:
-    """Dequantised, standardised pixels; masked ones are 0, the training mean.
+    """(C, H, W) float32: dequantised, standardised pixels; 0, the training mean, where not valid.
 
-    Args:
-        pixels: (C, H, W) int8 or float16, as stored.
-        valid: (H, W) bool.
-        mean, sd: (C,) float32.
-
-    Returns:
-        (C, H, W) float32.
+    `pixels` are (C, H, W) int8 or float16, as stored, `valid` is (H, W) bool, `mean` and `sd` are (C,) float32.
     """
     if pixels.dtype == np.int8:
         # adding 128 wraps around in uint8, which maps -128 … 127 to 0 … 255

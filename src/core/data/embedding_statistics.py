@@ -10,14 +10,9 @@ CHUNK_BYTES = 64 * 2**20  # of float64 at once
 
 
 def fit_statistics(store: EmbeddingStore, modality: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (1 where it is 0) of the observations `rows` that have the modality.
+    """(D,) float32 mean and standard deviation (1 where it is 0) of those of the observations `rows` that have it.
 
-    Args:
-        modality: one whose embeddings are vectors of D numbers.
-        rows: observations of the store, (B,) int.
-
-    Returns:
-        (D,) float32 each.
+    The modality's embeddings are vectors of D numbers.
 
     Raises:
         DataError: none of `rows` has the modality, or a number is not finite.

@@ -68,12 +68,9 @@ def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> tuple[np.nda
 
 
 def project(standardised: np.ndarray, valid: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(K, H, W) float32 components of a tile, unclipped; masked pixels are 0.
+    """(K, H, W) float32 components of a tile, unclipped, 0 where it is not `valid` (H, W) bool.
 
-    Args:
-        standardised: (C, H, W) float32.
-        valid: (H, W) bool.
-        weight, bias: (K, C) and (K,) float32.
+    `standardised` is (C, H, W) float32, `weight` and `bias` are those of `fit_pca`.
     """
     values = np.tensordot(weight, standardised, axes=1) + bias[:, None, None]
     return np.where(valid, values, np.float32(0))

@@ -63,7 +63,7 @@ def read_sheet(path: Path) -> Sheet:
             fewer cells than the header (CSV), or holds formulas without stored results (Excel).
     """
     path = Path(path)
-    readers = {".csv": _csv_rows, ".xlsx": _xlsx_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".xlsx": _xlsx_rows, ".parquet": _parquet_rows}  # the header is the first row
     if (suffix := path.suffix.lower()) not in readers:
         raise DataError(
             f"{path}: found a file named *{path.suffix}, expected {', '.join(readers)}; save it as one of them"
@@ -235,11 +235,8 @@ def _parquet_records(path: Path, columns: list[str] | None = None) -> pd.DataFra
         several = [name for name, kind in kinds.items() if pa.types.is_nested(kind) or "binary" in str(kind)]
         if columns is None:
             columns = [name for name in kinds if name not in several and not name.startswith("__index_level_")]
-            logging.info(
-                "%s: reads the columns %s, and not %s",
-                path,
-                *(", ".join(part) or "any other" for part in (columns, several)),
-            )
+            if several:
+                logging.info("%s: leaves out what holds no single values: %s", path, ", ".join(several))
         names = _present(path, file.schema_arrow.names, columns)
         if several := [name for name in names if name in several]:
             kind = kinds[several[0]]

@@ -125,14 +125,9 @@ def bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float,
 
 
 def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of a box and a point in it, the date line and the poles included.
+    """All P pairs of a box and a point in it, the date line and the poles included.
 
-    Args:
-        lat, lon: (N,) degrees.
-        boxes: (K, 4), rows of `bounding_box`.
-
-    Returns:
-        Row of `boxes`, ascending, and row of the points, (P,) each.
+    Of points (N,) in degrees and boxes (K, 4), rows of `bounding_box`: row of the box, ascending, and of the point.
     """
     found = []
     for south, north, west, width in boxes:
@@ -143,14 +138,9 @@ def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
 
 
 def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:
-    """South-west corner "lat,lon" of the grid square that holds each point.
+    """South-west corner of the grid square, `degrees` wide, that holds each point: (N,) str such as "35,-95".
 
-    Args:
-        lat, lon: (N,) degrees; longitudes 360 degrees apart are the same.
-        degrees: side of a square.
-
-    Returns:
-        (N,) str, for example "35,-95".
+    `lat` and `lon` are (N,) degrees; longitudes 360 degrees apart are the same.
     """
     south = np.floor(np.asarray(lat, float) / degrees) * degrees
     west = np.floor(((np.asarray(lon, float) + 180) % 360 - 180) / degrees) * degrees
