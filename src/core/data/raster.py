@@ -145,7 +145,7 @@ def read_window(
 
 
 def opened(header: Header) -> AbstractContextManager[Source]:
-    """What `read_window` reads from; while a GeoTIFF is open, GDAL keeps decoded blocks, which windows may share."""
+    """Source for `read_window`; while a GeoTIFF is open, GDAL keeps decoded blocks, which windows may share."""
     if header.path.suffix.lower() == ".npy":
         return nullcontext(np.load(header.path, mmap_mode="r"))
     try:

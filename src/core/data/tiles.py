@@ -113,17 +113,13 @@ def common_size(headers: list[Header], size: int | None) -> int:
 def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFrame:
     """The store's `tiles` without the columns that need pixels; raises DataError for coordinates off Earth."""
     footprints = archive.collect(headers, lambda header: raster.footprint(header, size))
-    places = [
-        (f"{name.region}/{name.place}/{name.year}", name.region, name.place, name.year, *footprint[:2])
-        for name, footprint in zip(names, footprints, strict=True)
+    rows = [
+        (f"{name.region}/{name.place}/{name.year}", name.region, name.place, name.year)
+        + (lat, lon, header.crs or "", header.pixel_size[0], half_diagonal_km)
+        for name, header, (lat, lon, half_diagonal_km) in zip(names, headers, footprints, strict=True)
     ]
-    tiles = pd.DataFrame(places, columns=["tile_id", "region", "place", "year", "lat", "lon"])
-    tiles.insert(0, "tile", range(len(tiles)))
-    return tiles.assign(
-        crs=[header.crs or "" for header in headers],
-        pixel_size=[header.pixel_size[0] for header in headers],
-        half_diagonal_km=[half_diagonal_km for _, _, half_diagonal_km in footprints],
-    )
+    columns = ["tile_id", "region", "place", "year", "lat", "lon", "crs", "pixel_size", "half_diagonal_km"]
+    return pd.DataFrame(rows, columns=columns).rename_axis("tile").reset_index()
 
 
 def read_pixels(
