@@ -114,12 +114,13 @@ def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFra
     """The store's `tiles` without the columns that need pixels; raises DataError for coordinates off Earth."""
     footprints = archive.collect(headers, lambda header: raster.footprint(header, size))
     rows = [
-        (f"{name.region}/{name.place}/{name.year}", name.region, name.place, name.year)
-        + (lat, lon, header.crs or "", header.pixel_size[0], half_diagonal_km)
+        (name.region, name.place, name.year, lat, lon, header.crs or "", header.pixel_size[0], half_diagonal_km)
         for name, header, (lat, lon, half_diagonal_km) in zip(names, headers, footprints, strict=True)
     ]
-    columns = ["tile_id", "region", "place", "year", "lat", "lon", "crs", "pixel_size", "half_diagonal_km"]
-    return pd.DataFrame(rows, columns=columns).rename_axis("tile").reset_index()
+    columns = ["region", "place", "year", "lat", "lon", "crs", "pixel_size", "half_diagonal_km"]
+    tiles = pd.DataFrame(rows, columns=columns)
+    tiles.insert(0, "tile_id", [f"{name.region}/{name.place}/{name.year}" for name in names])
+    return tiles.rename_axis("tile").reset_index()
 
 
 def read_pixels(
