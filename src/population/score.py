@@ -2,11 +2,10 @@
 
     python -m src.population.score --predictions FILE.csv --out scores
 
-FILE (.csv, .xlsx or .parquet) has the columns place, year, y, prediction and, where known, lat, lon (degrees) and
-block; one row for each place and year. Writes score.json, predicted_vs_actual.png and, with coordinates,
-residual_map.png into --out, and prints what it found. Baselines are made from the labels of the file alone, or of
---labels, which should hold those of the training places too: the more labels a baseline knows, the harder it is to
-beat.
+FILE (.csv, .xlsx or .parquet) has place, year, y, prediction and, where known, lat, lon (degrees) and block; one row
+for each place and year. Writes score.json, predicted_vs_actual.png and, with coordinates, residual_map.png into --out,
+and prints what it found. Baselines are made from the labels of the file alone, or of --labels, which should hold
+those of the training places too: the more labels a baseline knows, the harder it is to beat.
 
     mean_of_others       mean label of all other places
     year_of_others       their mean in the row's own year
