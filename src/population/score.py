@@ -233,7 +233,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m src.population.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--predictions", type=Path, required=True, help="table of place, year, y, prediction")
+    parser.add_argument("--predictions", type=Path, required=True, help=".csv or .xlsx: place, year, y, prediction")
     parser.add_argument(
         "--labels",
         type=Path,
