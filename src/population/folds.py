@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import interval_coverage, jackknife, regression_scores, repeated_splits
+from src.core.evaluation import interval_coverage, regression_scores, repeated_splits
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
 from src.population.evaluation import group_scores, prediction_intervals
@@ -145,11 +145,11 @@ def summarise(table: pd.DataFrame) -> dict:
                 f"predictions.parquet: {name}: found no number in fold {folds[0]}, expected one in every row; run all "
                 "folds with the same baselines.networks and covariates"
             )
-    names, tuned = ([group.name for group in part] for part in (groups, [g for g in groups if g in BASELINES]))
+    names = [group.name for group in groups]
     draw = first_draw(table)
     test, validation = (draw[draw.split == split] for split in ("test", "validation"))
     unit = test.unit.iloc[0]
-    best = min(tuned, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+    best = group_scores.best_on_validation(validation, [group for group in groups if group in BASELINES])
     pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= set(names)}
     pairs |= {f"head_minus_{best}": ("head", best)}
 
@@ -172,17 +172,11 @@ def summarise(table: pd.DataFrame) -> dict:
 
 def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
     """SHOWN with their intervals, and the R² oos of each fold (against the fold's own training mean)."""
-    y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
-    year, reference = test.year.to_numpy(), test["mean"].to_numpy()
-    values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
-        y, prediction, year, place, reference
-    )
-    bounds = jackknife.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
-    shown = {}
-    for name in SHOWN:
-        shown |= {name: values[name], f"{name}_low": bounds[f"{name}_low"], f"{name}_high": bounds[f"{name}_high"]}
+    units = units_of(test, unit), units_of(test, "place")
+    scores = group_scores.score_rows(test, test[group].to_numpy(), *units, test["mean"].to_numpy())
+    shown = {name: scores[name] for score in SHOWN for name in (score, f"{score}_low", f"{score}_high")}
     folds = [r2_oos(rows, group) for _, rows in test.groupby("fold")]
-    return shown | {"r2_oos_per_fold": folds, "method": bounds["method"], "label": bounds["label"]}
+    return shown | {"r2_oos_per_fold": folds, "method": scores["method"], "label": scores["label"]}
 
 
 def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
@@ -190,7 +184,7 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
-    paired = group_scores.compare(test.y, test[a], test[b], units_of(test, unit))
+    paired = group_scores.compare(test, a, b, units_of(test, unit))
     every = table[table.split == "test"]
     runs = [
         dict(zip([*DRAW, "fold"], key, strict=True))
