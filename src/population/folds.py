@@ -12,8 +12,6 @@ fold is a test place of another, so that choice has seen test labels: `chosen` t
 better on that fold's own validation places, and pools their test predictions. All scores are exploratory.
 """
 
-import argparse
-import sys
 from glob import glob
 from pathlib import Path
 
@@ -21,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from src.core.evaluation import interval_coverage, regression_scores, repeated_splits
+from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
 from src.population.evaluation import group_scores, prediction_intervals
 from src.population.evaluation.group_scores import units_of
 from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
-from src.population.report.folds_summary import print_summary
+from src.population.report.page_results import score_lines
 
 POOLED = (*CHOSEN, BY_NAME["text_expectation"], *BASELINES)
 DRAW = ["split_seed", "seed"]
@@ -40,8 +39,8 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
     result = {"kind": "exploratory", "variants": {name: summarise(table) for name, table in tables.items()}}
     if len(tables) > 1:
         result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
-    head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
-    result["best_head_on_validation"] = max(head, key=head.get)
+    variants = result["variants"]
+    result["best_head_on_validation"] = max(variants, key=lambda name: variants[name]["validation"]["head"]["r2"])
     result = regression_scores.rounded(result)
     if plots is not None:
         with files.complete_folder(plots) as folder:
@@ -50,7 +49,7 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
                 note = "pooled over folds; calibrated on each fold's validation places, elsewhere: no guarantee"
                 interval_coverage.draw_reliability(folder / f"reliability_{name}.png", drawn, note)
     files.write_json(out, result)
-    print_summary(result)
+    show(result)
     return result
 
 
@@ -186,15 +185,13 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     test = draw[draw.split == "test"]
     paired = group_scores.compare(test, a, b, units_of(test, unit))
     every = table[table.split == "test"]
-    runs = [
-        dict(zip([*DRAW, "fold"], key, strict=True))
-        | {"difference": r2_oos(rows, a) - r2_oos(rows, b), "data_variance": variance_of(rows, pair, unit)}
-        for key, rows in every.groupby([*DRAW, "fold"])
-    ]
-    differences = pd.DataFrame(runs)
+    runs = every.groupby([*DRAW, "fold"])
+    difference = runs.apply(lambda rows: r2_oos(rows, a) - r2_oos(rows, b))
+    data_variance = runs.apply(lambda rows: variance_of(rows, pair, unit))
+    differences = pd.DataFrame({"difference": difference, "data_variance": data_variance}).reset_index()
     # Seeds of one split are no new splits: they are averaged first.
     by_split = differences.groupby(["split_seed", "fold"]).difference.mean().to_numpy()
-    counts = every.groupby([*DRAW, "fold"])[["n_train", "n_test"]].first().mean()
+    counts = runs[["n_train", "n_test"]].first().mean()
     paired["splits"] = repeated_splits.corrected_interval(by_split, *counts)
     if differences.data_variance.isna().any():
         paired["variance"] = {"reason": f"a fold has a single test {unit}, which does not vary"}
@@ -250,6 +247,35 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
     return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
 
 
+def show(result: dict) -> None:
+    """Print pooled scores, differences and coverage of each variant."""
+    chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
+    for name, summary in (result["variants"] | chosen).items():
+        print(
+            f"\n{name}: {summary['n']} test labels in {summary['n_units']} {summary['unit']}s, "
+            f"{len(summary['per_fold'])} folds, {summary['draws']} draws; exploratory"
+        )
+        rows = {
+            group: score | dict(zip(summary["per_fold"], score["r2_oos_per_fold"], strict=True))
+            for group, score in summary["pooled"].items()
+        }
+        print(score_lines(rows, {"r2_oos": "R² oos"} | {fold: f"in fold {fold}" for fold in summary["per_fold"]}))
+        print(score_lines(summary["paired"], {"sd": "sd"}))
+        for pair, score in summary["paired"].items():
+            splits, variance = score["splits"], score["variance"]
+            bounds = splits["reason"] or f"[{cell(splits['low'], 3)}, {cell(splits['high'], 3)}], p {splits['p']:.2f}"
+            parts = ", ".join(f"{part} {cell(variance.get(part), 4)}" for part in ("data", "seed", "split"))
+            reason = f" ({variance['reason']})" if variance["reason"] else ""
+            print(
+                f"{pair}: R² oos over {splits['J']} splits {cell(splits['mean'], 3)} {bounds}; variance from {parts}{reason}"
+            )
+        for group, found in summary["prediction_intervals"].items():
+            print(f"{group}: prediction intervals cover {cell_interval(found, 'coverage', 3)}")
+        head = summary["validation"]["head"]
+        print(f"validation head: R² {cell(head['r2'], 3)}  MAE {head['mae']:.3f}  n {head['n']}")
+    print(f"\nbest head on validation: {result['best_head_on_validation']}")
+
+
 def _variants(texts: list[str]) -> dict[str, str]:
     variants = {}
     for text in texts:
@@ -261,12 +287,9 @@ def _variants(texts: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m src.population.folds", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = run.command_line("population.folds", __doc__)
     parser.add_argument("--variant", action="append", required=True, metavar="NAME=PATTERN")
     parser.add_argument("--out", type=Path, required=True, help="JSON of the comparison")
     parser.add_argument("--plots", type=Path, help="folder for reliability plots")
     given = parser.parse_args()
-    code, _ = run.outcome(lambda: main(_variants(given.variant), given.out, given.plots), "population.folds")
-    sys.exit(code)
+    run.finish(lambda: main(_variants(given.variant), given.out, given.plots), "population.folds")

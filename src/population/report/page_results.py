@@ -1,6 +1,8 @@
-"""The results as tables: the report page shows them as HTML, the model card as Markdown."""
+"""The results as tables: the report page shows them as HTML, the model card as Markdown, commands as text."""
 
 from pathlib import Path
+
+import pandas as pd
 
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
 from src.population.evaluation.predictors import CONTROLS, MODEL, scored
@@ -17,6 +19,16 @@ def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
 def said_of_intervals(units: dict) -> str:
     """The method of the intervals, or the reason why there are none."""
     return units["method"] + (f" ({units['label']})" if units["label"] else "")
+
+
+def score_lines(rows: dict[str, dict], numbers: dict[str, str]) -> str:
+    """A line for each name with R² and MAE in intervals and the `numbers`, a key of its score -> the heading."""
+    cells = [
+        [name, cell_interval(score, "r2", 3), cell_interval(score, "mae", 3)]
+        + [cell(score.get(key), 0 if key == "n" else 3) for key in numbers]
+        for name, score in rows.items()
+    ]
+    return pd.DataFrame(cells, columns=["", "R² [95 %]", "MAE [95 %]", *numbers.values()]).to_string(index=False)
 
 
 def score_table(scores: dict) -> Table:
