@@ -5,7 +5,6 @@ intervals are a little too narrow. Ridge is quickly fitted again: it has CV+ ove
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,18 +21,9 @@ CALIBRATED = ("head", "text_samples")
 Bounds = Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """`facts` for the metrics, `columns` for predictions.parquet, `tables` of coverage at many levels by group."""
-
-    facts: dict
-    columns: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
-
-
 def assess(
     table: pd.DataFrame, left_out: pd.DataFrame, by_fold: np.ndarray, level: float, facts: dict, seed: int
-) -> Intervals:
+) -> tuple[dict, pd.DataFrame, dict[str, pd.DataFrame]]:
     """Intervals at `level` for every row of predictions.parquet that is scored.
 
     Args:
@@ -42,7 +32,9 @@ def assess(
         by_fold: (folds, scored rows) its predictions without each fold.
         facts: split.json.
 
-    Where there are too few places for the level, `refused` says how many it takes, and there is no interval.
+    Returns:
+        What the metrics hold, the columns of predictions.parquet, and tables of coverage at many levels by group.
+        Where there are too few places for the level, `refused` says how many it takes, and there is no interval.
     """
     scored, calibration = table[table.split != "validation"], table[table.split == "validation"]
     y, place = scored.y.to_numpy(), units_of(scored, "place")
@@ -71,7 +63,7 @@ def assess(
         part |= coverage(scored, low, high, facts["unit"])
         columns |= {f"{group}_low": low, f"{group}_high": high}
         tables[f"{INTERVALS[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
-    return Intervals(result, pd.DataFrame(columns, index=scored.index), tables)
+    return result, pd.DataFrame(columns, index=scored.index), tables
 
 
 def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str) -> dict:
