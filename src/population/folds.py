@@ -265,10 +265,8 @@ def show(result: dict) -> None:
             splits, variance = score["splits"], score["variance"]
             bounds = splits["reason"] or f"[{cell(splits['low'], 3)}, {cell(splits['high'], 3)}], p {splits['p']:.2f}"
             parts = ", ".join(f"{part} {cell(variance.get(part), 4)}" for part in ("data", "seed", "split"))
-            reason = f" ({variance['reason']})" if variance["reason"] else ""
-            print(
-                f"{pair}: R² oos over {splits['J']} splits {cell(splits['mean'], 3)} {bounds}; variance from {parts}{reason}"
-            )
+            print(f"{pair}: R² oos over {splits['J']} splits {cell(splits['mean'], 3)} {bounds}")
+            print(f"    variance from {parts}" + (f" ({variance['reason']})" if variance["reason"] else ""))
         for group, found in summary["prediction_intervals"].items():
             print(f"{group}: prediction intervals cover {cell_interval(found, 'coverage', 3)}")
         head = summary["validation"]["head"]

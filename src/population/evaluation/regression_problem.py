@@ -13,7 +13,7 @@ from src.core.data.tile_store import Store
 from src.population.params import Params, covariate_columns
 
 HELD = ("validation", "test", "locked")
-Fit = tuple[np.ndarray | None, dict]
+Predicted = tuple[np.ndarray | None, dict]
 """(M,) predictions of the held-out rows, None where the baseline is left out, and the choice for choices.json."""
 
 
@@ -89,12 +89,12 @@ class Problem:
         tiles, of_row = np.unique(self.rows.tile, return_inverse=True)
         return tile_images(self.store, tiles, *self.statistics), of_row
 
-    def fixed(self, prediction: np.ndarray, **facts) -> Fit:
+    def fixed(self, prediction: np.ndarray, **facts) -> Predicted:
         """A baseline that leaves nothing to choose; `facts` go beside its choice."""
         prediction, choice = tune([{}], lambda _: prediction, self.checks)
         return prediction, choice | facts
 
-    def tuned(self, settings: Sequence[dict], features: np.ndarray, make: Callable) -> Fit:
+    def tuned(self, settings: Sequence[dict], features: np.ndarray, make: Callable) -> Predicted:
         """The best of the scikit-learn regressors `make(setting)` on `features` of all rows."""
 
         def predict(setting: dict) -> np.ndarray:

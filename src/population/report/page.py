@@ -1,4 +1,4 @@
-"""reports/population/index.html: results, nulls, audit, figures and parameters of a run, and the PNGs it shows."""
+"""reports/population/index.html: results, audit, figures and parameters of a run, and the PNGs it shows."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pandas as pd
 
 from src.core.evaluation import interval_coverage
 from src.core.report import figures, html_page
-from src.core.report.html_page import Figure, Section, Table, cell
+from src.core.report.html_page import Figure, Section, Table
 from src.core.stage import files
 from src.population.evaluation.predictors import MODEL, scored
-from src.population.report.page_results import UNIT, result_sections
+from src.population.report.page_results import UNIT, named, result_sections, text_of
 
 CARD = "model_card.md"
 STAGES = ("pretrain", "sft", "dpo")
@@ -92,7 +92,7 @@ def write(path: Path, inputs, plots: Path, facts: dict, audit: dict, scores: dic
     part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
     if opened := scores["final"]:
         part = f"The locked provinces, opened on {opened['date']} after {opened['attempts']} attempts"
-    lead = f"{part}: predictions of a Qwen-VL model {KNOWN[facts['task']]}, beside baselines, nulls and controls."
+    lead = f"{part}: predictions of a Qwen-VL model {KNOWN[facts['task']]}, beside baselines and controls."
     rows = [list(row) for row in _flat(settings, "")]
     sections = [
         *result_sections(scores, facts, plots),
@@ -114,11 +114,10 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
     """Roles, audit, and the map and distances that the split stage drew."""
     counts = ", ".join(f"{count} {role}" for role, count in facts["samples"].items())
     fold = f"split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}"
-    rows = [[name.replace("_", " "), _plain(value)] for name, value in audit.items()]
     return Section(
         "Split and audit",
         [f"Method {facts['method']}, {fold}: {counts} labels.{_when(facts)}{_locked(facts)}"],
-        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], rows)],
+        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], named(audit))],
         [Figure(folder / name, caption) for name, caption in PICTURES.items() if (folder / name).exists()],
     )
 
@@ -182,7 +181,7 @@ def data_section(matching: dict) -> Section:
     ):
         if matching[key]:
             header = [str(name).replace("_", " ") for name in matching[key][0]]
-            tables.append(_listed(caption, header, [[_plain(v) for v in row.values()] for row in matching[key]]))
+            tables.append(_listed(caption, header, [[text_of(v) for v in row.values()] for row in matching[key]]))
     crop = matching["crop"]
     return Section(
         "Data",
@@ -201,12 +200,10 @@ def training_section(scores: dict) -> Section:
     """The error of pretraining beside simpler guesses, and counts and accuracy of the preferences."""
     tables = []
     if masked := scores["pretrain"]["masked_mse"]:
-        rows = [[name.replace("_", " "), cell(value)] for name, value in masked.items()]
         caption = "Pretraining: squared error on masked patches of validation tiles, standardised bands"
-        tables.append(Table(caption, ["guess", "error"], rows))
+        tables.append(Table(caption, ["guess", "error"], named(masked)))
     facts = {name: value for name, value in scores["dpo"].items() if "pairs" in name or "reward" in name}
-    rows = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
-    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], rows, words=2))
+    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], named(facts), words=2))
     return Section("Pretraining and preferences", tables=tables)
 
 
@@ -228,23 +225,13 @@ def _flat(values: dict, prefix: str) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             flat += _flat(value, key)
         elif not (isinstance(value, list) and len(value) > 12):
-            flat.append((key, _plain(value)))
+            flat.append((key, text_of(value)))
     return flat
 
 
 def _listed(caption: str, header: list[str], rows: list[list[str]], most: int = MOST_ROWS) -> Table:
     shown = f"{caption}: {len(rows)}"
     return Table(shown if len(rows) <= most else f"{shown}, the first {most}", header, rows[:most])
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) if value else "none"
-    return str(value)
 
 
 def _curve_unit(name: str) -> str:

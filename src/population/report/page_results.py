@@ -12,13 +12,27 @@ PANEL = {"r2_within_year": "within year", "r2_between_place": "between places", 
 
 
 def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
-    """Sections of the page: the task, the scores, nulls and controls, and uncertainty."""
-    return [_about(scores, facts), _results(scores, plots), _nulls(scores), _trust(scores, plots)]
+    """Sections of the page: the task, the scores, permuted labels and controls, and uncertainty."""
+    return [_about(scores, facts), _results(scores, plots), _without_tile(scores), _trust(scores, plots)]
 
 
 def said_of_intervals(units: dict) -> str:
     """The method of the intervals, or the reason why there are none."""
     return units["method"] + (f" ({units['label']})" if units["label"] else "")
+
+
+def text_of(value: object) -> str:
+    """A value of params.yaml, of a count or of the audit as a reader sees it; – where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(text_of, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def named(values: dict) -> list[list[str]]:
+    """Rows of a name without underscores and its value."""
+    return [[name.replace("_", " "), text_of(value)] for name, value in values.items()]
 
 
 def score_lines(rows: dict[str, dict], numbers: dict[str, str]) -> str:
@@ -160,13 +174,13 @@ def _results(scores: dict, plots: Path) -> Section:
     )
 
 
-def _nulls(scores: dict) -> Section:
+def _without_tile(scores: dict) -> Section:
     fields = scores["prompt_fields"]
     said = "The prompt names neither city, province nor year."
     if fields:
         said = f"The prompt names {', '.join(fields)}: the rows without an image show the score of the prompt alone."
     return Section(
-        "Nulls and controls",
+        "Baselines on permuted labels, and controls",
         [
             f"A score that remains when the input says nothing of the place does not come from the tile. {said}",
             "experiments/permuted.sh trains the model itself on permuted labels.",

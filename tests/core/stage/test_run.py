@@ -194,4 +194,6 @@ def test_a_command_exits_with_the_code_of_its_error(capsys):
 
     with pytest.raises(SystemExit) as stopped:
         run.finish(body, "population.score")
-    assert stopped.value.code == DataError.exit_code and "population.score: labels.csv: empty" in capsys.readouterr().err
+    assert (
+        stopped.value.code == DataError.exit_code and "population.score: labels.csv: empty" in capsys.readouterr().err
+    )
