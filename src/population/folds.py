@@ -22,8 +22,9 @@ from src.core.evaluation import interval_coverage, regression_scores, repeated_s
 from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
-from src.population.evaluation import group_scores, prediction_intervals
+from src.population.evaluation import group_scores
 from src.population.evaluation.group_scores import units_of
+from src.population.evaluation.prediction_intervals import calibrated, coverage
 from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
 from src.population.report.page_results import score_lines
 
@@ -227,7 +228,7 @@ def coverage_of(test: pd.DataFrame) -> dict:
     for group in INTERVALS:
         if f"{group}_low" in test and test[f"{group}_low"].notna().all():
             low, high = (test[f"{group}_{end}"].to_numpy() for end in ("low", "high"))
-            found[group] = prediction_intervals.coverage(test, low, high, test.unit.iloc[0])
+            found[group] = coverage(test, low, high, test.unit.iloc[0])
     return found
 
 
@@ -237,10 +238,8 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
     test = pd.concat([scored for _, scored in parts])
 
     def bounds(level: float) -> tuple[np.ndarray, np.ndarray]:
-        ends = [
-            prediction_intervals.bounds_of(calibration, scored, float(scored["mean"].iloc[0]), 0)["head"](level)
-            for calibration, scored in parts
-        ]
+        means = [float(scored["mean"].iloc[0]) for _, scored in parts]
+        ends = [calibrated("head", *part, level, mean, 0)[1:] for part, mean in zip(parts, means, strict=True)]
         return tuple(np.concatenate(end) for end in zip(*ends, strict=True))
 
     fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
