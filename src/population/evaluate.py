@@ -200,17 +200,14 @@ def predictions_table(
     )
     # Positions, not labels, join them: `answers` has one row for each of `held`, whatever its index.
     model = [group.name for group in predictors.MODEL]
-    for name in model:
-        table[name] = answers[name].to_numpy(np.float64)
-    for name in controls:
-        table.loc[held.role != "validation", name] = controls[name].to_numpy(np.float64)
+    table[model] = answers[model].to_numpy(np.float64)
+    table.loc[held.role != "validation", [*controls]] = controls.to_numpy(np.float64)
     table = table.reset_index(drop=True).join(fitted)
     # Scores are those of the rounded numbers, so that this file alone gives them again.
     numbers = [*model, *controls, *fitted]
     table[numbers] = table[numbers].round(6) + 0.0
-    for name in (*predictors.WRITTEN, *answers.columns.difference([*model, *predictors.WRITTEN])):
-        table[name] = answers[name].to_numpy()
-    return table
+    written = [*predictors.WRITTEN, *answers.columns.difference([*model, *predictors.WRITTEN])]
+    return table.join(answers[written].reset_index(drop=True))
 
 
 if __name__ == "__main__":

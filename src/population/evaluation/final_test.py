@@ -66,9 +66,8 @@ def opening(out: Namespace, facts: dict) -> dict:
 
 def count_attempts() -> int:
     """Distinct versions of METRICS in all commits that git knows, experiments included."""
-    commits = _git("log", "--all", "--format=%H", "--", METRICS).split()
-    held = [commit for commit in commits if _git("ls-tree", "--name-only", commit, METRICS)]
-    return len({_git("rev-parse", f"{commit}:{METRICS}") for commit in held})
+    objects = _git("rev-list", "--all", "--objects", "--", METRICS).splitlines()
+    return sum(line.endswith(f" {METRICS}") for line in objects)
 
 
 def _git(*arguments: str) -> str:

@@ -11,7 +11,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tqdm import tqdm
 
 from src.core.baselines import regression
-from src.core.baselines.regression import RidgePath, spread, tune
+from src.core.baselines.regression import spread, tune
 from src.core.evaluation import conformal, permutation
 from src.core.stage import run
 from src.population.evaluation.regression_problem import Predicted, Problem
@@ -74,22 +74,14 @@ def fit_gaussian_process(problem: Problem) -> Predicted:
     )
 
 
-def fit_covariates(problem: Problem) -> Predicted:
-    """Ridge on the covariates alone."""
-    path, held = RidgePath(problem.covariates[problem.train]), problem.covariates[problem.held]
-    return tune(
-        spread(problem.budget, penalty=PENALTY),
-        lambda setting: path.solve(problem.y, setting["penalty"] * len(problem.y)).predict(held),
-        problem.checks,
-    )
-
-
-def fit_ridge(problem: Problem, labels: np.ndarray | None = None) -> Predicted:
-    """Ridge on band statistics; `labels` (N,) take the place of the problem's own."""
+def fit_ridge(
+    problem: Problem, features: tuple[str, ...] = ("means", "all"), labels: np.ndarray | None = None
+) -> Predicted:
+    """Ridge on each of `features` in turn, with equal parts of the budget; `labels` (N,) replace the problem's own."""
     y, checks = (problem.y, problem.checks) if labels is None else (labels[problem.train], labels[problem.held])
     settings = spread(problem.budget, penalty=PENALTY)
-    for number, setting in enumerate(settings):  # half of the budget on band means, half on all statistics
-        setting["features"] = tuple(problem.features)[number % 2]
+    for number, setting in enumerate(settings):
+        setting["features"] = features[number % len(features)]
 
     def predict(setting: dict) -> np.ndarray:
         ridge = problem.paths[setting["features"]].solve(y, setting["penalty"] * len(y))
@@ -104,7 +96,7 @@ def ridge_null(problem: Problem) -> pd.DataFrame:
     for draw in tqdm(range(problem.params.baselines.permutations), desc="permutations", unit="draw", leave=False):
         columns = (rows[name].to_numpy() for name in ("growth_rate", "place", "year", "role"))
         labels = permutation.permute_roles(*columns, problem.seed, draw)
-        null[str(draw)], _ = fit_ridge(problem, labels)
+        null[str(draw)], _ = fit_ridge(problem, labels=labels)
     return pd.DataFrame(null)
 
 
