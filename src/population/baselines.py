@@ -63,6 +63,10 @@ def main(params, inputs, out, dry_run=False):
     for name, choice in choices.items():
         found = choice.get("left_out") or f"validation R2 {choice['validation_r2']}, {choice['setting']}"
         print(f"baselines: {name}: {found}")
+    print(
+        "baselines: these scores are of validation; those of test come with evaluate, and without a model from "
+        "`python -m src.population.score` (docs/evaluation.md)"
+    )
 
 
 def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:

@@ -242,12 +242,15 @@ def test_a_missing_covariate_is_named(tmp_path):
         fit(inputs, tmp_path, {"data.covariates": ["income"]})
 
 
-def test_without_coordinates_the_map_is_left_out(tmp_path):
+def test_without_coordinates_the_map_is_left_out(tmp_path, capsys):
     inputs = write_inputs(tmp_path)
     samples(inputs).assign(lat=np.nan).to_parquet(inputs.split / "samples.parquet", index=False)
     found = fit(inputs, tmp_path, {"baselines.networks": []})
     assert not {"latlon", "gp"} & set(found.predictions)
     assert found.choices["gp"] == {"left_out": "a place has no coordinates"}
+    printed = capsys.readouterr().out
+    assert "gp: a place has no coordinates" in printed
+    assert "scores are of validation; those of test come with evaluate" in printed
 
 
 def test_a_year_without_training_label_has_the_mean_of_all():
