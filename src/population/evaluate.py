@@ -37,7 +37,8 @@ def main(params, inputs, out, dry_run=False):
     scored = "locked" if inputs.final else "test"
     rows = prediction_tasks.read_samples(inputs.split, store.tiles.tile_id)
     rows = rows[rows.role.isin(["train", "validation", scored])].reset_index(drop=True)
-    settings = {name: read_settings(folder, facts) for name, folder in vars(inputs).items() if name in ("sft", "dpo")}
+    advice = "the model may have seen these test tiles: train it again on this split"
+    settings, _ = (read_of_split(folder / "bandwise.json", facts, advice) for folder in (inputs.sft, inputs.dpo))
     counts = rows.role.value_counts()
     print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
     if opened:
@@ -72,7 +73,7 @@ def main(params, inputs, out, dry_run=False):
     table = table.join(bounds.round(6))
     scores["prediction_intervals"] = known | {"model_sha256": files.tree_sha256([inputs.sft])}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
-    scores |= run_facts(params, facts, audit, opened, settings["sft"])
+    scores |= run_facts(params, facts, audit, opened, settings)
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
     scores["params_sha256"] = params_hash(used := used_params(params, facts))
@@ -81,9 +82,9 @@ def main(params, inputs, out, dry_run=False):
         table.to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
         page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, coverage)
-        shown = used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}
+        shown = used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings}
         page.write(report / "index.html", inputs, plots, facts, audit, scores, shown)
-        model_card.write(report, params.card, used, store, rows, settings["sft"], facts, audit, scores)
+        model_card.write(report, params.card, used, store, rows, settings, facts, audit, scores)
     files.write_json(out.metrics, scores)
     names = {"head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"}
     printed = {group.name: scores[group.name] for group in predictors.listed(names, "metrics")}
@@ -137,20 +138,18 @@ def check_pca(store: Store, inputs) -> float:
     return difference
 
 
-def read_settings(folder: Path, facts: dict) -> dict:
-    """bandwise.json of a model trained on this split.
+def read_of_split(path: Path, facts: dict, advice: str) -> dict:
+    """The JSON file of an earlier stage.
 
     Raises:
-        DataError: the model was trained on another split, so it may have seen the test labels.
+        DataError: the stage ran on another split, so it may have seen the test labels.
     """
-    path = folder / "bandwise.json"
-    settings = files.read_json(path)
-    if settings.get("split_hash") != facts["hash"]:
+    found = files.read_json(path)
+    if found.get("split_hash") != facts["hash"]:
         raise DataError(
-            f"{path}: split_hash: found {settings.get('split_hash')}, expected {facts['hash']} of split.json; "
-            "the model may have seen these test tiles: train it again on this split"
+            f"{path}: split_hash: found {found.get('split_hash')}, expected {facts['hash']} of split.json; {advice}"
         )
-    return settings
+    return found
 
 
 def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> tuple:
@@ -165,12 +164,7 @@ def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> tuple:
     """
     names = ("predictions", "null", "ridge_left_out", "ridge_by_fold")
     predictions, null, left_out, by_fold = (files.read_table(folder / f"{name}.parquet") for name in names)
-    choices = files.read_json(folder / "choices.json")
-    if choices["split_hash"] != facts["hash"]:
-        raise DataError(
-            f"{folder}/choices.json: split_hash: found {choices['split_hash']}, expected {facts['hash']} of split.json;"
-            " run the baselines stage again"
-        )
+    choices = read_of_split(folder / "choices.json", facts, "run the baselines stage again")
     for name in (baseline.name for baseline in predictors.BASELINES):
         if name not in predictions and "left_out" not in choices.get(name, {}):
             raise DataError(

@@ -60,39 +60,39 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     Raises:
         DataError: no file, or a place or block is tested in two folds of one draw.
     """
+    where = f"--variant {name}={pattern}"
     found = [Path(path) for path in sorted(glob(pattern))]
     found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
     if not found:
-        raise DataError(f"--variant {name}={pattern}: found no file, expected predictions.parquet of each fold")
+        raise DataError(f"{where}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
     key = ["province", "city", "year"]
     if missing := {*DRAW, *key, "task", "unit", "fold", "n_train", "n_test"} - set(table):
         raise DataError(
-            f"--variant {name}={pattern}: no column {sorted(missing)[0]!r}; give the predictions.parquet that evaluate "
-            "writes now: run it again"
+            f"{where}: no column {min(missing)!r}; give the predictions.parquet that evaluate writes now: run it again"
         )
     table = table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
     test = table[table.split == "test"]
     if test.empty:
         raise DataError(
-            f"--variant {name}={pattern}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; "
-            "the predictions of evaluate --final are no fold"
+            f"{where}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; the predictions of "
+            "evaluate --final are no fold"
         )
     twice = test[test.duplicated([*DRAW, *key])]
     if len(twice):
         raise DataError(
-            f"--variant {name}={pattern}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two "
-            "files of one split.seed and seed, expected one; give one file per fold"
+            f"{where}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two files of one "
+            "split.seed and seed, expected one; give one file per fold"
         )
     if (test.task == "next_year").all():  # places and blocks are shared by design
         return table
-    for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
-        known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
-        folds = known.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
+    located = test[test.block != ""]
+    for unit, columns, rows in (("block", ["block"], located), ("place", ["province", "city"], test)):
+        folds = rows.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
         if (folds > 1).any():
             raise DataError(
-                f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
-                "expected one; give runs of one split.method and task, split by blocks where tiles have coordinates"
+                f"{where}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, expected one; give "
+                "runs of one split.method and task, split by blocks where tiles have coordinates"
             )
     return table
 

@@ -265,11 +265,6 @@ def test_a_constant_column_of_training_says_nothing_elsewhere():
     assert fitted_baselines.standardised(columns, train).tolist() == [[0, -1], [0, 1], [0, 0]]
 
 
-def test_rounded_settings_are_tried_once():
-    settings = [{"leaf": value, "share": 0.5} for value in (1.2, 1.4, 2.6)]
-    assert fitted_baselines.whole(settings, "leaf") == [{"leaf": 1, "share": 0.5}, {"leaf": 3, "share": 0.5}]
-
-
 def test_dry_run_writes_nothing(inputs, tmp_path, capsys):
     out = Namespace(out=tmp_path / "out", plots=tmp_path / "plots")
     baselines.main(small_params(FAST), inputs, out, dry_run=True)

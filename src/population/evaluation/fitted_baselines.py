@@ -57,7 +57,7 @@ def fit_province_year(problem: Problem) -> Predicted:
 
 def fit_neighbours(problem: Problem) -> Predicted:
     """The mean of the nearest training labels."""
-    settings = whole(spread(problem.budget, neighbours=(1, min(100, problem.train.sum()))))
+    settings = spread(problem.budget, neighbours=(1, min(100, len(problem.y))))
     return problem.tuned(settings, problem.where, lambda setting: KNeighborsRegressor(setting["neighbours"]))
 
 
@@ -124,15 +124,14 @@ def cross_fit_ridge(problem: Problem, setting: dict) -> tuple[pd.DataFrame, pd.D
 def fit_pls(problem: Problem) -> Predicted:
     """Partial least squares."""
     features = problem.features["all"]
-    most = min(20, *features.shape, problem.train.sum() - 1)
-    settings = whole(spread(problem.budget, components=(1, most)))
+    settings = spread(problem.budget, components=(1, min(20, *features.shape, len(problem.y) - 1)))
     return problem.tuned(settings, features, lambda setting: PLSRegression(setting["components"]))
 
 
 def fit_forest(problem: Problem) -> Predicted:
     """Random forest (Breiman 2001)."""
     return problem.tuned(
-        whole(spread(problem.budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)), "min_samples_leaf"),
+        spread(problem.budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)),
         problem.features["all"],
         # One job: with more, the trees' predictions are summed in the order in which threads finish.
         lambda setting: RandomForestRegressor(TREES, random_state=problem.seed, n_jobs=1, **setting),
@@ -142,7 +141,7 @@ def fit_forest(problem: Problem) -> Predicted:
 def fit_boosting(problem: Problem) -> Predicted:
     """Gradient boosting of trees on binned features."""
     return problem.tuned(
-        whole(spread(problem.budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)), "max_leaf_nodes"),
+        spread(problem.budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)),
         problem.features["all"],
         lambda setting: HistGradientBoostingRegressor(early_stopping=False, random_state=problem.seed, **setting),
     )
@@ -180,12 +179,3 @@ def standardised(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(N, F) with mean 0 and standard deviation 1 over training rows; 0 where those are constant."""
     mean, sd = columns[train].mean(axis=0), columns[train].std(axis=0)
     return (columns - mean) / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)
-
-
-def whole(settings: list[dict], *names: str) -> list[dict]:
-    """`settings` with the numbers `names`, or all, rounded; those that become equal are tried once."""
-    rounded = [
-        {name: round(value) if name in (names or setting) else value for name, value in setting.items()}
-        for setting in settings
-    ]
-    return [setting for number, setting in enumerate(rounded) if setting not in rounded[:number]]

@@ -13,7 +13,6 @@ from src.core.stage.errors import DataError
 from src.population.evaluation import fitted_baselines as fitted
 from src.population.evaluation.regression_problem import Predicted, Problem
 
-LIST = "src/population/evaluation/predictors.py"
 Kind = Literal["head", "drift", "answer", "samples", "expectation", "closed form", "iterative", "network"]
 
 
@@ -118,8 +117,8 @@ def listed(names: Iterable[str], where: str) -> list[Predictor]:
     names = set(names)
     if unknown := sorted(names - BY_NAME.keys()):
         raise DataError(
-            f"{where}: found predictions of {unknown[0]!r}, expected names of {LIST}; add an entry there, or write "
-            "the file again with this version of the code"
+            f"{where}: found predictions of {unknown[0]!r}, expected names of src/population/evaluation/predictors.py; "
+            "add an entry there, or write the file again with this version of the code"
         )
     return [predictor for predictor in PREDICTORS if predictor.name in names]
 

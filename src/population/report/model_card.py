@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.utils import yaml_dump
 
 from src.core.data.tile_store import Store
-from src.core.report.html_page import Table, cell, templates
+from src.core.report.html_page import cell, templates
 from src.core.report.markdown import fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
@@ -78,7 +78,8 @@ def write(
         "base_licence": base_terms,
     }
     environment = templates(TEMPLATES, autoescape=False)  # text from outside goes through `plain`, `fenced` or `table`
-    environment.filters |= {"plain": plain, "fenced": fenced, "table": _table, "cell": cell}
+    environment.filters |= {"plain": plain, "fenced": fenced, "cell": cell}
+    environment.filters["table"] = lambda shown: table(shown.header, shown.rows)
     (folder / NAME).write_text(environment.get_template("model_card.md").render(fields), encoding="utf-8")
 
 
@@ -125,22 +126,19 @@ def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
     return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
 
 
-def _table(shown: Table) -> str:
-    return table(shown.header, shown.rows)
-
-
 def training_params(used: dict) -> dict:
     """The params that made the weights: no paths, and no rates or sizes of the other kind of backbone."""
     backbone = used["model"]["backbone"]
     data = {key: used["data"][key] for key in ("quantisation", "scale", "nan_is_nodata", "tile_px", "match_year")}
-    others = {key: value for key, value in used.items() if key not in ("data", "split", "evaluate", "bandwise")}
+    others = {key: value for key, value in used.items() if key not in ("data", "split")}
     others["model"] = used["model"] | {"backbone": base_name(backbone)}
     return _without({"data": data} | others, "pretrained" if backbone == "tiny" else "tiny")
 
 
-def _without(values: dict, name: str) -> dict:
-    kept = {key: value for key, value in values.items() if key != name}
-    return {key: _without(value, name) if isinstance(value, dict) else value for key, value in kept.items()}
+def _without(values: object, name: str) -> object:
+    if not isinstance(values, dict):
+        return values
+    return {key: _without(value, name) for key, value in values.items() if key != name}
 
 
 def _region(rows: pd.DataFrame) -> str:
