@@ -152,8 +152,7 @@ def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray
     if "lat" in table:
         where = table.groupby("place")[["lat", "lon"]].mean()  # a place has one square, wherever its rows say it is
         squares = distances.assign_blocks(where.lat.to_numpy(), where.lon.to_numpy(), block_degrees)
-        square_of = dict(zip(where.index, squares, strict=True))
-        return f"square of {block_degrees:g} degrees", table.place.map(square_of).to_numpy(str)
+        return f"square of {block_degrees:g} degrees", pd.Series(squares, where.index)[table.place].to_numpy(str)
     return "place", table.place.to_numpy(str)
 
 
@@ -187,7 +186,7 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
     _, near = NearestNeighbors(n_neighbors=count + 1).fit(where).kneighbors(where)
     # A place is its own nearest one; another may share its position, so it is taken out by number.
     guess = [mean[[other for other in row if other != place][:count]].mean() for place, row in enumerate(near)]
-    return table.place.map(dict(zip(places.index, guess, strict=True))).to_numpy()
+    return pd.Series(guess, places.index)[table.place].to_numpy()
 
 
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
