@@ -41,11 +41,6 @@ def main(params, inputs, out, dry_run=False):
     settings, _ = (read_of_split(folder / "bandwise.json", facts, advice) for folder in (inputs.sft, inputs.dpo))
     counts = rows.role.value_counts()
     print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
-    if opened:
-        places = facts["locked"]["places"]
-        print(
-            f"--final opens {places} locked places, once, after {opened['attempts']} versions of {final_test.METRICS}"
-        )
     if dry_run:
         passes = 2 * (2 + params.evaluate.text_samples + params.evaluate.grid_points)
         held = counts["validation"] + counts[scored]

@@ -191,7 +191,7 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
 
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
     """Scores, intervals and the dependence of residuals."""
-    place, where = table.place.to_numpy(str), [table[name].to_numpy() if name in table else None for name in POSITION]
+    place, where = table.place.to_numpy(str), table.reindex(columns=list(POSITION)).to_numpy(np.float64).T
     scores = group_scores.score_rows(table, guess, units, place, reference)
     return scores | autocorrelation.describe(table.y.to_numpy(), guess, place, units, *where, 0)
 

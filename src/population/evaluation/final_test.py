@@ -13,7 +13,7 @@ FINAL = "metrics/final.json"
 
 
 def opening(out: Namespace, facts: dict) -> dict:
-    """Date, commit, attempts and lock for the final metrics. Called before a label is read.
+    """Date, commit, attempts and lock for the final metrics, announced. Called before a label is read.
 
     `attempts` counts the versions of metrics/population.json in the repository's history and its experiments. It is
     a lower bound, because removed experiments are unknown.
@@ -56,10 +56,12 @@ def opening(out: Namespace, facts: dict) -> dict:
             f"git status: found {len(changed.splitlines())} changed files (first: {changed.splitlines()[0].strip()}), "
             "expected none, so that the commit says what was scored; commit them"
         )
+    attempts = count_attempts()
+    print(f"--final opens {facts['locked']['places']} locked places, once, after {attempts} versions of {METRICS}")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": _git("rev-parse", "HEAD"),
-        "attempts": count_attempts(),
+        "attempts": attempts,
         "provinces": facts["locked"]["provinces"],
     }
 

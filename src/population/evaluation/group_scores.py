@@ -73,7 +73,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
     """Scores, intervals and the dependence of residuals of each of `groups` over the rows of `table`."""
     units, place, reference = units_of(table, unit), units_of(table, "place"), table["mean"].to_numpy()
     block = table.block.to_numpy(str) if (table.block != "").all() else None
-    where = (table.lat.to_numpy(), table.lon.to_numpy())
+    where = table[["lat", "lon"]].to_numpy(np.float64).T
     result = {}
     for group in groups:
         prediction, parsed = regression_scores.fill_missing(table[group.name].to_numpy(), train_mean)

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.utils import yaml_dump
 
 from src.core.data.tile_store import Store
-from src.core.report.html_page import cell, templates
+from src.core.report.html_page import Table, cell, templates
 from src.core.report.markdown import fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
@@ -118,12 +118,16 @@ def front_matter(used: dict, licence: str | None, language: str, scores: dict) -
 
 
 def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
-    """Number of labels with a tile of another year (`other`) or a later one (`later`); (label, tile, count) `pairs`."""
+    """Number of labels with a tile of another year (`other`) or a later one (`later`), and a table of them."""
     tile_year = tiles.set_index("tile").year[samples.tile].to_numpy()
     years = pd.DataFrame({"label": samples.year.to_numpy(), "tile": tile_year})
     other = years[years.label != years.tile]
-    pairs = [(int(label), int(tile), len(part)) for (label, tile), part in other.groupby(["label", "tile"])]
-    return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
+    rows = [
+        [str(label), str(tile), str(len(part)), "yes" if tile > label else "no"]
+        for (label, tile), part in other.groupby(["label", "tile"])
+    ]
+    table = Table("", ["label year", "tile year", "labels", "tile is later"], rows)
+    return {"other": len(other), "later": int((other.tile > other.label).sum()), "table": table}
 
 
 def training_params(used: dict) -> dict:
@@ -174,8 +178,9 @@ def _split_rule(facts: dict, left_out: int) -> str:
     )
 
 
-def _roles(unit: str, rows: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Role, labels and units of each role that has any."""
+def _roles(unit: str, rows: pd.DataFrame) -> Table:
+    """Labels and units of each role that has any."""
     parts = [(role, rows[rows.role == role]) for role in ("train", "validation", "test", "locked")]
     column = "place" if unit == "place" else "block"
-    return [(role, len(part), part[column].nunique()) for role, part in parts if len(part)]
+    found = [[role, str(len(part)), str(part[column].nunique())] for role, part in parts if len(part)]
+    return Table("", ["role", "labels", f"{unit}s"], found)

@@ -68,15 +68,10 @@ def score_table(scores: dict) -> Table:
 
 def paired_table(scores: dict) -> Table:
     """Differences between two predictors on the same rows."""
-    rows = [
-        [
-            name.replace("_minus_", " − ").replace("_", " "),
-            cell_interval(pair, "r2"),
-            cell_interval(pair, "mae"),
-            cell(pair["sd"]),
-        ]
-        for name, pair in scores["paired"].items()
-    ]
+    rows = []
+    for name, pair in scores["paired"].items():
+        title = name.replace("_minus_", " − ").replace("_", " ")
+        rows.append([title, cell_interval(pair, "r2"), cell_interval(pair, "mae"), cell(pair["sd"])])
     unit = scores["units"]["unit"]
     caption = f"Paired differences on the same {unit}s; better is R² above 0, MAE below 0{_note(scores)}"
     return Table(caption, ["difference", "R² [95 %]", "MAE [95 %]", "standard deviation of the difference"], rows)
@@ -109,15 +104,12 @@ def controls_table(scores: dict) -> Table:
 def interval_table(scores: dict) -> Table:
     """Prediction intervals of each group, or why there are none."""
     known = scores["prediction_intervals"]
-    rows = [
-        [name, str(part["calibration_places"])]
-        + (
-            ["none", "none", part["refused"]]
-            if "refused" in part
-            else [cell(part["mean_width"]), cell_interval(part, "coverage"), part["guarantee"]]
-        )
-        for name, part in known["groups"].items()
-    ]
+    rows = []
+    for name, part in known["groups"].items():
+        said = ["none", "none", part.get("refused")]
+        if "refused" not in part:
+            said = [cell(part["mean_width"]), cell_interval(part, "coverage"), part["guarantee"]]
+        rows.append([name, str(part["calibration_places"]), *said])
     header = ["group", "calibration places", "mean width", "labels inside [95 %]", "guarantee"]
     return Table(f"Prediction intervals of {known['level']:.0%}", header, rows)
 
