@@ -100,7 +100,9 @@ def read_rows(sheet: Sheet, kinds: dict[str, str], advice: str) -> pd.DataFrame:
     if ("lat" in there) != ("lon" in there):
         raise DataError(f"{sheet.path}: found only one of the columns lat and lon; add the other or remove it")
     if not records:
-        raise DataError(f"{sheet.path}: found no row below the column names, expected one for each place and year")
+        raise DataError(
+            f"{sheet.path}: found no row below the column names, expected one for each place and year; add them"
+        )
     for (row, _), record in zip(sheet.rows, records, strict=True):
         key = (record["place"], record["year"])
         if key in first and None not in key:

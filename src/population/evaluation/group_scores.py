@@ -65,7 +65,7 @@ def assess(table: pd.DataFrame, groups: Predictors, null: np.ndarray, choices: d
     result["null"] = {"ridge": score_null(held, null)}
     result["controls"] = score_controls(held, train_mean)
     head = result["head"]
-    result["units"] = {"unit": unit} | {name: head[name] for name in ("n_units", "method", "label") if name in head}
+    result["units"] = {"unit": unit} | {name: head[name] for name in ("n_units", "method", "label")}
     return result
 
 
