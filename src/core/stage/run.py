@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
@@ -99,6 +100,18 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
     return code, message
 
 
+def finish(body: Callable[[], object], name: str) -> NoReturn:
+    """Run `body` as `outcome` does and exit with its code."""
+    sys.exit(outcome(body, name)[0])
+
+
+def command_line(name: str, doc: str) -> argparse.ArgumentParser:
+    """Parser of `python -m src.<name>`; its help shows `doc` line by line."""
+    return argparse.ArgumentParser(
+        prog=f"python -m src.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def set_threads(count: int) -> None:
     """Use `count` threads in BLAS, OpenMP and torch.
 
@@ -112,9 +125,7 @@ def set_threads(count: int) -> None:
 def _parser(
     *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
 ) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m src.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(name, doc)
     default = _home(name) / "params.yaml"
     parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
     parser.add_argument(

@@ -85,12 +85,18 @@ def test_summaries_of_a_store_begin_with_means_of_the_centre_crop_and_skip_inval
 
 
 def test_settings_cover_their_ranges_for_any_budget():
-    assert regression.spread(1, alpha=(1, 100)) == [pytest.approx({"alpha": 10})]
-    found = regression.spread(6, alpha=(1e-3, 1e3), rate=(1, 16))
+    assert regression.spread(1, alpha=(1, 100.0)) == [pytest.approx({"alpha": 10})]
+    found = regression.spread(6, alpha=(1e-3, 1e3), rate=(1, 16.0))
     alphas, rates = ([setting[name] for setting in found] for name in ("alpha", "rate"))
     np.testing.assert_allclose(np.diff(np.log10(alphas)), 1)
     assert alphas[0] > 1e-3 and alphas[-1] < 1e3
     np.testing.assert_allclose(rates[:4], [1, 4, 2, 8])
+
+
+def test_between_integers_settings_are_whole_and_tried_once():
+    found = regression.spread(4, leaf=(1, 3))
+    assert found == [{"leaf": 1}, {"leaf": 2}, {"leaf": 3}] and all(type(setting["leaf"]) is int for setting in found)
+    assert [setting["leaf"] for setting in regression.spread(4, leaf=(1, 3), share=(0.1, 1.0))] == [1, 2, 2, 3]
 
 
 def test_tuning_looks_at_labelled_rows_alone_and_reports_every_setting():

@@ -186,3 +186,14 @@ def test_threads_are_set_in_torch_too():
     finally:
         run.set_threads(before)
     assert torch.get_num_threads() == before
+
+
+def test_a_command_exits_with_the_code_of_its_error(capsys):
+    def body() -> None:
+        raise DataError("labels.csv: empty")
+
+    with pytest.raises(SystemExit) as stopped:
+        run.finish(body, "population.score")
+    assert (
+        stopped.value.code == DataError.exit_code and "population.score: labels.csv: empty" in capsys.readouterr().err
+    )
