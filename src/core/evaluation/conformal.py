@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GroupKFold
 
+from src.core.evaluation.regression_scores import finite
 from src.core.stage.errors import DataError
 
 ROUNDING = 1e-9
@@ -53,8 +54,8 @@ def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) ->
         DataError: too few places for `level`.
         ValueError: a score is not finite.
     """
-    scores = _finite(scores)
-    return float(_quantile(scores[:, None], weigh(place, scores, level, seed), level)[0])
+    weights = weigh(place, scores, level, seed)
+    return float(_quantile(finite(scores)[:, None], weights, level)[0])
 
 
 def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.ndarray:
@@ -113,13 +114,9 @@ def sample_scores(y: np.ndarray, samples: np.ndarray, level: float, fallback: fl
 
 
 def sample_bounds(samples: np.ndarray, q: float, level: float, fallback: float) -> tuple[np.ndarray, np.ndarray]:
-    """`sample_range` widened by the calibrated score `q` -> (low (N,), high (N,)).
-
-    A negative `q` narrows; an interval that would turn inside out is its middle, which can only cover more.
-    """
+    """`sample_range` widened by the calibrated score `q`, or narrowed by a negative one -> (low (N,), high (N,))."""
     low, high = sample_range(samples, level, fallback)
-    middle = (low + high) / 2
-    return np.minimum(low - q, middle), np.maximum(high + q, middle)
+    return _uncrossed(low - q, high + q)
 
 
 def cv_plus(
@@ -146,7 +143,7 @@ def cv_plus(
         DataError: too few places for `level`.
         ValueError: a place lies in two folds, or a number is not finite.
     """
-    residual, fold, fold_predictions = _finite(residual), np.asarray(fold), _finite(fold_predictions)
+    residual, fold, fold_predictions = finite(residual), np.asarray(fold), finite(fold_predictions)
     names, index = np.unique(np.asarray(place, dtype=str), return_inverse=True)
     pairs = np.unique(np.stack([index, fold], axis=1), axis=0)
     if len(pairs) > len(names):
@@ -155,11 +152,8 @@ def cv_plus(
     weights = weigh(place, residual, level, seed)
     used = weights > 0
     weights, centre, width = weights[used], fold_predictions[fold[used]], residual[used, None]  # (n,), (n, M), (n, 1)
-    high = _quantile(centre + width, weights, level)
-    low = -_quantile(width - centre, weights, level)
-    # Folds that disagree about a row by more than their residuals would turn its interval inside out.
-    middle = (low + high) / 2
-    return np.minimum(low, middle), np.maximum(high, middle)
+    # folds that disagree about a row by more than their residuals would turn its interval inside out
+    return _uncrossed(-_quantile(width - centre, weights, level), _quantile(centre + width, weights, level))
 
 
 def cross_fit(
@@ -192,21 +186,10 @@ def cross_fit(
     return residual, fold, np.stack(fold_predictions)
 
 
-def guarantee(level: float, *, later: bool = False, elsewhere: bool = False, crossed: bool = False) -> str:
-    """The promise of the intervals, in words for the page.
-
-    Args:
-        later: test years are later than calibration years, so that years are not exchangeable.
-        elsewhere: test places lie in other regions than calibration places, so that places are not.
-        crossed: intervals of `cv_plus` instead of `calibrate`.
-    """
-    if later:
-        return "no guarantee: test years are later than calibration years"
-    if elsewhere:
-        return "no guarantee: calibration and test places come from different regions"
-    if crossed:
-        return f"about {level:g}, proven only {max(2 * level - 1, 0):.3g}, for a new place like the calibration places"
-    return f"at least {level:g} for a new place like the calibration places"
+def _uncrossed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same bounds, but the middle of an interval that is inside out, which can only cover more."""
+    middle = (low + high) / 2
+    return np.minimum(low, middle), np.maximum(high, middle)
 
 
 def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
@@ -214,10 +197,3 @@ def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarr
     order = np.argsort(values, axis=0, kind="stable")
     enough = np.cumsum(weights[order], axis=0) >= level - ROUNDING
     return np.take_along_axis(values, order, axis=0)[enough.argmax(axis=0), np.arange(values.shape[1])]
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {values.size} values are not finite")
-    return values

@@ -309,13 +309,3 @@ def test_fewer_places_than_folds_is_refused():
     place = np.arange(10)
     with pytest.raises(DataError, match="found 10 places, expected at least 12"):
         cv_plus_by_place(Ridge(), np.eye(10), place * 1.0, place, np.eye(10), 0.9, 12, 0)
-
-
-def test_guarantee_is_given_only_where_places_are_exchangeable():
-    assert conformal.guarantee(0.9) == "at least 0.9 for a new place like the calibration places"
-    assert "proven only 0.8," in conformal.guarantee(0.9, crossed=True)
-    for elsewhere in (False, True):
-        assert conformal.guarantee(0.9, later=True, elsewhere=elsewhere).startswith("no guarantee: test years")
-    for crossed in (False, True):
-        said = conformal.guarantee(0.9, elsewhere=True, crossed=crossed)
-        assert said.startswith("no guarantee: calibration and test places")
