@@ -36,7 +36,8 @@ def main() -> None:
 
 
 def compare(benchmark: Benchmark, name: str, lat: np.ndarray, lon: np.ndarray) -> None:
-    squares = choose_squares(lat[:7_000], lon[:7_000], side_km=SIDE_KM, apart_km=2 * BUFFER_KM, count=COUNT)
+    choice = {"side_km": SIDE_KM, "apart_km": 2 * BUFFER_KM, "count": COUNT, "minimum": 1, "maximum": 7_000}
+    squares = choose_squares(lat[:7_000], lon[:7_000], np.arange(7_000), **choice, seed=0, spread=1.0)
     large = len(lat) >= 100_000
 
     def ours():
