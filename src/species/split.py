@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from src.core.data.embedding_statistics import fit_statistics
 from src.core.data.embedding_store import EmbeddingStore
-from src.core.splits import point_audit
+from src.core.splits import embedding_audit, point_audit
 from src.core.splits.squares import outline
 from src.core.stage import run
 from src.core.stage.files import complete_folder, write_json
@@ -48,10 +48,8 @@ def main(params, inputs, out, dry_run=False):
         side_km=params.split.side_km,
         buffer_km=params.split.buffer_km,
         max_uncertainty_m=params.split.max_uncertainty_m,
-        label="species",
-        store=store,
-        statistics=statistics,
     )
+    findings["embeddings"] = embedding_audit.audit(store, points, statistics, label="species")
     point_audit.require_clean(
         findings,
         buffer_km=params.split.buffer_km,

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pyproj import Proj
 
-from src.core.data.embedding_store import EmbeddingStore
 from src.core.geo.distances import geodesic_km, nearest_km, pairs_within
 from src.core.splits import embedding_audit
 from src.core.splits.embedding_audit import USED
@@ -31,19 +30,13 @@ def audit(
     side_km: float,
     buffer_km: float,
     max_uncertainty_m: float,
-    label: str,
-    store: EmbeddingStore | None = None,
-    statistics: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Measure what train, validation and test share.
 
     Args:
         points: record, role, kind ("" | temporal | spatial | both), square (row of `squares`, -1 outside), lat, lon
-            (degrees), uncertainty_m (NaN unknown), first_day, last_day and the column `label`; one row for each of the
-            store's, in its order.
+            (degrees), uncertainty_m (NaN unknown), first_day and last_day.
         squares: lat, lon of the centres.
-        label: what is to be predicted.
-        store, statistics: see `embedding_audit.audit`; without them embeddings are not audited.
 
     Returns:
         shared_records: records that have images in two roles.
@@ -58,12 +51,11 @@ def audit(
             both of the latter: the least geodesic distance; None where there are no such points.
         temporal_A_B_km: least and median distance of the kind temporal, which may be 0.
         gap_days_A_B: days that lie between the last day of A and the first of B (temporal or both).
-        embeddings: `embedding_audit.audit`.
     """
     used = points[points["role"].isin(USED)]
     said, (inside, outside) = used["square"].to_numpy() >= 0, _misplaced(used, squares, side_km)
     held_out = points["role"].isin(USED[1:])
-    findings = {
+    return {
         "shared_records": int((used.groupby("record")["role"].nunique() > 1).sum()),
         "uncertain_in_use": int((used["uncertainty_m"] > max_uncertainty_m).sum()),
         "misplaced_points": int((inside | outside).sum()),
@@ -72,8 +64,6 @@ def audit(
         **_compare_outlines(used, squares, side_km, buffer_km),
         **_compare_roles(used),
     }
-    embeddings = {} if store is None else embedding_audit.audit(store, points, statistics or {}, label=label)
-    return findings | {"embeddings": embeddings}
 
 
 def require_clean(
@@ -88,7 +78,7 @@ def require_clean(
     """Raise DataError, naming every violation, unless the audit found none.
 
     Args:
-        findings: what `audit` returned.
+        findings: what `audit` returned, and "embeddings", what `embedding_audit.audit` did.
         buffer_km, apart_km, gap_days: what the split was asked to keep.
         shared_embeddings: modalities of which roles may share embeddings.
         where: the folder the split would have been written to.
@@ -129,13 +119,13 @@ def _compare_roles(used: pd.DataFrame) -> dict[str, Any]:
     findings: dict[str, Any] = {}
     for one, other in PAIRS:
         a, b = (used[used["role"] == role] for role in (one, other))
+        km = nearest_km(b["lat"], b["lon"], a["lat"], a["lon"])  # inf where there is none
+        km = {kind: km[(b["kind"] == kind) & np.isfinite(km)] for kind in KINDS}
         for kind in ("spatial", "both"):
-            km = _nearest(b[b["kind"] == kind], a)
-            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km.min()) if len(km) else None
-        km = _nearest(b[b["kind"] == "temporal"], a)
-        findings[f"temporal_{one}_{other}_km"] = (
-            {"least": float(km.min()), "median": float(np.median(km))} if len(km) else None
-        )
+            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km[kind].min()) if len(km[kind]) else None
+        here = km["temporal"]
+        range_km = {"least": float(here.min()), "median": float(np.median(here))} if len(here) else None
+        findings[f"temporal_{one}_{other}_km"] = range_km
         later = b[b["kind"].isin(["temporal", "both"])]
         gap = int(later["first_day"].min() - a["last_day"].max() - 1) if len(a) and len(later) else None
         findings[f"gap_days_{one}_{other}"] = gap
@@ -157,7 +147,7 @@ def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: floa
 
 
 def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which points lie in a square and are said to be outside, and which are not in the one they are said to be in.
+    """Points that lie in a square and are said to be outside, and points that are not in the square they are said to be.
 
     (N,) bool each; points within EDGE_KM of an edge may be told either way.
     """
@@ -187,10 +177,3 @@ def _outline(lat: float, lon: float, side_km: float) -> np.ndarray:
 def _projection(lat: float, lon: float) -> Proj:
     """Azimuthal equidistant around a point, in km."""
     return Proj(proj="aeqd", lat_0=lat, lon_0=lon, ellps="WGS84", units="km")
-
-
-def _nearest(points: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Geodesic km from each point to the nearest of the others, empty where there are none."""
-    if others.empty:
-        return np.empty(0)
-    return nearest_km(points["lat"], points["lon"], others["lat"], others["lon"])

@@ -68,7 +68,8 @@ def choose_squares(
         raise DataError(
             f"squares: found no way to more than {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with "
             f"{minimum} to {int(maximum)} of the {len(lat)} points each ({len(cells)} candidates), expected {count}; "
-            f"ask for at most {len(chosen)}, for smaller or nearer squares or other numbers of points, or bring more points"
+            f"ask for at most {len(chosen)}, for smaller or nearer squares or other numbers of points, or bring more "
+            "points"
         )
     return cells.iloc[chosen].reset_index(drop=True)
 

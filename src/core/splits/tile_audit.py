@@ -196,14 +196,9 @@ def count_overlaps(tiles: pd.DataFrame) -> int | None:
 
 
 def count_duplicates(store: Store, tiles: pd.DataFrame) -> int:
-    """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations.
-
-    One pass over the store finds candidates by sums that no flip or rotation changes; only these are compared exactly.
-    """
-    sums = [_invariant(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
-    candidates = tiles[pd.Series(sums, index=tiles.index).duplicated(keep=False)]
-    pixels = [canonical_sha256(store.view(row)) for row in candidates["tile"]]
-    per_role = candidates.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED)
+    """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations."""
+    pixels = [canonical_sha256(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
+    per_role = tiles.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED, fill_value=0)
     return int(sum((per_role[a] * per_role[b]).sum() for a, b in PAIRS))
 
 
@@ -213,16 +208,6 @@ def canonical_sha256(tile: np.ndarray) -> str:
         hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
         for image in near_duplicates.orientations(tile)
     )
-
-
-def _invariant(tile: np.ndarray) -> str:
-    """Digest of each band's sum and sum of squares over the stored integers (float16 by its bits)."""
-    whole = tile.view(np.int8 if tile.dtype == np.int8 else np.int16)
-    digest = hashlib.sha256()
-    for band in whole:
-        values = band.astype(np.int64).ravel()
-        digest.update(np.array([values.sum(), values @ values]).tobytes())
-    return digest.hexdigest()
 
 
 def _nearest(tiles: pd.DataFrame, one: str, other: str) -> float | None:
