@@ -174,15 +174,10 @@ def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
     """SHOWN with their intervals, and the R² oos of each fold (against the fold's own training mean)."""
     y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
     year, reference = test.year.to_numpy(), test["mean"].to_numpy()
-    values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
-        y, prediction, year, place, reference
-    )
-    bounds = jackknife.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
-    shown = {}
-    for name in SHOWN:
-        shown |= {name: values[name], f"{name}_low": bounds[f"{name}_low"], f"{name}_high": bounds[f"{name}_high"]}
+    found = jackknife.score_panel(y, prediction, units_of(test, unit), year, place, reference)
+    shown = {key: found[key] for name in SHOWN for key in (name, f"{name}_low", f"{name}_high")}
     folds = [r2_oos(rows, group) for _, rows in test.groupby("fold")]
-    return shown | {"r2_oos_per_fold": folds, "method": bounds["method"], "label": bounds["label"]}
+    return shown | {"r2_oos_per_fold": folds, "method": found["method"], "label": found["label"]}
 
 
 def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:

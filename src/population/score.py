@@ -181,11 +181,10 @@ def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
     """Scores, intervals and the dependence of residuals."""
     y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
-    values = regression_scores.scores(y, guess) | regression_scores.panel_scores(y, guess, year, place, reference)
-    bounds = jackknife.intervals(y, guess, units, year=year, place=place, reference=reference)
+    scores = jackknife.score_panel(y, guess, units, year, place, reference)
     where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
     more = {"n_units": len(np.unique(units))} | autocorrelation.describe(y, guess, place, units, *where, 0)
-    return values | bounds | more
+    return scores | more
 
 
 def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:

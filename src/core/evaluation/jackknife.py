@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import t
 
 from src.core.evaluation import regression_scores
-from src.core.evaluation.regression_scores import PANEL_SCORES, SCORES, finite
+from src.core.evaluation.regression_scores import PANEL_SCORES, finite
 
 LEVEL = 0.95
 MINIMUM_UNITS = 10
@@ -101,40 +101,35 @@ def bounds_of(score: Score, units: np.ndarray, scales: dict[str, tuple] | None =
     return bounds
 
 
-def intervals(
+def score_panel(
     y: np.ndarray,
     prediction: np.ndarray,
     units: np.ndarray,
-    *,
-    year: np.ndarray | None = None,
-    place: np.ndarray | None = None,
-    reference: np.ndarray | None = None,
+    year: np.ndarray,
+    place: np.ndarray,
+    reference: np.ndarray,
 ) -> dict:
-    """`<score>_low` and `<score>_high` of every score of (N,) arrays, "method" and "label".
+    """All scores of `regression_scores`, of (N,) arrays, with `<score>_low`, `<score>_high`, n, "method" and "label".
 
-    The scores are SCORES and those of PANEL_SCORES whose column (N,) is given, as `regression_scores`
-    defines them. Bounds are None where `interval_method` gives none or the score is not defined with
-    every unit left out. "label" says which scores the method covers badly, with the number, or is None.
+    Bounds are None where `interval_method` gives none
+    or the score is not defined with every unit left out. "label" says which scores the method covers badly, with the
+    number, or is None.
 
     Raises ValueError where a value is not finite or a place lies in two units.
     """
     y, prediction, units = finite(y), finite(prediction), np.asarray(units, dtype=str)
-    given = {"r2_within_year": year, "r2_between_place": place, "r2_change": place, "r2_oos": reference}
-    names = (*SCORES, *(name for name in PANEL_SCORES if given[name] is not None))
-    method, sentence = interval_method(units)
-    if method is None:
-        return _ends(dict.fromkeys(names)) | {"method": sentence, "label": None}
-    if place is not None:
-        place = _whole_places(np.asarray(place, dtype=str), units)
 
     def score(rows: np.ndarray) -> dict[str, float | None]:
-        some = [None if column is None else column[rows] for column in (year, place, reference)]
-        scores = regression_scores.scores(y[rows], prediction[rows])
-        scores |= regression_scores.panel_scores(y[rows], prediction[rows], *some)
-        return {name: scores[name] for name in names}
+        some = [column[rows] for column in (y, prediction, year, place, reference)]
+        return regression_scores.scores(*some[:2]) | regression_scores.panel_scores(*some)
 
-    label = coverage_label(names, len(np.unique(units)))
-    return _ends(bounds_of(score, units, _SCALES)) | {"method": sentence, "label": label}
+    points, (method, sentence), label = score(np.ones(len(y), dtype=bool)), interval_method(units), None
+    bounds = dict.fromkeys(points)
+    if method is not None:
+        place = _whole_places(np.asarray(place, dtype=str), units)
+        bounds, label = bounds_of(score, units, _SCALES), coverage_label(tuple(points), len(np.unique(units)))
+    del bounds["n"]
+    return _with_ends(points, bounds) | {"method": sentence, "label": label}
 
 
 def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> dict:
@@ -152,10 +147,7 @@ def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarr
 
     method, sentence = interval_method(units)
     points = difference(np.ones(len(y), dtype=bool))
-    bounds = dict.fromkeys(points) if method is None else bounds_of(difference, units)
-    result = {}
-    for name, point in points.items():
-        result |= {name: point} | _ends({name: bounds[name]})
+    result = _with_ends(points, dict.fromkeys(points) if method is None else bounds_of(difference, units))
     return result | {"n": len(y), "n_units": len(np.unique(np.asarray(units, dtype=str))), "method": sentence}
 
 
@@ -223,6 +215,14 @@ def _ends(bounds: Bounds) -> dict[str, float | None]:
         for name, pair in bounds.items()
         for end, value in zip(("low", "high"), pair or (None, None), strict=True)
     }
+
+
+def _with_ends(points: dict[str, float | None], bounds: Bounds) -> dict[str, float | None]:
+    """Each score followed by its `_low` and `_high`, if it is among the bounds."""
+    result = {}
+    for name, point in points.items():
+        result |= {name: point} | _ends({name: bounds[name]} if name in bounds else {})
+    return result
 
 
 def _whole_places(place: np.ndarray, units: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: floa
 
 
 def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points that lie in a square and are said to be outside, and points that are not in the square they are said to be.
+    """Points that lie in a square and are said to be outside, and such as are not in the one they are said to be in.
 
     (N,) bool each; points within EDGE_KM of an edge may be told either way.
     """

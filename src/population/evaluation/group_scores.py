@@ -78,14 +78,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
     result = {}
     for group in groups:
         prediction, parsed = regression_scores.fill_missing(table[group.name].to_numpy(), train_mean)
-        values = regression_scores.scores(y, prediction)
-        values |= regression_scores.panel_scores(y, prediction, year, place, reference)
-        bounds = jackknife.intervals(y, prediction, units, year=year, place=place, reference=reference)
-        ordered = {}
-        for name, value in values.items():
-            ordered[name] = value
-            ordered |= {f"{name}_{end}": bounds.pop(f"{name}_{end}") for end in ("low", "high") if name != "n"}
-        ordered |= bounds  # the method, and what to know of it
+        ordered = jackknife.score_panel(y, prediction, units, year, place, reference)
         ordered["n_units"] = len(np.unique(units))
         ordered |= autocorrelation.describe(y, prediction, place, block, *where, seed)
         if group.parsed:
