@@ -182,7 +182,7 @@ def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, refere
     """Scores, intervals and the dependence of residuals."""
     y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
     scores = jackknife.score_panel(y, guess, units, year, place, reference)
-    where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
+    where = table.reindex(columns=["lat", "lon"]).to_numpy(float).T
     more = {"n_units": len(np.unique(units))} | autocorrelation.describe(y, guess, place, units, *where, 0)
     return scores | more
 

@@ -66,11 +66,13 @@ def describe(
     prediction: np.ndarray,
     place: np.ndarray,
     block: np.ndarray | None,
-    lat: np.ndarray | None,
-    lon: np.ndarray | None,
+    lat: np.ndarray,
+    lon: np.ndarray,
     seed: int,
 ) -> dict:
     """Dependence of the residuals of (N,) rows on one another, for JSON; None where something is not defined.
+
+    `lat` and `lon` (degrees) are NaN where they are not known.
 
     n_units_place and n_units_block; morans_i and morans_i_p of the places' mean residuals, at their mean
     coordinates; icc_place and icc_block; n_effective, the smaller of the effective sizes by place and block.
@@ -78,7 +80,7 @@ def describe(
     residual = np.asarray(prediction, dtype=np.float64) - np.asarray(y, dtype=np.float64)
     names, index, size = np.unique(np.asarray(place), return_inverse=True, return_counts=True)
     found = None
-    if lat is not None and lon is not None and np.isfinite(lat).all() and np.isfinite(lon).all():
+    if np.isfinite(lat).all() and np.isfinite(lon).all():
         found = morans_i(*(np.bincount(index, weights=values) / size for values in (residual, lat, lon)), seed)
     by_place, by_block = (None if groups is None else icc(residual, groups) for groups in (place, block))
     pairs = ((place, by_place), (block, by_block))

@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 from src.core.evaluation.conformal import required_places
 from src.core.evaluation.jackknife import MINIMUM_UNITS
+from src.core.evaluation.regression_scores import finite
 from src.core.report.figures import ACCENT, FAINT, INK, STYLE, save
 
 MINIMUM_REGION_PLACES = 20
@@ -40,9 +41,7 @@ def coverage(
 
     Raises ValueError where a number is not finite: an infinite interval says nothing.
     """
-    y, low, high = (np.asarray(values, dtype=np.float64) for values in (y, low, high))
-    if not all(np.isfinite(values).all() for values in (y, low, high)):
-        raise ValueError("y, low and high must be finite")
+    y, low, high = finite(y), finite(low), finite(high)
     names, index = np.unique(np.asarray(place, dtype=str), return_inverse=True)
     rows = np.bincount(index)
     share, width = (np.bincount(index, weights=values) / rows for values in ((low <= y) & (y <= high), high - low))

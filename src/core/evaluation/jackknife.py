@@ -111,9 +111,8 @@ def score_panel(
 ) -> dict:
     """All scores of `regression_scores`, of (N,) arrays, with `<score>_low`, `<score>_high`, n, "method" and "label".
 
-    Bounds are None where `interval_method` gives none
-    or the score is not defined with every unit left out. "label" says which scores the method covers badly, with the
-    number, or is None.
+    Bounds are None where `interval_method` gives none or the score is not defined with every unit left out. "label"
+    says which scores the method covers badly, with the number, or is None.
 
     Raises ValueError where a value is not finite or a place lies in two units.
     """

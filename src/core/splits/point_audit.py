@@ -39,13 +39,7 @@ def audit(
         squares: lat, lon of the centres.
 
     Returns:
-        shared_records: records that have images in two roles.
-        uncertain_in_use: points of a role that are less certain than `max_uncertainty_m`.
-        misplaced_points: points whose `square` is not the one they lie in.
-        training_in_squares: training points that lie in a square, or are said to.
-        amiss_kinds: validation and test points without a kind, of which no distance and no day below is measured, and
-            points of other roles, buffers too, with one.
-        points_near_squares: points outside of all squares and within `buffer_km` of one.
+        What `require_clean` explains, and
         square_gap_km: the least distance between the edges of two squares; None for one square.
         nearest_A_B_K_km for the pairs train-test, train-validation and validation-test, and the kinds spatial and
             both of the latter: the least geodesic distance; None where there are no such points.

@@ -50,20 +50,12 @@ def audit(
         origin: in a task of time the first year of which nothing is known, else None.
 
     Returns:
-        shared_places: places with labels of more than one role.
-        overlapping_footprints: pairs of tiles of two roles that are nearer than the sum of their half
-            diagonals, the least distance at which squares cannot share ground; None without coordinates.
+        What `require_clean` explains, and
         nearest_A_B_km for each of PAIRS: geodesic, between centres; None without coordinates or such tiles.
-        duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
-        near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
         nearest_tile_difference: the least of `near_duplicates.registered_differences` between a training tile and
             one that is held out, 0 for a copy and about 1 for unrelated ones; None where none has a pattern.
-        statistics_difference: largest difference between `mean`, `sd` and a fit on the training tiles alone.
-        gap_years: from the last year of a training label to the first of a test label. This and the next two
-            are None without `origin`.
-        future_labels: training and validation labels dated at or after the origin, and training labels dated at
-            or after the first validation label.
-        future_tiles: labels whose tile is dated at or after the origin.
+        gap_years: from the last year of a training label to the first of a test label; None, as what is of the
+            future, without `origin`.
     """
     located = store.tiles[["tile", "half_diagonal_km"]].reset_index(drop=True)
     used = located.assign(**{key: tiles[key].to_numpy() for key in ("place", "role", "lat", "lon")})
@@ -211,10 +203,9 @@ def canonical_sha256(tile: np.ndarray) -> str:
 
 
 def _nearest(tiles: pd.DataFrame, one: str, other: str) -> float | None:
-    a, b = tiles[tiles["role"] == one], tiles[tiles["role"] == other]
-    if a.empty or b.empty or a[["lat", "lon"]].isna().any(axis=None) or b[["lat", "lon"]].isna().any(axis=None):
-        return None
-    return float(distances.nearest_km(*_latlon(a), *_latlon(b)).min())
+    a, b = (_latlon(tiles[tiles["role"] == role]) for role in (one, other))
+    known = a.size and b.size and not np.isnan(a).any() and not np.isnan(b).any()
+    return float(distances.nearest_km(*a, *b).min()) if known else None
 
 
 def _latlon(tiles: pd.DataFrame) -> np.ndarray:

@@ -73,8 +73,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
     y, units, place = table.y.to_numpy(), units_of(table, unit), units_of(table, "place")
     year, reference = table.year.to_numpy(), table["mean"].to_numpy()
     block = table.block.to_numpy(str) if (table.block != "").all() else None
-    located = table[["lat", "lon"]].notna().all(axis=None)
-    where = (table.lat.to_numpy(), table.lon.to_numpy()) if located else (None, None)
+    where = table[["lat", "lon"]].to_numpy(float).T
     result = {}
     for group in groups:
         prediction, parsed = regression_scores.fill_missing(table[group.name].to_numpy(), train_mean)

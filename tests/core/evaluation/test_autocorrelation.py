@@ -89,7 +89,8 @@ def test_describe_gives_every_key_and_none_where_nothing_is_known():
     columns = (drawn.y, drawn.a, drawn.place, drawn.unit, lat, lon)
     again = autocorrelation.describe(*(column[order] for column in columns), seed=0)
     assert again == pytest.approx(found)
-    bare = autocorrelation.describe(drawn.y, drawn.a, np.arange(len(drawn.y)), None, None, None, seed=0)
+    nowhere = np.full(len(drawn.y), np.nan)
+    bare = autocorrelation.describe(drawn.y, drawn.a, np.arange(len(drawn.y)), None, nowhere, nowhere, seed=0)
     assert bare["n_units_place"] == len(drawn.y) and {
         value for key, value in bare.items() if key != "n_units_place"
     } == {None}
