@@ -41,7 +41,13 @@ def main(params, inputs, out, dry_run=False):
 
     store.verify()
     points = store.index.assign(record=store.index["gbif_id"], **drawn.table[["role", "kind", "square"]])
-    statistics = fit(store, np.flatnonzero(drawn.table["role"] == "train"))
+    train = np.flatnonzero(drawn.table["role"] == "train")
+    vectors = [modality for modality, shape in store.modalities.items() if len(shape) == 1]
+    statistics = {
+        f"{modality}_{name}": values
+        for modality in vectors
+        for name, values in zip(("mean", "sd"), fit_statistics(store, modality, train), strict=True)
+    }
     findings = point_audit.audit(
         points,
         drawn.squares,
@@ -64,15 +70,6 @@ def main(params, inputs, out, dry_run=False):
         write_json(folder / "audit.json", findings)
         (folder / "statistics.safetensors").write_bytes(save(statistics))
         draw(points, drawn, params.split, folder)
-
-
-def fit(store: EmbeddingStore, train: np.ndarray) -> dict[str, np.ndarray]:
-    """ "<modality>_mean" and "<modality>_sd" (D,) float32 of the training rows, for embeddings that are vectors."""
-    statistics = {}
-    for modality, shape in store.modalities.items():
-        if len(shape) == 1:
-            statistics[f"{modality}_mean"], statistics[f"{modality}_sd"] = fit_statistics(store, modality, train)
-    return statistics
 
 
 def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -32,12 +32,7 @@ HIERARCHICAL_PLACES = 50
 
 
 def required_places(level: float) -> int:
-    """Fewest calibration places that support `level`: with fewer the interval would be infinite.
-
-    Raises ValueError unless 0 < level < 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level: found {level}, expected a number between 0 and 1")
+    """Fewest calibration places that support `level` (between 0 and 1): with fewer the interval would be infinite."""
     return math.ceil(level / (1 - level) - ROUNDING)
 
 
@@ -164,21 +159,16 @@ def cross_fit(
     Args:
         x, y, place: (N, D), (N,), (N,) of the labels that may be learned from.
         x_new: (M, D).
+        folds: at most as many as there are places.
         seed: assigns places to folds.
 
     Returns:
         residual (N,), fold (N,) and fold_predictions (folds, M).
-
-    Raises:
-        DataError: fewer places than folds.
     """
-    place = np.asarray(place, dtype=str)
-    if (places := len(np.unique(place))) < folds:
-        raise DataError(f"labels: found {places} places, expected at least {folds}, one for each fold of CV+")
     residual, fold = np.empty(len(y)), np.empty(len(y), dtype=int)
     fold_predictions = []
     splitter = GroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (kept, held) in enumerate(splitter.split(x, y, place)):
+    for number, (kept, held) in enumerate(splitter.split(x, y, np.asarray(place, dtype=str))):
         model = clone(estimator).fit(x[kept], y[kept])
         residual[held] = np.abs(y[held] - model.predict(x[held]))
         fold[held] = number

@@ -147,15 +147,14 @@ def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> t
     """
     lat, lon = points[["lat", "lon"]].to_numpy(float).T
     which, point, _ = pairs_within(squares["lat"], squares["lon"], lat, lon, 0.8 * side_km)
-    beyond = np.full(len(which), np.inf)  # km outside of the nearest edge's line, negative inside
-    for k, (centre_lat, centre_lon) in enumerate(squares[["lat", "lon"]].to_numpy(float)):
-        here = which == k
-        x, y = _projection(centre_lat, centre_lon)(lon[point[here]], lat[point[here]])
-        beyond[here] = np.maximum(np.abs(x), np.abs(y)) - side_km / 2
     said = points["square"].to_numpy()
     inside, outside = np.zeros(len(points), bool), said >= 0
-    inside[point[(beyond < -EDGE_KM) & (said[point] < 0)]] = True
-    outside[point[(beyond <= EDGE_KM) & (said[point] == which)]] = False
+    for k, centre in enumerate(squares[["lat", "lon"]].to_numpy(float)):
+        here = point[which == k]
+        x, y = _projection(*centre)(lon[here], lat[here])
+        beyond = np.maximum(np.abs(x), np.abs(y)) - side_km / 2  # the nearest edge's line, negative inside
+        inside[here[(beyond < -EDGE_KM) & (said[here] < 0)]] = True
+        outside[here[(beyond <= EDGE_KM) & (said[here] == k)]] = False
     return inside, outside
 
 
