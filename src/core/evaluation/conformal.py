@@ -103,7 +103,7 @@ def sample_range(samples: np.ndarray, level: float, fallback: float) -> tuple[np
 
 
 def sample_scores(y: np.ndarray, samples: np.ndarray, level: float, fallback: float) -> np.ndarray:
-    """How far (N,) `y` lies outside `sample_range`, negative inside (Romano, Patterson and Candès 2019, CQR)."""
+    """Distance of (N,) `y` from `sample_range`, negative inside (Romano, Patterson and Candès 2019, CQR)."""
     low, high = sample_range(samples, level, fallback)
     return np.maximum(low - y, y - high)
 

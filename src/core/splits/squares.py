@@ -50,10 +50,8 @@ def choose_squares(
         DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), numbers of points and classes.
 
     Raises:
-        DataError: a coordinate is missing, or neither way reaches `count`, the larger number reached being named, which
-            need not be the largest there is.
+        DataError: neither way reaches `count`; the larger number reached is named, which need not be the largest.
     """
-    lat, lon = _finite(lat, lon)
     cells = _grid_cells(lat, lon, side_km, seed).drop_duplicates("cell")
     points, holds = _count_points(cells, lat, lon, side_km, classes)
     cells = cells[["lat", "lon"]].assign(points=points, classes=np.diff(holds.indptr))
@@ -89,10 +87,8 @@ def assign_squares(
         square and in none.
 
     Raises:
-        DataError: a point without coordinates.
         ParamsError: squares and buffers too large for their projection.
     """
-    lat, lon = _finite(lat, lon)
     reach = side_km / np.sqrt(2) + buffer_km
     if reach > FARTHEST_KM:
         raise ParamsError(
@@ -106,10 +102,9 @@ def assign_squares(
     square_of, row = in_boxes(lat[rows], lon[rows], boxes)
     row = rows[row]
     beyond, distance = _from_square(*offsets_km(*centres[square_of].T, lat[row], lon[row]), side_km / 2)
-    square, near = np.full(len(lat), len(centres)), np.zeros(len(lat), dtype=bool)
-    inside = beyond <= 0
-    np.minimum.at(square, row[inside], square_of[inside])
-    square[square == len(centres)] = -1
+    square, near = np.full(len(lat), -1), np.zeros(len(lat), dtype=bool)
+    inside = np.flatnonzero(beyond <= 0)[::-1]  # of squares that overlap the first is written last
+    square[row[inside]] = square_of[inside]
     near[row[distance <= buffer_km + slack]] = True
     near[row[inside]] = False
     return square, near
@@ -121,7 +116,7 @@ def name_cells(lat: np.ndarray, lon: np.ndarray, *, side_km: float, seed: int) -
     Args:
         lat, lon: (N,) degrees.
     """
-    return _grid_cells(*_finite(lat, lon), side_km, seed)["cell"].to_numpy()
+    return _grid_cells(lat, lon, side_km, seed)["cell"].to_numpy()
 
 
 def outline(lat: float, lon: float, *, side_km: float, beyond_km: float = 0.0) -> np.ndarray:
@@ -205,14 +200,6 @@ def _pack(cells: pd.DataFrame, side_km: float, apart_km: float) -> np.ndarray:
         free[gone] = False
         np.subtract.at(conflicts, graph[gone].indices, 1)
     return np.array(packed, np.int64)
-
-
-def _finite(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    lat, lon = np.asarray(lat, float), np.asarray(lon, float)
-    missing = int((~np.isfinite(lat) | ~np.isfinite(lon)).sum())
-    if missing:
-        raise DataError(f"lat, lon: {missing} of {len(lat)} points without coordinates, expected a number for each")
-    return lat, lon
 
 
 def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, seed: int) -> pd.DataFrame:

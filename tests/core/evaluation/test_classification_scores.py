@@ -40,7 +40,7 @@ def with_unknown(seed=0, units=14, icc=0.3):
 
 
 def answers(values, truth, truth_class=None, bins=classification_scores.BINS):
-    """Where no class is named, those never trained are one class."""
+    """Answers; those never trained are one class, unless classes are named."""
     return classification_scores.Answers(values, truth, truth if truth_class is None else truth_class, bins)
 
 

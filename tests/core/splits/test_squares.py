@@ -14,7 +14,7 @@ CHOICE = {"side_km": 10, "apart_km": 15, "count": 5, "minimum": 1, "maximum": 10
 
 
 def choose(lat, lon, classes=None, **changes):
-    """Where no classes are given each point is one, so that the fullest square holds most."""
+    """Choose with each point a class of its own, unless classes are given, so that the fullest square holds most."""
     classes = np.arange(len(lat)) if classes is None else classes
     return squares.choose_squares(lat, lon, classes, **CHOICE | changes)
 
@@ -106,7 +106,7 @@ def test_cells_are_those_squares_are_chosen_from():
     lat, lon = make_points()
     cell = squares.name_cells(lat, lon, side_km=10, seed=0)
     for square in choose(lat, lon).itertuples():
-        here = cell == squares.name_cells([square.lat], [square.lon], side_km=10, seed=0)[0]
+        here = cell == squares.name_cells(np.array([square.lat]), np.array([square.lon]), side_km=10, seed=0)[0]
         # a cell is a little narrower than the square around its centre
         assert 0.8 * square.points <= here.sum() <= square.points
     assert (squares.name_cells(lat, lon + 360, side_km=10, seed=0) == cell).all()
@@ -211,15 +211,6 @@ def test_a_square_holds_no_more_than_its_maximum():
     assert choose(lat, lon)["points"].max() > 300
     chosen = choose(lat, lon, minimum=10, maximum=60)
     assert chosen["points"].between(10, 60).all()
-
-
-def test_points_without_coordinates_are_refused():
-    lat, lon = make_points(10)
-    lat[3] = np.nan
-    with pytest.raises(DataError, match="1 of 10 points without coordinates"):
-        choose(lat, lon)
-    with pytest.raises(DataError, match="1 of 10 points without coordinates"):
-        squares.assign_squares(lat, lon, pd.DataFrame({"lat": [28.0], "lon": [-81.0]}), side_km=10, buffer_km=15)
 
 
 @pytest.mark.parametrize("centre", [(28.5, -81.4), (0.0, 0.0), (-17.0, 180.0), (65.0, -179.99), (89.95, 20.0)])
