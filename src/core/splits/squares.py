@@ -101,7 +101,11 @@ def assign_squares(
     rows = in_any_box(lat, lon, boxes)
     square_of, row = in_boxes(lat[rows], lon[rows], boxes)
     row = rows[row]
-    beyond, distance = _from_square(*offsets_km(*centres[square_of].T, lat[row], lon[row]), side_km / 2)
+    beyond, distance = _from_square(*_chord_offsets_km(centres, square_of, lat[row], lon[row]), side_km / 2)
+    # offsets along the chord and in the projection differ by a sixth of the slack
+    edge = np.flatnonzero(np.minimum(np.abs(beyond), np.abs(distance - buffer_km - slack)) <= slack / 2)
+    exact = offsets_km(*centres[square_of[edge]].T, lat[row[edge]], lon[row[edge]])
+    beyond[edge], distance[edge] = _from_square(*exact, side_km / 2)
     square, near = np.full(len(lat), -1), np.zeros(len(lat), dtype=bool)
     inside = np.flatnonzero(beyond <= 0)[::-1]  # of squares that overlap the first is written last
     square[row[inside]] = square_of[inside]
@@ -249,6 +253,17 @@ def _gaps_km(centre: np.ndarray, others: np.ndarray, side_km: float) -> np.ndarr
     apart = [np.maximum(axis.min(axis=1), -axis.max(axis=1)) - side_km / 2 for axis in (x, y)]
     reach = np.hypot(x, y).max(axis=1)
     return np.hypot(*np.maximum(apart, 0)) - slack_km(reach)
+
+
+def _chord_offsets_km(
+    centres: np.ndarray, square: np.ndarray, lat: np.ndarray, lon: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """East and north, (N,) km each, of the chord to each point from its square's centre, a row of `centres` (K, 2)."""
+    phi, lam = np.radians(centres).T
+    east = np.stack([-np.sin(lam), np.cos(lam), np.zeros(len(lam))], axis=1)
+    north = np.stack([-np.sin(phi) * np.cos(lam), -np.sin(phi) * np.sin(lam), np.cos(phi)], axis=1)
+    chords = to_cartesian(lat, lon) - to_cartesian(*centres.T)[square]
+    return np.einsum("nd,nd->n", chords, east[square]), np.einsum("nd,nd->n", chords, north[square])
 
 
 def _from_square(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
