@@ -144,11 +144,9 @@ def paired_difference(ours: Answers, theirs: Answers, units: dict[str, np.ndarra
 def reliability_table(answers: Answers) -> pd.DataFrame:
     """Confidence against accuracy of the rows whose class is known, a row for each bin that holds any.
 
-    Columns low, high (ends of the bin, the upper one belongs to it), confidence, accuracy, count.
+    Columns bin, confidence, accuracy, count, low, high (ends of the bin, the upper one belongs to it).
     """
-    bins, columns = answers.bins, (answers.known, answers.confidence, answers.hit)
-    count, confidence, accuracy = (np.bincount(answers.bin, weights, minlength=bins) for weights in columns)
-    table = pd.DataFrame({"low": np.arange(bins) / bins, "high": np.arange(1, bins + 1) / bins})
-    with np.errstate(invalid="ignore"):
-        table = table.assign(confidence=confidence / count, accuracy=accuracy / count, count=count.astype(np.int64))
-    return table[table["count"] > 0].reset_index(drop=True)
+    rows = pd.DataFrame({"bin": answers.bin, "confidence": answers.confidence, "accuracy": answers.hit})
+    of_bin = rows[answers.known].groupby("bin")
+    table = of_bin.mean().assign(count=of_bin.size()).reset_index()
+    return table.assign(low=table["bin"] / answers.bins, high=(table["bin"] + 1) / answers.bins)
