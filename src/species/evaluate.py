@@ -126,7 +126,7 @@ def draw(
 
     shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
     tables = {
-        name: classification_scores.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
+        name: classification_scores.reliability_table(held.answers(groups[name], rows, settings.calibration_bins))
         for name in shown
     }
     errors = {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown}

@@ -59,15 +59,13 @@ class RidgePath:
         return Ridge(weight, float(y.mean() - self.mean @ weight), alpha)
 
 
-def fit_ridge(
-    features: np.ndarray, y: np.ndarray, alphas: tuple[float, ...], validation: tuple[np.ndarray, np.ndarray]
-) -> Ridge:
-    """Ridge regression on standardised features, the penalty with the least squared error on `validation`.
+def fit_ridge(features: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Ridge:
+    """Ridge regression on standardised features, that of ALPHAS with the least squared error on `validation`.
 
-    features (N, C) float, y (N,); validation (features, y). Of equal penalties the larger is kept.
+    features (N, C) float, y (N,); validation (features, y). Of equal errors the larger penalty is kept.
     """
     path = RidgePath(features)
-    ridges = [path.solve(y, alpha) for alpha in sorted(alphas, reverse=True)]
+    ridges = [path.solve(y, alpha) for alpha in reversed(ALPHAS)]
     return min(ridges, key=lambda ridge: np.mean((ridge.predict(validation[0]) - validation[1]) ** 2))
 
 

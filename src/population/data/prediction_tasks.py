@@ -17,6 +17,7 @@ import pandas as pd
 
 from src.core.data.tile_store import Store
 from src.core.splits import locked_test, spatial_temporal
+from src.core.splits.folds import draw_roles
 from src.core.stage import files
 from src.core.stage.errors import DataError, spelled
 from src.population.params import WORDS, Split
@@ -147,24 +148,25 @@ def _lock_facts(tiles: pd.DataFrame, locked: pd.Series) -> dict:
 
 def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.DataFrame:
     """block and role of every tile by its place alone; where time separates, all unlocked places train."""
-    rest = tiles[~locked]
-    folds = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
-    blocks = (
-        tiles.province if split.method == "provinces" else spatial_temporal.blocks_of_places(tiles, split.block_degrees)
-    )
+    provinces = split.method == "provinces"
+    blocks = tiles.province if provinces else spatial_temporal.blocks_of_places(tiles, split.block_degrees)
     if split.task == "next_year":
         return pd.DataFrame({"block": blocks, "role": np.where(locked, "locked", "train")}, index=tiles.index)
-    if split.method != "place":
-        spatial_temporal.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
+    rest = tiles[~locked]
+    draw = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
     if split.method == "place":
-        drawn = spatial_temporal.split_places(rest, degrees=split.block_degrees, **folds)
+        role = draw_roles(rest.place, "places", **draw, advice="lower `folds` or bring more places")
     else:
-        keep = {"buffer_km": split.buffer_km, "keep_from": tiles.loc[locked, ["lat", "lon"]] if locked.any() else None}
-        if split.method == "provinces":
-            drawn = spatial_temporal.split_regions(rest, region=rest.province, **keep, **folds)
-        else:
-            drawn = spatial_temporal.split_blocks(rest, degrees=split.block_degrees, **keep, **folds)
-    return pd.DataFrame({"block": blocks, "role": drawn.role.reindex(tiles.index, fill_value="locked")})
+        spatial_temporal.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
+        what, advice = f"blocks of {split.block_degrees:g} degrees", "lower `block_degrees` or `folds`"
+        if provinces:
+            spatial_temporal.require_regions(rest.place, rest.province)
+            names = sorted(rest.province.unique())
+            what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+            advice = "lower `folds` or split by blocks (`method`)"
+        draw |= {"buffer_km": split.buffer_km, "keep_from": tiles[locked]}
+        role = spatial_temporal.split_with_buffer(rest, blocks[~locked], what, advice, **draw)
+    return pd.DataFrame({"block": blocks, "role": role.reindex(tiles.index, fill_value="locked")})
 
 
 def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame, locked: pd.Series) -> pd.Series:

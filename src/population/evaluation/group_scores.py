@@ -91,14 +91,9 @@ def score_rows(
 
     prediction, units, place and reference (the mean of the labels that each row's model was trained on): (N,).
     """
-    y, panel = table.y.to_numpy(), {"year": table.year.to_numpy(), "place": place, "reference": reference}
-    values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(y, prediction, **panel)
-    bounds = jackknife.intervals(y, prediction, units, **panel)
-    result = {}
-    for name, value in values.items():
-        result[name] = value
-        result |= {f"{name}_{end}": bounds.pop(f"{name}_{end}") for end in ("low", "high") if name != "n"}
-    return result | bounds | {"n_units": len(np.unique(units))}
+    y, year = table.y.to_numpy(), table.year.to_numpy()
+    scores = jackknife.score_panel(y, prediction, units, year, place, reference)
+    return scores | {"n_units": len(np.unique(units))}
 
 
 def best_on_validation(validation: pd.DataFrame, baselines: Predictors) -> str:

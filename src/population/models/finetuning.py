@@ -103,7 +103,6 @@ def make_settings(params: Params, store: Store, split: Split, front: BandFrontEn
         fitted = regression.fit_ridge(
             regression.band_summaries(store, train.tile.to_numpy(), front.side)[:, 0],
             train.growth_rate.to_numpy(),
-            regression.ALPHAS,
             (
                 regression.band_summaries(store, validation.tile.to_numpy(), front.side)[:, 0],
                 validation.growth_rate.to_numpy(),

@@ -140,13 +140,13 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
         squares = choose_squares(
             usable["lat"].to_numpy(),
             usable["lon"].to_numpy(),
+            usable["species"].to_numpy(dtype=str),
             side_km=split.side_km,
             apart_km=split.apart_km,
             count=count,
             minimum=split.minimum,
             maximum=most,
             seed=split.seed,
-            classes=usable["species"].to_numpy(dtype=str),
             spread=split.spread,
         ).rename(columns={"classes": "species"})
     except DataError as error:

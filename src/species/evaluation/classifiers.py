@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from src.core.evaluation import classification_scores
+from src.core.evaluation.classification_scores import Answers
 from src.core.geo import distances
 from src.species.data.task import Task
 from src.species.models.features import unit
@@ -85,7 +85,7 @@ class Fits:
         weights = self.task.balance(self.task.held_out[answered][known])
         best, least, tried = None, np.inf, []
         for setting, values in tqdm(candidates, desc=name, unit="setting", leave=False):
-            score = classification_scores.scores(values[checks], truth[checks])
+            score = Answers(values[checks], truth[checks], truth[checks]).scores()
             balanced = float(np.average(-values[known, truth[known]], weights=weights))
             found = {"validation_balanced_log_loss": balanced}
             found |= {"validation_log_loss": score["log_loss"], "validation_top1": score["top1"]}

@@ -22,10 +22,10 @@ def linear_problem(seed=0, rows=120, columns=6, noise=0.5):
 def test_ridge_equals_scikit_learn_at_the_alpha_best_on_validation():
     features, y = linear_problem()
     train, validation = slice(0, 80), slice(80, 120)
-    ridge = regression.fit_ridge(features[train], y[train], (0.1, 10.0, 1e5), (features[validation], y[validation]))
+    ridge = regression.fit_ridge(features[train], y[train], (features[validation], y[validation]))
     scaler = StandardScaler().fit(features[train])
     errors = {}
-    for alpha in (0.1, 10.0, 1e5):
+    for alpha in regression.ALPHAS:
         reference = SklearnRidge(alpha=alpha).fit(scaler.transform(features[train]), y[train])
         predicted = reference.predict(scaler.transform(features[validation]))
         errors[alpha] = np.mean((predicted - y[validation]) ** 2)
@@ -36,14 +36,14 @@ def test_ridge_equals_scikit_learn_at_the_alpha_best_on_validation():
 
 def test_ridge_penalty_is_chosen_on_validation_and_not_on_training():
     features, y = linear_problem()
-    ridge = regression.fit_ridge(features[:80], y[:80], regression.ALPHAS, (features[80:], np.full(40, y[:80].mean())))
+    ridge = regression.fit_ridge(features[:80], y[:80], (features[80:], np.full(40, y[:80].mean())))
     assert ridge.alpha == max(regression.ALPHAS)  # validation says: the mean is best
 
 
 def test_ridge_gives_a_constant_band_no_weight():
     features, y = linear_problem()
     features[:, 3] = 0.1  # its mean over 80 rows is not exactly 0.1
-    ridge = regression.fit_ridge(features[:80], y[:80], (1.0,), (features[80:], y[80:]))
+    ridge = regression.fit_ridge(features[:80], y[:80], (features[80:], y[80:]))
     assert abs(ridge.weight[3]) < 1e-12
     features[:, 3] = 0.2
     np.testing.assert_allclose(ridge.predict(features)[80:], y[80:], atol=3)
