@@ -6,7 +6,7 @@ import pytest
 
 from src.core.stage.errors import DataError
 from src.population.data import labels
-from src.population.data.covariates import lagged
+from src.population.data.covariates import with_earlier
 from src.population.data.matching import match
 
 
@@ -26,6 +26,10 @@ PANEL = [
     ("A", "y", 2020, 6.0, 60.0),
 ]
 PLACES = ["x", "x", "x", "y", "y"]
+
+
+def lagged(table: pd.DataFrame, places: list[str], names: list[str], lag_years: int) -> pd.DataFrame:
+    return with_earlier(table.assign(place=places), {name: name for name in names}, lag_years)[names]
 
 
 def test_values_are_those_of_the_same_place_one_step_earlier():
