@@ -15,6 +15,7 @@ from src.core.models.mae import MaskedAutoencoder
 from src.core.models.mae_figure import reconstruction_grid
 from src.core.models.mae_nulls import masked_errors
 from src.core.models.patches import BandFrontEnd, tokens_per_sample, unpatchify
+from src.core.report import fonts
 from src.core.stage import files
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
 from src.core.training.precision import autocast, hold_weights
@@ -125,7 +126,8 @@ def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, co
     side = images.shape[-1]
     mask = unpatchify(mask, side, side)[:, :1]
     mended = torch.where(mask, unpatchify(mae.reconstruct(images, valid, out["prediction"]), side, side), images)
-    names = [held_out.store.tiles.tile_id[row].rsplit("/", 1)[0] for row in held_out.rows[: len(images)]]
+    places = ((row, held_out.store.tiles.tile_id[row].rsplit("/", 1)[0]) for row in held_out.rows[: len(images)])
+    names = [fonts.drawable(place, f"tile {row}") for row, place in places]
     reconstruction_grid(
         path, images[:, :3].cpu().numpy(), mask[:, 0].cpu().numpy(), mended[:, :3].float().cpu().numpy(), names
     )
