@@ -43,7 +43,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     stop = {"best": "eval_loss", "patience": params.dpo.patience}
     plan = training_plan(params, params.dpo, store.bands, settings.side, **stop)
     if dry_run:
-        groups, loss = preferences.rehearsal(params, model)
+        groups, loss = preferences.without_trainer(params, model)
         logger.info(report(plan, model, groups, pairs["train"], loss, collator))
         return
 

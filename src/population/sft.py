@@ -22,7 +22,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
     from src.core.training.dry_run_report import report
-    from src.population.data.permuted_labels import permuted
     from src.population.data.samples import GrowthSamples
     from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
@@ -30,7 +29,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
-    split = permuted(split, params.seed, params.sft.permutation)
+    split = split.permuted(params.seed, params.sft.permutation)
     pca = read_pca(inputs.pca)
     start = finetuning.pretrained(inputs.pretrain, params, store, split, pca, shapes_alone(params, dry_run))
     settings = finetuning.make_settings(params, store, split, start.front)
