@@ -49,8 +49,7 @@ def main(params, inputs, out, dry_run=False):
             headers, quantisation, dtype, size = check_headers(names, params)
             index = tiles.table(names, headers, size).rename(columns=WORDS)
         with collected(faults, "matching"):
-            matched = matching.match(index, rates, aliases, params.data.match_year, **lags(params.data, rates))
-            require_step(params.data, rates, matched)
+            matched = match_labels(index, rates, aliases, params.data)
             require_partners(matched, params.data.max_unmatched, dry_run)
         if faults:
             kinds = [f"found faults of {len(faults)} kinds: {', '.join(faults)}"] * (len(faults) > 1)
@@ -103,35 +102,39 @@ def check_headers(names: list[archive.TileName], params: Params) -> tuple[list[r
     return headers, quantisation, dtype, size
 
 
-def lags(data: Data, rates: pd.DataFrame) -> dict[str, Any]:
-    """Lags in years, from those in steps of the panel; one year alone has no steps."""
-    columns = covariate_columns(data.covariates, data.covariate_lag)
-    needed = data.tile_lag or (data.covariates and data.covariate_lag)
-    if needed and rates.year.nunique() < 2:
+def match_labels(index: pd.DataFrame, rates: pd.DataFrame, aliases: pd.DataFrame, data: Data) -> Matching:
+    """Every label's tile, with lags in years from those in steps of the panel; one year alone has no steps.
+
+    Raises:
+        DataError: as `matching.match` does; or labels that lags look back from have one year, or step otherwise among
+            those that found a tile than among all, so that lags would mean two things.
+    """
+    file, lagged = rates.attrs["path"], data.tile_lag or (data.covariates and data.covariate_lag)
+    if lagged and rates.year.nunique() < 2:
         raise DataError(
-            f"{rates.attrs['path']}: year: found {rates.year.iloc[0]} alone, expected two years or more, because "
+            f"{file}: year: found {rates.year.iloc[0]} alone, expected two years or more, because "
             "data.tile_lag or data.covariate_lag looks back; set them to 0 or bring earlier years"
         )
-    step = spatial_temporal.panel_step(rates.year.to_numpy()) if needed else 0
-    return {
-        "tile_lag": data.tile_lag * step,
-        "lagged_columns": dict(zip(data.covariates, columns, strict=True)),
-        "covariate_lag": data.covariate_lag * step,
-    }
-
-
-def require_step(data: Data, rates: pd.DataFrame, matched: Matching) -> None:
-    """Raise DataError if the labels that found a tile step otherwise than all do: lags would mean two things."""
-    if not (data.tile_lag or (data.covariates and data.covariate_lag)):
-        return
-    step, left = spatial_temporal.panel_step(rates.year.to_numpy()), matched.samples.year.unique()
-    found = spatial_temporal.panel_step(left) if len(left) > 1 else step
+    step = spatial_temporal.panel_step(rates.year.to_numpy()) if lagged else 0
+    columns = covariate_columns(data.covariates, data.covariate_lag)
+    matched = matching.match(
+        index,
+        rates,
+        aliases,
+        data.match_year,
+        tile_lag=data.tile_lag * step,
+        lagged_columns=dict(zip(data.covariates, columns, strict=True)),
+        covariate_lag=data.covariate_lag * step,
+    )
+    left = matched.samples.year.unique()
+    found = spatial_temporal.panel_step(left) if lagged and len(left) > 1 else step
     if found != step:
         raise DataError(
-            f"{rates.attrs['path']}: year: found steps of {step} years, and of {found} among the labels with a tile; "
+            f"{file}: year: found steps of {step} years, and of {found} among the labels with a tile; "
             "lags count steps, so both must agree: take the labels of years without tiles out, or set data.tile_lag "
             "and data.covariate_lag to 0"
         )
+    return matched
 
 
 def require_partners(matched: Matching, allowed: int, dry_run: bool) -> None:
