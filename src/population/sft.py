@@ -26,7 +26,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
     from src.population.models.inference import Reader
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
     split = split.permuted(params.seed, params.sft.permutation)
@@ -53,7 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         | {"lags": [params.data.covariate_lag, params.data.tile_lag], "pretrained_on": params.pretrain.tiles},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )
-    more = remedies("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
+    more = memory_savings("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
     with driver.outputs(out, [scratch], "sft", more) as (folder, plots):
         optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
         measure = partial(finetuning.validation_metrics, reader=reader, rows=validation.rows)

@@ -54,10 +54,8 @@ def read(path: Path, faults: list[str] | None = None) -> pd.DataFrame:
     columns, years = _columns(table)
     problems, records = [], []
     for row, cells in table.rows:
-        fields = {name: cells[position] for name, position in columns.items()}
-        values = {name: read_cell(name, cell, row, problems) for name, cell in fields.items() if name in NAMES}
-        others = {name: cell for name, cell in fields.items() if name not in NAMES}
-        base = {"row": row, "province": "", **values, **others}
+        base = {"row": row, "province": ""} | {name: cells[position] for name, position in columns.items()}
+        base |= {name: read_cell(name, base[name], row, problems) for name in columns if name in NAMES}
         if not years:
             records.append(base)
         for year, position in years.items():
@@ -140,21 +138,18 @@ def read_aliases(path: Path) -> pd.DataFrame:
 
 def _columns(table: Sheet) -> tuple[dict[str, int], dict[int, int]]:
     """Field -> column position, and for the wide form year -> column position."""
-    columns: dict[str, int] = {}
-    years: dict[int, int] = {}
+    columns: dict[Any, int] = {}
     for position, heading in enumerate(table.header):
-        if not heading:
-            continue  # a column without a name belongs to nobody
-        if year := YEAR.fullmatch(heading):
-            target, key = years, int(year[1])
-        else:
-            target, key = columns, FIELDS.get(heading.casefold(), heading)
-        if key in target:
+        year = YEAR.fullmatch(heading)
+        key = int(year[1]) if year else FIELDS.get(heading.casefold(), heading)
+        if key in columns:
             raise DataError(f"{table.path}: found two columns for {key}; remove or rename one of them")
         if key in RESERVED:
             raise DataError(f"{table.path}: found a column named {key}, which the store uses itself; rename it")
-        target[key] = position
+        if heading:  # a column without a name belongs to nobody
+            columns[key] = position
 
+    years = {key: columns.pop(key) for key in list(columns) if isinstance(key, int)}
     form = ["city"] if years else ["city", "year", "growth_rate"]
     found = ", ".join(heading for heading in table.header if heading)
     missing = [" | ".join(NAMES[field]) for field in form if field not in columns]

@@ -167,10 +167,25 @@ def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance
 
 
 def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered."""
+    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered.
+
+    Raises:
+        DataError: labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre.
+    """
     served, samples = served.reset_index(drop=True), labels.reset_index(names="row")
     if "lat" in samples:
-        _check_distances(samples, served, file)
+        kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)
+        far = kilometres > MAX_DISTANCE_KM  # not where the centre is NaN
+        refuse(
+            [
+                f"{file}: row {label.row}, lat and lon: found ({label.lat:g}, {label.lon:g}) for {label.city}, "
+                f"{distance:.0f} km from the centre of its tile ({tile.lat:g}, {tile.lon:g}); expected at most "
+                f"{MAX_DISTANCE_KM} km; correct the row, or remove both columns to use the tiles' centres"
+                for label, tile, distance in zip(
+                    samples[far].itertuples(), served[far].itertuples(), kilometres[far], strict=True
+                )
+            ]
+        )
     else:
         samples = samples.assign(lat=served.lat, lon=served.lon)
     samples = samples.assign(tile_year=served.year, **served[["tile", "province", "city"]])
@@ -178,22 +193,6 @@ def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFr
     samples.insert(0, "sample", range(len(samples)))
     samples.attrs = {}  # or the file's path would travel into the store's parquet
     return samples
-
-
-def _check_distances(samples: pd.DataFrame, served: pd.DataFrame, file: str) -> None:
-    """Raise DataError for labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre."""
-    placed = served.lat.notna()
-    samples, served = samples[placed], served[placed]
-    kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)
-    refuse(
-        [
-            f"{file}: row {label.row}, lat and lon: found ({label.lat:g}, {label.lon:g}) for {label.city}, "
-            f"{distance:.0f} km from the centre of its tile ({tile.lat:g}, {tile.lon:g}); expected at most "
-            f"{MAX_DISTANCE_KM} km; correct the row, or remove both columns to use the tiles' centres"
-            for label, tile, distance in zip(samples.itertuples(), served.itertuples(), kilometres, strict=True)
-            if distance > MAX_DISTANCE_KM
-        ]
-    )
 
 
 def _candidates(places: pd.Series, years: pd.Series, free: pd.DataFrame) -> list[str]:

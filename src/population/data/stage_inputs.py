@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
 
 from src.core.data import band_statistics
@@ -90,12 +89,6 @@ def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model,
     return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
 
 
-def write_mean(folder: Path, front: BandFrontEnd) -> None:
-    """Leave beside a pretrained encoder the band means it was trained with."""
-    with files.complete_file(folder / MEAN) as aside:
-        safetensors.torch.save_file({"mean": front.mean.cpu()}, aside)
-
-
 def read_mean(folder: Path) -> torch.Tensor:
-    """(C,) band means that `write_mean` left; raises StorageError or DataError as `files.read_arrays` does."""
+    """(C,) band means that a pretrained encoder was trained with; raises as `files.read_arrays` does."""
     return torch.from_numpy(files.read_arrays(folder / MEAN)["mean"])

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 from transformers.vision_utils import get_vision_position_ids
@@ -22,7 +23,7 @@ from src.core.training.global_batches import ReadyBatches
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
 from src.core.training.precision import autocast, hold_weights
 from src.core.training.trainer_arguments import to
-from src.population.data.stage_inputs import Split, stored_tiles, write_mean
+from src.population.data.stage_inputs import MEAN, Split, stored_tiles
 from src.population.models.starting_model import Start
 from src.population.models.trained_groups import pretrain_groups
 from src.population.models.training_setup import weights_dtype
@@ -134,7 +135,7 @@ def save(folder: Path, start: Start, params: Params) -> None:
     """Write the whole model, with the band means that it was trained with."""
     hold_weights(start.vlm, [], weights_dtype(params))
     start.vlm.save_pretrained(folder)
-    write_mean(folder, start.front)
+    safetensors.torch.save_file({"mean": start.front.mean.cpu()}, folder / MEAN)
     start.tokenizer.save_pretrained(folder)
 
 
