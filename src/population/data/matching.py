@@ -4,6 +4,7 @@ They only give the candidate that the report shows beside an unmatched label.
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -89,8 +90,8 @@ def match(
     unmatched["candidate"] = _candidates(unmatched.place, unmatched.year - tile_lag, free)
     return Matching(
         samples=samples[first + [name for name in samples if name not in {*first, "row", "place", "tile_year"}]],
-        unmatched_tiles=_sorted(free, KEY),
-        unmatched_labels=_sorted(unmatched, [*KEY, "candidate", "row"]),
+        unmatched_tiles=free[KEY].sort_values(KEY, ignore_index=True),
+        unmatched_labels=unmatched[[*KEY, "candidate", "row"]].sort_values(KEY, ignore_index=True),
         nearest=nearest[["province", "city", "label_year", "tile_year"]].reset_index(drop=True),
         outside={
             "tiles": int((~served & late).sum()),
@@ -157,12 +158,13 @@ def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance
 
     `tolerance`: years by which it may differ; None: any.
     """
-    asked = pd.DataFrame({"place": places.to_numpy("str"), "year": years.to_numpy(), "label": range(len(years))})
-    dated = pd.DataFrame({"place": tiles.place.to_numpy("str"), "year": tiles.year.to_numpy()}).reset_index(
-        names="tile"
+    asked, dated = (
+        pd.DataFrame({"place": place.to_numpy("str"), "year": year.to_numpy()})
+        .reset_index(names=name)
+        .sort_values("year")
+        for name, place, year in (("label", places, years), ("tile", tiles.place, tiles.year))
     )
-    sides = asked.sort_values("year"), dated.sort_values("year")
-    found = pd.merge_asof(*sides, on="year", by="place", direction="nearest", tolerance=tolerance)
+    found = pd.merge_asof(asked, dated, on="year", by="place", direction="nearest", tolerance=tolerance)
     return found.sort_values("label").tile.fillna(-1).to_numpy(int)
 
 
@@ -174,16 +176,15 @@ def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFr
     """
     served, samples = served.reset_index(drop=True), labels.reset_index(names="row")
     if "lat" in samples:
-        kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)
-        far = kilometres > MAX_DISTANCE_KM  # not where the centre is NaN
+        kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)  # NaN where the centre is
+        pairs = samples.assign(tile_lat=served.lat, tile_lon=served.lon, kilometres=kilometres)
         refuse(
             [
                 f"{file}: row {label.row}, lat and lon: found ({label.lat:g}, {label.lon:g}) for {label.city}, "
-                f"{distance:.0f} km from the centre of its tile ({tile.lat:g}, {tile.lon:g}); expected at most "
-                f"{MAX_DISTANCE_KM} km; correct the row, or remove both columns to use the tiles' centres"
-                for label, tile, distance in zip(
-                    samples[far].itertuples(), served[far].itertuples(), kilometres[far], strict=True
-                )
+                f"{label.kilometres:.0f} km from the centre of its tile ({label.tile_lat:g}, {label.tile_lon:g}); "
+                f"expected at most {MAX_DISTANCE_KM} km; correct the row, or remove both columns to use the tiles' "
+                "centres"
+                for label in pairs[kilometres > MAX_DISTANCE_KM].itertuples()
             ]
         )
     else:
@@ -197,13 +198,13 @@ def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFr
 
 def _candidates(places: pd.Series, years: pd.Series, free: pd.DataFrame) -> list[str]:
     """The tile of `free`, those without a label, that each unmatched label may mean; "" where none is similar."""
-    known = free.place.unique()
+    known = dict.fromkeys(free.place)
     likely = pd.Series([_similar(place, known) for place in places], dtype="str")
     names = [*free.province + "/" + free.city + "/" + free.year.astype(str), ""]
     return [names[position] for position in _tile_of(likely, years, free, None)]
 
 
-def _similar(place: str, known: np.ndarray) -> str:
+def _similar(place: str, known: Collection[str]) -> str:
     """The one of the `known` places that `place` may mean: itself, a name that starts as it does, a similar one."""
     if place in known:
         return place
@@ -225,9 +226,3 @@ def _nothing_matches(tiles: pd.DataFrame, labels: pd.DataFrame, file: str) -> Da
         f"{file}: no label has a tile. Labels begin with {sides[0]}; tiles with {sides[1]}. Expected the same "
         "province, city and year; correct the names, map them in data.aliases or set data.match_year: nearest"
     )
-
-
-def _sorted(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    frame = frame[columns].sort_values(KEY, ignore_index=True)
-    frame.attrs = {}
-    return frame
