@@ -260,7 +260,7 @@ def _covariate(cells: list[Any], index: pd.Index) -> pd.Series:
     """
     numbers = [math.nan if cell is None else _number(cell) for cell in cells]
     codes = any(isinstance(cell, str) and re.match(r"0[0-9]", cell) for cell in cells)
-    if codes or None in numbers or all(cell is None for cell in cells):
+    if codes or None in numbers:
         return _as_text(cells, index)
     whole = all(re.fullmatch(r"[+-]?[0-9]{1,15}", str(cell)) for cell in cells)
     return pd.Series(numbers, index, "int64" if whole else "float64")

@@ -106,7 +106,7 @@ def make_trainer(
 
 
 def word_groups(vlm: torch.nn.Module, params: Params) -> ParameterGroups:
-    """What dpo trains of `vlm`, printed."""
+    """The parameters of `vlm` that dpo trains, printed."""
     groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
     logger.info(groups.describe())
     return groups

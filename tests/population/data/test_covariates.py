@@ -59,9 +59,10 @@ def test_refusals_name_row_and_column():
 
 def test_a_blank_cell_of_a_file_is_found(tmp_path):
     file = tmp_path / "labels.csv"
-    file.write_text("city,year,growth_rate,gdp\nx,2018,1,\nx,2019,2,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 2, gdp: blank"):
-        lagged(labels.read(file), ["x", "x"], ["gdp"], 1)
+    for last in ("5", ""):  # "": the whole column is blank
+        file.write_text(f"city,year,growth_rate,gdp\nx,2018,1,\nx,2019,2,{last}\n", encoding="utf-8")
+        with pytest.raises(DataError, match="row 2, gdp: blank"):
+            lagged(labels.read(file), ["x", "x"], ["gdp"], 1)
 
 
 def tile_table(*keys: tuple) -> pd.DataFrame:
