@@ -31,7 +31,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     from src.population.data.samples import Prompter
     from src.population.models import model_folder
     from src.population.models import preference_training as preferences
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
     samples = split.samples.set_index("sample", drop=False)
@@ -43,7 +43,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     stop = {"best": "eval_loss", "patience": params.dpo.patience}
     plan = training_plan(params, params.dpo, store.bands, settings.side, **stop)
     if dry_run:
-        groups, loss = preferences.rehearsal(params, model)
+        groups, loss = preferences.without_trainer(params, model)
         logger.info(report(plan, model, groups, pairs["train"], loss, collator))
         return
 
@@ -53,7 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.model_dump(include={"seed", "threads", "memory", "sft", "dpo"}) | {"backbone": params.model.backbone},
         [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
     )
-    with driver.outputs(out, [scratch], "dpo", remedies("dpo", "memory.four_bit: true")) as (folder, plots):
+    with driver.outputs(out, [scratch], "dpo", memory_savings("dpo", "memory.four_bit: true")) as (folder, plots):
         trainer, groups = preferences.make_trainer(plan, params, model, tokenizer, pairs, collator, scratch, plots)
         driver.finish(trainer, groups, plan)
         if distributed.is_main():

@@ -96,7 +96,9 @@ def draw_quicklook(
             axes.set_axis_off()
         for axes, tile, image in zip(grid.flat, chosen.itertuples(), colours, strict=False):
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(fonts.verbatim(f"{tile.city}\n{tile.province} {tile.year}"), fontsize=10)
+            city = fonts.drawable(tile.city, f"tile {tile.tile}")
+            province = fonts.drawable(tile.province, "")
+            axes.set_title(fonts.verbatim(f"{city}\n{province} {tile.year}"), fontsize=10)
         shares = ", ".join(f"{share:.1%}" for share in ratio)
         figure.suptitle(
             f"{len(chosen)} training tiles in false colour: principal components 1, 2, 3 of {store.bands} bands\n"

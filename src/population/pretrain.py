@@ -23,7 +23,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     from src.core.training.dry_run_report import report
     from src.population.data.stage_inputs import read_pca
     from src.population.models import pretraining, starting_model
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan
 
     store, split = begin(params, inputs)
     start = starting_model.starting_model(params, store, split, read_pca(inputs.pca), shapes_alone(params, dry_run))
@@ -41,7 +41,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.model_dump(include={"seed", "threads", "memory", "model", "pretrain"}),
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, *starting_model.files_of(params.model)],
     )
-    with driver.outputs(out, [scratch], "pretrain", remedies("pretrain")) as (folder, plots):
+    with driver.outputs(out, [scratch], "pretrain", memory_savings("pretrain")) as (folder, plots):
         if params.pretrain.epochs:
             optimizer = groups.optimizer(params.pretrain.weight_decay, (0.9, 0.95), params.memory.optimizer_8bit)
             driver.fit(plan, model, groups, optimizer, train, validation, label="noise", scratch=scratch, plots=plots)

@@ -22,15 +22,14 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
     from src.core.training.dry_run_report import report
-    from src.population.data.permuted_labels import permuted
     from src.population.data.samples import GrowthSamples
     from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
     from src.population.models.inference import Reader
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
-    split = permuted(split, params.seed, params.sft.permutation)
+    split = split.permuted(params.seed, params.sft.permutation)
     pca = read_pca(inputs.pca)
     start = finetuning.pretrained(inputs.pretrain, params, store, split, pca, shapes_alone(params, dry_run))
     settings = finetuning.make_settings(params, store, split, start.front)
@@ -54,7 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         | {"lags": [params.data.covariate_lag, params.data.tile_lag], "pretrained_on": params.pretrain.tiles},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )
-    more = remedies("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
+    more = memory_savings("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
     with driver.outputs(out, [scratch], "sft", more) as (folder, plots):
         optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
         measure = partial(finetuning.validation_metrics, reader=reader, rows=validation.rows)

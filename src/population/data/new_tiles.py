@@ -92,9 +92,8 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
             cell = next(cell for cell in table[name] if isinstance(cell, str))
             raise DataError(f"{path}: {name}: found {cell!r}, expected numbers, as in training; correct the cell")
     # The prompt shows a number as it was in training, where all covariates are float64.
-    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True))).astype(
-        dict.fromkeys(given.columns, "float64")
-    )
+    table[given.names] = table[given.names].astype("float64")
+    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True)))
     keys = ["province", "city", "year"]
     wanted = rows[keys].assign(year=rows.year - given.lag_years)
     found = wanted.merge(known, on=keys, how="left", validate="many_to_one")
