@@ -37,13 +37,6 @@ from src.species.models import features
 from src.species.params import Params
 from src.species.report import controls_figure
 
-# key of a chosen setting -> argument of `Model.candidates` that holds all that are tried
-GRID = {
-    "neighbours": "neighbours",
-    "leaf": "leaves",
-    "prior_share": "prior_shares",
-    "inverse_penalty": "inverse_penalties",
-}
 PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
 
 
@@ -66,9 +59,8 @@ class Model:
     def named(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
         """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
         names, codes = np.unique(self.species[train], return_inverse=True)
-        known = classifiers.Examples.of(self.vectors[train], codes, len(names))
-        only = {GRID[key]: [value] for key, value in setting.items()}
-        ((_, values),) = self.candidates(known, self.vectors[query], **only)
+        known = classifiers.Examples(self.vectors[train], codes, len(names))
+        ((_, values),) = self.candidates(known, self.vectors[query], **{key: [value] for key, value in setting.items()})
         return names[np.argmax(values, axis=1)]
 
     def hits(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
@@ -124,7 +116,7 @@ def location_model(study: Task, params: Params) -> Model:
     """The baseline `location`: neighbours and forests that know the place alone."""
     degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
     candidates = partial(classifiers.places, seed=params.seed, threads=params.threads)
-    tried = {"neighbours": params.baselines.neighbours, "leaves": params.baselines.leaves}
+    tried = {"neighbours": params.baselines.neighbours, "leaf": params.baselines.leaves}
     return Model(study.species, degrees, np.ones(len(degrees), bool), candidates, tried)
 
 
@@ -141,7 +133,7 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Pa
     ours, theirs = features.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
-    tried = {"inverse_penalties": params.baselines.inverse_penalties}
+    tried = {"inverse_penalty": params.baselines.inverse_penalties}
     return Model(study.species, vectors, present, classifiers.logistic, tried)
 
 
@@ -149,9 +141,9 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
     """The setting with the least balanced log loss on validation of our split."""
     train, answered = study.train[model.present[study.train]], model.present[study.held_out]
     codes, query = study.targets(train), study.held_out[answered]
-    known = classifiers.Examples.of(model.vectors[train], codes, found.classes)
+    known = classifiers.Examples(model.vectors[train], codes, found.classes)
     found.choose(name, model.candidates(known, model.vectors[query], **model.tried), len(train), answered)
-    return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
+    return {key: value for key, value in found.choices[name]["setting"].items() if key != "converged"}
 
 
 def accuracies(
