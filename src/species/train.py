@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store and split -> trained classifiers and their answers for validation and test."""
     # Imported here: they import torch and transformers, which --help does without.
-    from transformers import set_seed
-
     from src.core.training import driver
     from src.species.models import networks, training
 
@@ -37,7 +35,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     shares = {"language": dropout.language, "vision_pooled": dropout.vision}
 
     def build(name: str):
-        set_seed(params.seed)  # a model does not depend on those that came before it
         used, moments = {modality: shares[modality] for modality in INPUTS[name]}, training.moments(task, INPUTS[name])
         model, groups = training.build_classifier(moments, used, rows[name][0], task, params)
         logger.info(

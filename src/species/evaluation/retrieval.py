@@ -1,8 +1,8 @@
 """Retrieval of an observation's vector of one modality by its vector of the other one, beside chance."""
 
 import numpy as np
-
-from src.species.models.features import unit
+from sklearn.preprocessing import normalize
+from sklearn.utils import gen_batches
 
 WITHIN = (1, 5, 10)
 SHUFFLES = 20
@@ -34,9 +34,9 @@ def retrieve(queries: np.ndarray, gallery: np.ndarray, species: np.ndarray, seed
     pairings = np.array([np.arange(count), *(generator.permutation(count) for _ in range(SHUFFLES))])
     ranks, own = np.empty(pairings.shape), np.empty(count)
     nearest = np.empty(count, np.int64)
-    queries, gallery = unit(queries), unit(gallery)
-    for start in range(0, count, BLOCK):
-        part = slice(start, start + BLOCK)
+    # float32 is exact enough that equal rows tie
+    queries, gallery = (normalize(np.asarray(vectors, np.float32)) for vectors in (queries, gallery))
+    for part in gen_batches(count, BLOCK):
         similarity = queries[part] @ gallery.T
         nearest[part] = similarity.argmax(axis=1)
         for draw, partner in enumerate(pairings[:, part]):

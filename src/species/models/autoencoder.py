@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction
 
 from src.core.training.parameter_groups import ParameterGroups
 from src.species.data.task import EMBEDDINGS, Task
-from src.species.evaluation.classifiers import Fits
+from src.species.evaluation.classifiers import Examples, Fits
 from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
@@ -41,19 +41,19 @@ def fit(
 ) -> Trained:
     """Train on (training, validation) rows with both modalities, and no label."""
     section, read = params.crossmodal, training.embedding_reader(task, EMBEDDINGS)
-    how = {
-        "label": EMBEDDINGS[1],
-        "measure": partial(measure, task.balance(pairs[1]), section.contrastive),
-        "eval_batch": section.batch_size,  # the contrastive term compares within a batch
-        "scratch": scratch,
-        "plots": plots / "autoencoder",
-    }
 
     def both(rows: np.ndarray) -> dict:
         batch = read(rows)
         return {name: batch[name] for name in EMBEDDINGS}
 
-    trained = training.fit(model, groups, both, pairs, section, params, **how)
+    trained = training.fit(
+        model, groups, both, pairs, section, params,
+        label=EMBEDDINGS[1],
+        measure=partial(measure, task.balance(pairs[1]), section.contrastive),
+        eval_batch=section.batch_size,  # the contrastive term compares within a batch
+        scratch=scratch,
+        plots=plots / "autoencoder",
+    )  # fmt: skip
     trained.summary["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
     return trained
 
@@ -83,10 +83,9 @@ def probe(
     labelled, probes, trained = training.learnable(task, EMBEDDINGS), Fits(task), {}
     answered = np.any([task.store.present(modality, task.held_out) for modality in EMBEDDINGS], axis=0)
     for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
-        data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
-        probes.choose_on_features(PROBES[space], *data, params.baselines, answered)
+        known = Examples(vectors[labelled[0]], task.targets(labelled[0]), probes.classes)
+        probes.choose_on_features(PROBES[space], known, vectors[task.held_out[answered]], params.baselines, answered)
         name = PROBES[space]["network"]
-        set_seed(params.seed)
         ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
         dropout = {"features": params.train.dropout.language}
         classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
@@ -99,18 +98,12 @@ def probe(
 
 
 def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
-    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
-    rows = np.arange(len(task.store))
-    return {
-        "shared": scaled(reconstruction.shared_features(model, task, rows), train),
-        "pca": features.components(task, EMBEDDINGS, train, rows, dim, seed)[1],
-    }
+    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components.
 
-
-def scaled(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Vectors with mean 0, and a mean variance of 1 over the rows `train`.
-
-    All are scaled together, as `features.components` does: angles stay, and a penalty means the same in both spaces.
+    All are scaled together to a mean variance of 1: angles stay, and a penalty means the same in both spaces.
     """
-    mean, variance = vectors[train].mean(axis=0), vectors[train].var(axis=0).mean()
-    return (vectors - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
+    rows = np.arange(len(task.store))
+    shared = reconstruction.shared_features(model, task, rows)
+    mean, variance = shared[train].mean(axis=0), shared[train].var(axis=0).mean()
+    shared = (shared - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
+    return {"shared": shared, "pca": features.components(task, EMBEDDINGS, train, rows, dim, seed)[1]}

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import log_softmax
-from transformers import EvalPrediction
+from sklearn.utils import gen_batches
+from transformers import EvalPrediction, set_seed
 
 from src.core.report import figures
 from src.core.stage import distributed
@@ -47,9 +49,9 @@ class Rows(ReadyBatches):
 
 @dataclass(frozen=True)
 class Trained:
-    """Record of a training beside its weights: Trainer's log, and the entry of summary.json."""
+    """Record of a training beside its weights: Trainer's log, an entry a row, and the entry of summary.json."""
 
-    history: list[dict]
+    log: pd.DataFrame
     summary: dict
 
 
@@ -155,8 +157,8 @@ def fit(
         report_to=params.report_to,
     )
     optimizer = groups.optimizer(section.weight_decay, fused=True)
-    history = driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how)
-    return Trained(history, summary(history, groups, rows))
+    log = pd.DataFrame(driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how))
+    return Trained(log, summary(log, groups, rows))
 
 
 def build_classifier(
@@ -168,9 +170,12 @@ def build_classifier(
 ) -> tuple[SpeciesClassifier, ParameterGroups]:
     """A new classifier on the inputs of `statistics`, and its parameter groups: the trunk of each input, and the head.
 
+    Its weights are drawn from params.seed, whatever was drawn before.
+
     Args:
         train: the rows it will learn from, whose species weigh as params.train.imbalance says.
     """
+    set_seed(params.seed)
     weights = None
     if params.train.imbalance == "balanced":
         weights = balanced_weights(task.targets(train), len(task.classes))
@@ -207,22 +212,22 @@ def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) 
     """(H, C) float32 log-probabilities of every class; NaN for a row without any of the model's inputs."""
     device = model.head.weight.device
     answers = np.empty((len(rows), len(model.classes)), np.float32)
-    for start in range(0, len(rows), AT_ONCE):
-        batch = to(read(rows[start : start + AT_ONCE]), device)
+    for part in gen_batches(len(rows), AT_ONCE):
+        batch = to(read(rows[part]), device)
         del batch["target"]  # -1 where a species does not train, of which there is no loss
         logits = model(**batch)["logits"].masked_fill(~batch["present"].any(1, keepdim=True), float("nan"))
-        answers[start : start + AT_ONCE] = logits.log_softmax(1).cpu()
+        answers[part] = logits.log_softmax(1).cpu()
     return answers
 
 
-def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
+def summary(log: pd.DataFrame, groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
     """Entry of summary.json for one training, without times or anything else that differs between two runs."""
-    evaluated = [entry for entry in history if "eval_loss" in entry]
-    best = min(evaluated, key=lambda entry: entry["eval_balanced_loss"])
+    evaluated = log.dropna(subset="eval_loss")
+    best = int(evaluated["eval_balanced_loss"].argmin())
     return {
         "epochs": len(evaluated),
-        "best_epoch": evaluated.index(best) + 1,
-        "validation": {name: best[f"eval_{name}"] for name in ("loss", *_measures(history))},
+        "best_epoch": best + 1,
+        "validation": {name: float(evaluated[f"eval_{name}"].iloc[best]) for name in ("loss", *_measures(log))},
         "rows": {"train": len(rows[0]), "validation": len(rows[1])},
         "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
     }
@@ -238,21 +243,16 @@ def log_best(trained: dict[str, Trained]) -> None:
 def write_curves(path: Path, trained: dict[str, Trained]) -> None:
     """Curves by epoch, a block for each training: its loss, that of validation, and other measures of validation."""
 
-    def curves(history: list[dict]) -> list[figures.Curve]:
-        loss = {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}
-        measured = {name: {"validation": _line(history, f"eval_{name}")} for name in _measures(history)}
-        return [figures.Curve(name.replace("_", " "), "", lines) for name, lines in ({"loss": loss} | measured).items()]
+    def curve(log: pd.DataFrame, name: str) -> figures.Curve:
+        keys = {"train": name, "validation": f"eval_{name}"} if name == "loss" else {"validation": f"eval_{name}"}
+        lines = {part: tuple(log[["epoch", key]].dropna().to_numpy(np.float64).T) for part, key in keys.items()}
+        return figures.Curve(name.replace("_", " "), "", lines)
 
-    figures.curves(path, {name: curves(each.history) for name, each in trained.items()})
+    names = {stage: ("loss", *_measures(each.log)) for stage, each in trained.items()}
+    figures.curves(path, {stage: [curve(trained[stage].log, name) for name in names[stage]] for stage in trained})
 
 
-def _measures(history: list[dict]) -> list[str]:
+def _measures(log: pd.DataFrame) -> list[str]:
     """Names of the measures of validation beside the loss, without times, which differ between two runs."""
-    first = next(entry for entry in history if "eval_loss" in entry)
-    names = [name.removeprefix("eval_") for name in first if name.startswith("eval_")]
+    names = [name.removeprefix("eval_") for name in log if name.startswith("eval_")]
     return sorted(name for name in names if name != "loss" and not name.endswith(("time", "per_second")))
-
-
-def _line(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
-    return tuple(np.array(points, np.float64).reshape(-1, 2).T)
