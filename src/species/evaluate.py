@@ -41,9 +41,16 @@ def main(params, inputs, out, dry_run=False):
     if dry_run:
         return
 
-    settings = params.evaluate
+    settings, main_groups = params.evaluate, {name: groups[name] for name in MAIN if name in groups}
     scores = regression_scores.rounded(all_scores(study, held, groups, facts, inputs, settings.calibration_bins))
-    bins = regression_scores.rounded(all_bins(held, {name: groups[name] for name in MAIN if name in groups}, settings))
+    divisions = {
+        "frequency": (held.frequency, settings.frequency),
+        "distance": (held.distance_km, settings.distance_km),
+    }
+    bins = {
+        name: regression_scores.rounded(group_scores.score_bins(held, main_groups, *by, settings.calibration_bins))
+        for name, by in divisions.items()
+    }
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
@@ -51,9 +58,7 @@ def main(params, inputs, out, dry_run=False):
         # into git, where a reader of the README finds them
         for folder, name in (inputs.split, "split_map"), (inputs.split, "distances"), (inputs.controls, "controls"):
             shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
-        sections = ("data", "split", "baselines", "train", "crossmodal", "controls", "evaluate")
-        used = {"seed": params.seed, "threads": params.threads}
-        used |= {name: getattr(params, name).model_dump() for name in sections}
+        used = params.model_dump(exclude={"report_to", "checkpoint_root", "simulate"})
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -78,15 +83,6 @@ def all_scores(
         "controls": files.read_json(inputs.controls / "controls.json"),
         "retrieval": files.read_json(inputs.crossmodal / "retrieval.json"),
         "reconstruction": files.read_json(inputs.crossmodal / "reconstruction.json"),
-    }
-
-
-def all_bins(held: group_scores.Held, groups: dict[str, np.ndarray], settings: Evaluate) -> dict:
-    """Accuracies by training records of the species and by distance to the nearest training record."""
-    bins = settings.calibration_bins
-    return {
-        "frequency": group_scores.score_bins(held, groups, held.frequency, settings.frequency, bins),
-        "distance": group_scores.score_bins(held, groups, held.distance_km, settings.distance_km, bins),
     }
 
 

@@ -23,20 +23,15 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
     Args:
         groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
     """
-    kinds = [kind for kind in KINDS if any(kind in scores for scores in groups.values())]
+    kinds = [kind for kind in KINDS if kind in next(iter(groups.values()))]  # the same of all
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), layout="constrained")
         axes = figure.subplots()
         for place, kind in enumerate(kinds):
-            offset = 0.22 * (place - (len(kinds) - 1) / 2)
-            for row, scores in enumerate(groups.values()):
-                score = scores.get(kind)
-                if score is None or score["top1"] is None:
-                    continue
-                if score["top1_low"] is not None:
-                    ends = [score["top1_low"], score["top1_high"]]
-                    axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
-                axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
+            table = pd.DataFrame([scores[kind] for scores in groups.values()])
+            y = np.arange(len(groups)) + 0.22 * (place - (len(kinds) - 1) / 2)
+            axes.plot([table["top1_low"], table["top1_high"]], [y, y], color=COLOURS[kind], linewidth=1.8)
+            axes.plot(table["top1"], y, "o", color=COLOURS[kind], markersize=5)
             axes.plot([], [], "o-", color=COLOURS[kind], label=KINDS[kind])
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -59,13 +54,12 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
         panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
         for axes, (kind, groups) in zip(panels, bins.items(), strict=True):
             for place, (group, rows) in enumerate(groups.items()):
-                given = [(at, row) for at, row in enumerate(rows) if row["n"] >= FEWEST]
-                at = np.array([at for at, _ in given], float) + 0.06 * (place - (len(groups) - 1) / 2)
+                table = pd.DataFrame(rows)[["n", "top1", "top1_low", "top1_high"]].astype(float)
+                shown = table[table["n"] >= FEWEST]
+                at = shown.index + 0.06 * (place - (len(groups) - 1) / 2)
                 colour = GROUPS[place % len(GROUPS)]
-                axes.plot(at, [row["top1"] for _, row in given], "o-", color=colour, markersize=4, label=group)
-                for x, (_, row) in zip(at, given, strict=True):
-                    if row["top1_low"] is not None:
-                        axes.plot([x, x], [row["top1_low"], row["top1_high"]], color=colour, linewidth=1, alpha=0.6)
+                axes.plot(at, shown["top1"], "o-", color=colour, markersize=4, label=group)
+                axes.plot([at, at], [shown["top1_low"], shown["top1_high"]], color=colour, linewidth=1, alpha=0.6)
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
             axes.set_xlim(-0.5, len(rows) - 0.5)
