@@ -57,16 +57,14 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         for name in chosen:
             model, groups = build(name)
             reader = training.embedding_reader(task, INPUTS[name])
-            trained[name] = training.fit_classifier(
+            trained[name], answers[name] = training.fit_classifier(
                 model, groups, reader, rows[name], task, params, scratch[name], plots / name
             )
-            answers[name] = training.log_probabilities(model, reader, task.held_out)
             networks.save(model, folder / name)
         predictions.write(folder, task, answers)
         files.write_json(folder / "summary.json", {name: each.summary for name, each in trained.items()})
         if trained:
             training.write_curves(plots / "curves.png", trained)
-    training.log_best(trained)
 
 
 if __name__ == "__main__":

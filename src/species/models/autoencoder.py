@@ -85,15 +85,14 @@ def probe(
     for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
         known = Examples(vectors[labelled[0]], task.targets(labelled[0]), probes.classes)
         probes.choose_on_features(PROBES[space], known, vectors[task.held_out[answered]], params.baselines, answered)
-        name = PROBES[space]["network"]
-        ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
+        name, width = PROBES[space]["network"], vectors.shape[1]
+        ready = {"features": (np.zeros(width), np.ones(width))}  # standardised already
         dropout = {"features": params.train.dropout.language}
-        classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
+        built = training.build_classifier(ready, dropout, labelled[0], task, params)
         read = training.feature_reader(task, vectors, EMBEDDINGS)
-        trained[name] = training.fit_classifier(
-            classifier, groups, read, labelled, task, params, scratch[name], plots / name
+        trained[name], probes.groups[name] = training.fit_classifier(
+            *built, read, labelled, task, params, scratch[name], plots / name
         )
-        probes.groups[name] = training.log_probabilities(classifier, read, task.held_out)
     return trained, probes
 
 

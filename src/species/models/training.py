@@ -116,14 +116,14 @@ def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> t
     for role in ("train", "validation"):
         rows = task.rows(role)
         present = np.array([task.store.present(name, rows) for name in modalities])
-        known = task.targets(rows) >= 0
-        chosen.append(rows[present.all(axis=0) if every else present.any(axis=0) & known])
-        if not len(chosen[-1]):
+        usable = present.all(axis=0) if every else present.any(axis=0) & (task.targets(rows) >= 0)
+        if not usable.any():
+            wanted = " and ".join(modalities) if every else f"{' or '.join(modalities)} and a species that trains"
             raise DataError(
-                f"split.parquet: role: found no {role} row with {(' and ' if every else ' or ').join(modalities)}"
-                f"{'' if every else ' and a species that trains'}, expected some; bring more embeddings, or change "
-                "split"
+                f"split.parquet: role: found no {role} row with {wanted}, expected some; bring more embeddings, or "
+                "change split"
             )
+        chosen.append(rows[usable])
     return chosen[0], chosen[1]
 
 
@@ -158,7 +158,19 @@ def fit(
     )
     optimizer = groups.optimizer(section.weight_decay, fused=True)
     log = pd.DataFrame(driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how))
-    return Trained(log, summary(log, groups, rows))
+    # without times, which differ between two runs
+    evaluated = log.dropna(subset="eval_loss").filter(regex=r"^eval_(?!runtime|\w+_per_second)")
+    evaluated.columns = evaluated.columns.str.removeprefix("eval_")
+    best = int(evaluated["balanced_loss"].argmin())
+    summary = {
+        "epochs": len(evaluated),
+        "best_epoch": best + 1,
+        "validation": evaluated[["loss", *sorted(evaluated.columns.drop("loss"))]].iloc[best].to_dict(),
+        "rows": {"train": len(rows[0]), "validation": len(rows[1])},
+        "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
+    }
+    logger.info("%s: epoch %d of %d: %s", how["plots"].name, best + 1, len(evaluated), summary["validation"])
+    return Trained(log, summary)
 
 
 def build_classifier(
@@ -194,8 +206,9 @@ def fit_classifier(
     params: Params,
     scratch: Path,
     plots: Path,
-) -> Trained:
-    """`fit` with the settings of params.train, on (training, validation) rows."""
+) -> tuple[Trained, np.ndarray]:
+    """`fit` with the settings of params.train, on (training, validation) rows, and `log_probabilities` of all that is
+    held out."""
     weights = task.balance(rows[1])
 
     def measure(predicted: EvalPrediction) -> dict[str, float]:
@@ -204,7 +217,8 @@ def fit_classifier(
         return {"balanced_loss": float(np.mean(weights * losses)), "top1": float(right.mean())}
 
     how = {"label": "target", "measure": measure, "scratch": scratch, "plots": plots}
-    return fit(model, groups, read, rows, params.train, params, **how)
+    trained = fit(model, groups, read, rows, params.train, params, **how)
+    return trained, log_probabilities(model, read, task.held_out)
 
 
 @torch.no_grad()
@@ -220,26 +234,6 @@ def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) 
     return answers
 
 
-def summary(log: pd.DataFrame, groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
-    """Entry of summary.json for one training, without times or anything else that differs between two runs."""
-    evaluated = log.dropna(subset="eval_loss")
-    best = int(evaluated["eval_balanced_loss"].argmin())
-    return {
-        "epochs": len(evaluated),
-        "best_epoch": best + 1,
-        "validation": {name: float(evaluated[f"eval_{name}"].iloc[best]) for name in ("loss", *_measures(log))},
-        "rows": {"train": len(rows[0]), "validation": len(rows[1])},
-        "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
-    }
-
-
-def log_best(trained: dict[str, Trained]) -> None:
-    """Log the epoch of each training that was kept."""
-    for name, each in trained.items():
-        facts = each.summary
-        logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
-
-
 def write_curves(path: Path, trained: dict[str, Trained]) -> None:
     """Curves by epoch, a block for each training: its loss, that of validation, and other measures of validation."""
 
@@ -248,11 +242,6 @@ def write_curves(path: Path, trained: dict[str, Trained]) -> None:
         lines = {part: tuple(log[["epoch", key]].dropna().to_numpy(np.float64).T) for part, key in keys.items()}
         return figures.Curve(name.replace("_", " "), "", lines)
 
-    names = {stage: ("loss", *_measures(each.log)) for stage, each in trained.items()}
-    figures.curves(path, {stage: [curve(trained[stage].log, name) for name in names[stage]] for stage in trained})
-
-
-def _measures(log: pd.DataFrame) -> list[str]:
-    """Names of the measures of validation beside the loss, without times, which differ between two runs."""
-    names = [name.removeprefix("eval_") for name in log if name.startswith("eval_")]
-    return sorted(name for name in names if name != "loss" and not name.endswith(("time", "per_second")))
+    figures.curves(
+        path, {stage: [curve(each.log, name) for name in each.summary["validation"]] for stage, each in trained.items()}
+    )
