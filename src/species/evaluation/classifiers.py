@@ -129,12 +129,9 @@ def near_neighbours(
         neighbours: the k to try; n in place of a larger one.
         prior_share: the weights of the prior to try.
     """
-
-    def weigh(km: np.ndarray) -> np.ndarray:
-        return 1 / (km + NEAR_KM)
-
     # the tree, because distances from matrix products are wrong by centimetres at the radius of the Earth
-    return _neighbours(known, query, neighbours, prior_share, weights=weigh, algorithm="kd_tree")
+    how = {"weights": lambda km: 1 / (km + NEAR_KM), "algorithm": "kd_tree"}
+    return _neighbours(known, query, neighbours, prior_share, **how)
 
 
 def like_neighbours(

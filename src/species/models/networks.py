@@ -86,9 +86,7 @@ class SpeciesClassifier(nn.Module):
         logits = self.head(torch.cat(features, dim=1))
         if target is None:
             return {"logits": logits}
-        loss = functional.cross_entropy(logits, target, reduction="none")
-        if self.training and self.weights is not None:
-            loss = loss * self.weights[target]
+        loss = functional.cross_entropy(logits, target, self.weights if self.training else None, reduction="none")
         return {"loss": loss.mean(), "logits": logits}
 
 
