@@ -12,7 +12,7 @@ from src.species.evaluation.classifiers import Examples, Fits
 from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
-from src.species.models.training import Trained
+from src.species.models.training import Split, Trained
 from src.species.params import Crossmodal, Params
 
 
@@ -34,7 +34,7 @@ def fit(
     model: CrossModalAutoencoder,
     groups: ParameterGroups,
     task: Task,
-    pairs: tuple[np.ndarray, np.ndarray],
+    pairs: Split,
     params: Params,
     scratch: Path,
     plots: Path,
@@ -69,11 +69,7 @@ def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) 
 
 
 def probe(
-    model: CrossModalAutoencoder,
-    task: Task,
-    params: Params,
-    scratch: dict[str, Path],
-    plots: Path,
+    model: CrossModalAutoencoder, task: Task, params: Params, scratch: dict[str, Path], plots: Path
 ) -> tuple[dict[str, Trained], Fits]:
     """Species from the autoencoder's shared features and from as many principal components.
 

@@ -17,6 +17,8 @@ from torch.nn import functional
 from src.core.stage import files
 from src.core.stage.errors import DataError
 
+Moments = dict[str, tuple[np.ndarray, np.ndarray]]  # input -> (D,) mean and (D,) sd of the training rows
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HIGHEST_SCALE = 100.0  # of similarities in the contrastive term, as in CLIP: beyond it training is unstable
 
@@ -40,7 +42,6 @@ class SpeciesClassifier(nn.Module):
     where an observation lacks an embedding, before one linear layer.
 
     Args:
-        statistics: input -> ((D,) mean, (D,) sd) of the training rows.
         dropout: input -> share of hidden units.
         hidden: H, width of both hidden layers.
         classes: C, names in the order of the answers.
@@ -49,7 +50,7 @@ class SpeciesClassifier(nn.Module):
 
     def __init__(
         self,
-        statistics: dict[str, tuple[np.ndarray, np.ndarray]],
+        statistics: Moments,
         dropout: dict[str, float],
         hidden: int,
         classes: Sequence[str],
@@ -98,15 +99,13 @@ class CrossModalAutoencoder(nn.Module):
     of an observation together.
 
     Args:
-        statistics: modality -> ((D,) mean, (D,) sd) of the training rows; two of them.
+        statistics: of two modalities.
         dim: width of the shared space.
         contrastive: weight of the contrastive term.
         temperature: of its softmax at the start; it is learned.
     """
 
-    def __init__(
-        self, statistics: dict[str, tuple[np.ndarray, np.ndarray]], dim: int, contrastive: float, temperature: float
-    ):
+    def __init__(self, statistics: Moments, dim: int, contrastive: float, temperature: float):
         super().__init__()
         self.dim, self.contrastive = dim, contrastive
         self.settings = {"dim": dim, "contrastive": contrastive}

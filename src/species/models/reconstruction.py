@@ -12,14 +12,12 @@ from src.species.evaluation.retrieval import retrieve
 from src.species.models import features
 from src.species.models.features import standardised
 from src.species.models.networks import CrossModalAutoencoder
-from src.species.models.training import AT_ONCE
+from src.species.models.training import AT_ONCE, Split
 
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the linear map, a training row
 
 
-def measure(
-    model: CrossModalAutoencoder, task: Task, pairs: tuple[np.ndarray, np.ndarray], components: int, seed: int
-) -> tuple[dict, dict]:
+def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: int, seed: int) -> tuple[dict, dict]:
     """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind.
 
     Args:
@@ -63,12 +61,7 @@ def measure(
 
 
 def map_linearly(
-    task: Task,
-    ways: tuple[str, str],
-    pairs: tuple[np.ndarray, np.ndarray],
-    rows: np.ndarray,
-    components: int,
-    seed: int,
+    task: Task, ways: tuple[str, str], pairs: Split, rows: np.ndarray, components: int, seed: int
 ) -> tuple[np.ndarray, float]:
     """Ridge regression of one standardised modality on principal components of the other one.
 

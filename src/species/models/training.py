@@ -21,11 +21,12 @@ from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan, to
 from src.species.data.batches import Loader
 from src.species.data.task import Task
-from src.species.models.networks import SpeciesClassifier, balanced_weights
+from src.species.models.networks import Moments, SpeciesClassifier, balanced_weights
 from src.species.params import Params, Training
 
 logger = logging.getLogger(__name__)
 Reader = Callable[[np.ndarray], dict[str, torch.Tensor]]
+Split = tuple[np.ndarray, np.ndarray]  # rows of the store: training, validation
 AT_ONCE = 1024  # rows a forward pass, where nothing is learned
 
 
@@ -74,8 +75,8 @@ def require_modalities(task: Task, modalities: tuple[str, ...], wanted_by: str) 
             )
 
 
-def moments(task: Task, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Modality -> ((D,) mean, (D,) sd) of the training rows."""
+def moments(task: Task, modalities: tuple[str, ...]) -> Moments:
+    """Mean and standard deviation of the training rows."""
     return {name: (task.statistics[f"{name}_mean"], task.statistics[f"{name}_sd"]) for name in modalities}
 
 
@@ -103,7 +104,7 @@ def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]
     return read
 
 
-def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> Split:
     """Training and validation rows with at least one of the modalities and of a species that trains.
 
     Args:
@@ -133,13 +134,7 @@ def files_read(inputs) -> list[Path]:
 
 
 def fit(
-    model: torch.nn.Module,
-    groups: ParameterGroups,
-    read: Reader,
-    rows: tuple[np.ndarray, np.ndarray],
-    section: Training,
-    params: Params,
-    **how,
+    model: torch.nn.Module, groups: ParameterGroups, read: Reader, rows: Split, section: Training, params: Params, **how
 ) -> Trained:
     """Train `model` on (training, validation) rows until its balanced loss on validation (`Task.balance`) has not
     fallen for `section.patience` epochs; keep the best epoch's weights.
@@ -174,11 +169,7 @@ def fit(
 
 
 def build_classifier(
-    statistics: dict[str, tuple[np.ndarray, np.ndarray]],
-    dropout: dict[str, float],
-    train: np.ndarray,
-    task: Task,
-    params: Params,
+    statistics: Moments, dropout: dict[str, float], train: np.ndarray, task: Task, params: Params
 ) -> tuple[SpeciesClassifier, ParameterGroups]:
     """A new classifier on the inputs of `statistics`, and its parameter groups: the trunk of each input, and the head.
 
@@ -201,7 +192,7 @@ def fit_classifier(
     model: SpeciesClassifier,
     groups: ParameterGroups,
     read: Reader,
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: Split,
     task: Task,
     params: Params,
     scratch: Path,
