@@ -112,7 +112,10 @@ def fit_embeddings(
         return
     ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
     known = classifiers.Examples(ours, study.targets(train), found.classes)
-    found.choose_on_features(names, known, theirs, settings, answered)
+    like = classifiers.like_neighbours(known, theirs, settings.neighbours)
+    found.choose(names["neighbours"], like, len(train), answered)
+    regressions = classifiers.logistic(known, theirs, settings.inverse_penalties)
+    found.choose(names["logistic"], regressions, len(train), answered)
 
 
 if __name__ == "__main__":

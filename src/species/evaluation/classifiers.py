@@ -21,7 +21,6 @@ from tqdm import tqdm
 from src.core.evaluation import classification_scores
 from src.core.geo import distances
 from src.species.data.task import Task
-from src.species.params import Baselines
 
 Candidates = Iterable[tuple[dict, np.ndarray]]
 
@@ -97,20 +96,6 @@ class Fits:
         self.groups[name] = np.full((len(self.truth), self.classes), np.nan)
         self.groups[name][answered] = values
         self.choices[name] = {"setting": setting} | found | {"rows": rows, "tried": tried}
-
-    def choose_on_features(
-        self, names: dict[str, str], known: Examples, query: np.ndarray, section: Baselines, answered: np.ndarray
-    ) -> None:
-        """Choose neighbours by angle and logistic regression with the settings of `section`.
-
-        Args:
-            names: names of the predictors with the fits "neighbours" and "logistic".
-            query: (A, F) features of the held-out rows that are answered.
-            answered: (H,) bool.
-        """
-        rows = len(known.codes)
-        self.choose(names["neighbours"], like_neighbours(known, query, section.neighbours), rows, answered)
-        self.choose(names["logistic"], logistic(known, query, section.inverse_penalties), rows, answered)
 
 
 def majority(known: Examples, query: np.ndarray) -> Candidates:

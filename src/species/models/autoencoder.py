@@ -8,7 +8,8 @@ from transformers import EvalPrediction
 
 from src.core.training.parameter_groups import ParameterGroups
 from src.species.data.task import EMBEDDINGS, Task
-from src.species.evaluation.classifiers import Examples, Fits
+from src.species.evaluation import classifiers
+from src.species.evaluation.classifiers import Fits
 from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
@@ -79,9 +80,13 @@ def probe(
     labelled, probes, trained = training.learnable(task, EMBEDDINGS), Fits(task), {}
     answered = np.any([task.store.present(modality, task.held_out) for modality in EMBEDDINGS], axis=0)
     for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
-        known = Examples(vectors[labelled[0]], task.targets(labelled[0]), probes.classes)
-        probes.choose_on_features(PROBES[space], known, vectors[task.held_out[answered]], params.baselines, answered)
-        name, width = PROBES[space]["network"], vectors.shape[1]
+        known = classifiers.Examples(vectors[labelled[0]], task.targets(labelled[0]), probes.classes)
+        query, names, rows = vectors[task.held_out[answered]], PROBES[space], len(labelled[0])
+        like = classifiers.like_neighbours(known, query, params.baselines.neighbours)
+        probes.choose(names["neighbours"], like, rows, answered)
+        regressions = classifiers.logistic(known, query, params.baselines.inverse_penalties)
+        probes.choose(names["logistic"], regressions, rows, answered)
+        name, width = names["network"], vectors.shape[1]
         ready = {"features": (np.zeros(width), np.ones(width))}  # standardised already
         dropout = {"features": params.train.dropout.language}
         built = training.build_classifier(ready, dropout, labelled[0], task, params)

@@ -18,7 +18,6 @@ from src.core.stage import files
 from src.core.stage.errors import DataError
 
 Moments = dict[str, tuple[np.ndarray, np.ndarray]]  # input -> (D,) mean and (D,) sd of the training rows
-
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HIGHEST_SCALE = 100.0  # of similarities in the contrastive term, as in CLIP: beyond it training is unstable
 
