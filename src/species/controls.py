@@ -14,8 +14,7 @@ train and test change:
   from nearness and not from the number of rows.
 - random: as many records as the spatial test has, drawn from it and from training, test; the others train.
 - shuffled: embeddings permuted among training and test rows, so that nothing can be learned. `if_independent` is the
-  mean score of the same guesses if they do not depend on the truth: the sum over species of share of guesses times
-  share of test rows.
+  score to expect of such guesses: the sum over species of share of guesses times share of test rows.
 
 All but the first two are drawn `controls.draws` times: mean, least and greatest. `majority` is the score of the
 commonest training species, under each of them.
@@ -39,7 +38,7 @@ from src.species.models import features
 from src.species.params import Params
 from src.species.report import controls_figure
 
-PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
+PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of draws, each with random numbers of its own
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def main(params, inputs, out, dry_run=False):
 
 
 def buffer_rows(study: Task) -> np.ndarray:
-    """Rows outside of the squares that would train if there were no buffer: of the days in which training rows lie."""
+    """Rows that would train without a buffer: in it, outside the squares, within the dates of the training rows."""
     rows = study.observations
     train = rows.iloc[study.train]
     in_time = (rows["first_day"] >= train["first_day"].min()) & (rows["last_day"] <= train["last_day"].max())
@@ -210,7 +209,7 @@ def rows_with(study: Task, model: Model) -> tuple[np.ndarray, dict[str, np.ndarr
 
 
 def draw_records(record: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """(N,) bool: whole records, drawn at random until `count` rows are. Two images of a record are one observation."""
+    """(N,) bool: whole records, drawn at random until `count` rows are; images of one record stay together."""
     names, size = np.unique(record, return_counts=True)
     order = generator.permutation(len(names))
     before = np.cumsum(size[order]) - size[order]
@@ -218,7 +217,7 @@ def draw_records(record: np.ndarray, count: int, generator: np.random.Generator)
 
 
 def if_independent(named: np.ndarray, truth: np.ndarray) -> float:
-    """Mean accuracy of the names (n,) over all orders in which the rows could get them."""
+    """Expected accuracy of the names (n,) if they were dealt to the rows at random."""
     guesses, shares = (pd.Series(part).value_counts(normalize=True) for part in (named, truth))
     return float((guesses * shares).sum())  # which skips species that only one of them holds
 

@@ -113,7 +113,8 @@ def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, fac
     title = f"The {len(names)} commonest species, {TITLES[best]}, all test records"
     score_figures.draw_confusion(folder / "confusion.png", held.species[rows], named, names, title)
 
-    shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
+    # the majority class has one confidence for all records
+    shown = [name for name in MAIN if name in groups and name != "majority"]
     tables = {
         name: classification_scores.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
         for name in shown

@@ -32,7 +32,7 @@ class Predictor:
 
     @property
     def kind(self) -> str:
-        """How far its numbers repeat: "trained" (a network that starts from random weights), "fitted" (to features
+        """Repeatability of its scores: "trained" (a network that starts from random weights), "fitted" (to features
         that rounding moves between machines) or "closed form" (equal on all machines but for rounding)."""
         fits = {"network": "trained", "logistic": "fitted", "neighbours": "fitted"}
         return (fits | dict.fromkeys(("places", "frequencies"), "closed form"))[self.fit]

@@ -17,8 +17,8 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
     """Principal components of standardised embeddings, fitted to `rows`: ((n, K), (Q, K)) float32 of rows and others.
 
     The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
-    variance of 1, so that a penalty means the same whatever the width of an embedding. The memory that it takes is the
-    matrix of `matrix_bytes` and little more: `others` are never held at once.
+    variance of 1, so that a penalty means the same whatever the width of an embedding. Memory: the matrix of
+    `matrix_bytes` and little more, because `others` are read in parts.
 
     Args:
         rows, others: store rows; one that lacks a modality is at its mean.
