@@ -19,7 +19,7 @@ from src.core.stage.errors import DataError
 from src.species.data import task
 from src.species.data.task import Task
 from src.species.evaluation import classifiers, predictions, predictors
-from src.species.evaluation.classifiers import Candidates, Fits
+from src.species.evaluation.classifiers import Fits
 from src.species.models import features
 from src.species.params import Params
 
@@ -76,26 +76,25 @@ def describe(choice: dict) -> str:
 
 def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
     """Fit the baselines that read no embedding: majority, place, place and season."""
-    prior = classifiers.class_prior(study.targets(study.train), found.classes)
-    found.choose("majority", classifiers.majority(len(study.held_out), prior), len(study.train))
-
     degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
-    grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
+    grid = {"neighbours": settings.neighbours, "leaf": settings.leaves, "seed": seed, "threads": threads}
 
-    def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
-        known = classifiers.Examples.of(values[train], study.targets(train), found.classes)
-        return classifiers.places(known, values[query], **grid)
+    def known(values: np.ndarray, train: np.ndarray) -> classifiers.Examples:
+        return classifiers.Examples(values[train], study.targets(train), found.classes)
 
-    found.choose("location", candidates(degrees, study.train, study.held_out), len(study.train))
+    every, query = known(degrees, study.train), degrees[study.held_out]
+    found.choose("majority", classifiers.majority(every, query), len(study.train))
+    found.choose("location", classifiers.places(every, query, **grid), len(study.train))
     dated = np.isfinite(season).all(axis=1)
     train, answered = study.train[dated[study.train]], dated[study.held_out]
     if 2 * len(train) < len(study.train):
-        known = f"{len(train)} of {len(study.train)} training rows"
-        reason = f"{known} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
+        rows = f"{len(train)} of {len(study.train)} training rows"
+        reason = f"{rows} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
         found.choices["location_season"] = {"left_out": reason}
         return
     both = np.hstack([degrees, season])
-    found.choose("location_season", candidates(both, train, study.held_out[answered]), len(train), answered)
+    seasonal = classifiers.places(known(both, train), both[study.held_out[answered]], **grid)
+    found.choose("location_season", seasonal, len(train), answered)
     if "location_season" in found.groups:
         found.groups["location_season"][~answered] = found.groups["location"][~answered]
         found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
@@ -112,7 +111,11 @@ def fit_embeddings(
         found.choices |= {name: {"left_out": reason} for name in names.values()}
         return
     ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(names, ours, study.targets(train), theirs, settings, answered)
+    known = classifiers.Examples(ours, study.targets(train), found.classes)
+    like = classifiers.like_neighbours(known, theirs, settings.neighbours)
+    found.choose(names["neighbours"], like, len(train), answered)
+    regressions = classifiers.logistic(known, theirs, settings.inverse_penalties)
+    found.choose(names["logistic"], regressions, len(train), answered)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         summaries = {name: each.summary for name, each in trained.items()}
         files.write_json(folder / "summary.json", rounded(summaries | probes.choices))
         training.write_curves(plots / "curves.png", trained)
-    training.log_best(trained)
 
 
 def leave_out(task: Task, missing: list[str], out, dry_run: bool) -> None:

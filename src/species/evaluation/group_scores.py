@@ -16,7 +16,7 @@ Groups = dict[str, np.ndarray]  # name -> (H, C) log-probabilities
 class Held:
     """The held-out rows: place, date and species of each, and marks of those that every group can answer.
 
-    Attributes, (H,) each, in the order of `Task.held_out`:
+    Attributes beside the task, (H,) each, in the order of `Task.held_out`:
         role, kind, square, cell, date: of split.parquet and the store; date is the first and the last possible day.
         species: names; truth: index into the classes, -1 where never trained.
         frequency: training records of its species.
@@ -26,7 +26,7 @@ class Held:
     """
 
     def __init__(self, task: Task):
-        rows = task.held_out
+        self.task, rows = task, task.held_out
         here = task.observations.iloc[rows]
         self.role, self.kind = here["role"].to_numpy(), here["kind"].to_numpy()
         self.square, self.cell = here["square"].to_numpy(), here["cell"].to_numpy(dtype=str)
