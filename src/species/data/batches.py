@@ -1,7 +1,7 @@
 """Batches of observations as tensors, from the memory map of a store.
 
-`Loader.get_batch` looks observations up by id, `Loader.read` by row; `Observations` is a dataset of rows for a Trainer or
-DataLoader, with any number of workers.
+`Loader.get_batch` looks observations up by id, `Loader.read` by row; `Observations` is a dataset of rows for a Trainer
+or DataLoader, with any number of workers.
 
 A loader writes into buffers that are used again, because fresh memory costs several times the copy in page faults. A
 buffer is used again only when nobody holds a tensor in it any more. The usual way, one buffer that every call

@@ -93,6 +93,8 @@ def test_the_days_a_date_allows(tmp_path, event, year, first, last):
         ({"eventDate": "2021/04"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-02-29"}, "eventDate", "no such day in the calendar"),
         ({"eventDate": "2021-13"}, "eventDate", "no such day in the calendar"),
+        ({"eventDate": "2021-04-00"}, "eventDate", "no such day in the calendar"),
+        ({"eventDate": "", "year": "0000"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-04-03/"}, "eventDate", "interval without an end"),
         ({"eventDate": "2021-04-03T25:99Z"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-04-05/2021-04-03"}, "eventDate", "interval ends before it begins"),
