@@ -215,6 +215,19 @@ def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypat
     assert contents(run(data).folder) == whole
 
 
+def test_a_source_that_changes_while_it_is_read_stops(data, monkeypatch):
+    read = embedding_files.read
+
+    def changing(source, chunk):
+        os.utime(source.files[0], ns=(1, 1))
+        return read(source, chunk)
+
+    monkeypatch.setattr(embedding_files, "read", changing)
+    with pytest.raises(DataError, match="data/embeddings: found files that changed while they were read"):
+        run(data)
+    assert_nothing_left(data)
+
+
 def write_tokens(root: Path, ids: list[str], pooled: bool) -> np.ndarray:
     """(V, 8, 24, 24, 1408) float16 files of vision, and in place of all other embeddings their means where `pooled`."""
     shutil.rmtree(root / "embeddings")
@@ -321,13 +334,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(data):
     whole, checkpoints = contents(data.root.parent / "whole"), data.root.parent / "checkpoints"
     for marks in (20, 150, 300):
         process = start("store")
-        while process.poll() is None and len(list(checkpoints.glob("*/done/*.json"))) < marks:
+        while process.poll() is None and len(list(checkpoints.glob("*/done/*"))) < marks:
             time.sleep(0.01)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (data.root.parent / "store").exists()
-    done = len(list(checkpoints.glob("*/done/*.json")))
+    done = len(list(checkpoints.glob("*/done/*")))
     assert done >= 300
     assert start("store").wait() == 0
     assert contents(data.root.parent / "store") == whole
