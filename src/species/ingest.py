@@ -178,7 +178,7 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
         f"{index['lat'].min():.4f} to {index['lat'].max():.4f}, longitude {index['lon'].min():.4f} to "
         f"{index['lon'].max():.4f}; uncertainty unknown of {index['uncertainty_m'].isna().sum()}"
     )
-    print(f"ingest: {records.unusable} of {records.count} rows refused for place, date or name")
+    print(f"ingest: {records.unusable} of {len(records.keys)} rows refused for place, date or name")
     if records.rare:
         shown = [f"{name} ({count})" for name, count in records.rare.items()]
         print(f"ingest: {len(shown)} species with fewer than {data.minimum_records} records left out: {some(shown)}")

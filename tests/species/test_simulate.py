@@ -71,7 +71,7 @@ def test_counts_are_exactly_those_asked_for(table):
 
 def test_fields_are_those_of_gbif_and_lie_on_land(table):
     lat, lon = table["decimalLatitude"].to_numpy(), table["decimalLongitude"].to_numpy()
-    assert random_fields.on_land(random_fields.to_km(lat, lon)).all()
+    assert random_fields.land().contains_points(random_fields.to_km(lat, lon)).all()
     assert table["eventDate"].str.match(r"\d{4}-\d\d(-\d\d(T\d\d:\d\d:00)?)?$").all()
     assert (table["eventDate"].str[:4].astype(int) == table["year"]).all()
     lengths = table["eventDate"].str.len().value_counts()

@@ -16,8 +16,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.species.data.embedding_files import SHAPES
-from src.species.data.observation_ids import make_id
-from src.species.data.simulated_records import HABITATS, World, genus_count
+from src.species.data.observation_ids import make_ids
+from src.species.data.random_fields import Field
+from src.species.data.simulated_records import HABITATS, genus_count
 from src.species.params import Simulate, Strengths
 
 LATENT, ISOTROPIC = 64, 0.5
@@ -25,7 +26,7 @@ PLACES = {"language": slice(0, 26), "vision_pooled": slice(6, 32)}  # place fiel
 CHUNK = 512  # rows projected at a time
 
 
-def write_embeddings(world: World, table: pd.DataFrame, settings: Simulate, folder: Path) -> None:
+def write_embeddings(world: dict[str, Field], table: pd.DataFrame, settings: Simulate, folder: Path) -> None:
     """Packs `<modality>.npy` float16 with `<modality>.ids.txt`, of the observations that have that modality."""
     generator = np.random.default_rng([settings.seed, 1])
     shuffled = generator.permutation(len(table))
@@ -52,16 +53,21 @@ def write_embeddings(world: World, table: pd.DataFrame, settings: Simulate, fold
 
 
 def embed(
-    generator: np.random.Generator, world: World, table: pd.DataFrame, name: str, strengths: Strengths, species: int
+    generator: np.random.Generator,
+    world: dict[str, Field],
+    table: pd.DataFrame,
+    name: str,
+    strengths: Strengths,
+    species: int,
 ) -> np.ndarray:
     """(N, LATENT) float32 of variance 1: the sum of the four parts."""
     km = table[["east", "north"]].to_numpy()
     genus = generator.standard_normal((genus_count(species), LATENT))[np.arange(species) % genus_count(species)]
     own = (genus + generator.standard_normal((species, LATENT))) / np.sqrt(2)
-    place = world.place.at(km)[:, PLACES[name]]
+    habitat, place = world["habitat"].at(km), world["place"].at(km)[:, PLACES[name]]
     parts = {
         "species": own[table["code"]],
-        "habitat": world.habitat.at(km) @ generator.standard_normal((HABITATS, LATENT)) / np.sqrt(HABITATS),
+        "habitat": habitat @ generator.standard_normal((HABITATS, LATENT)) / np.sqrt(HABITATS),
         "place": place @ generator.standard_normal((place.shape[1], LATENT)) / np.sqrt(place.shape[1]),
         "noise": generator.standard_normal((len(table), LATENT)),
     }
@@ -78,7 +84,7 @@ def tokens_around(generator: np.random.Generator, pooled: np.ndarray) -> np.ndar
 
 def open_pack(folder: Path, name: str, rows: pd.DataFrame) -> np.memmap:
     """Writable (len(rows), *SHAPES[name]) float16 `<name>.npy`, with the rows' ids beside it."""
-    ids = [make_id(*pair) for pair in zip(rows["gbifID"], rows["imageIndex"], strict=True)]
-    (folder / f"{name}.ids.txt").write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
+    ids = make_ids(rows["gbifID"], rows["imageIndex"]) + "\n"
+    (folder / f"{name}.ids.txt").write_text(ids.str.cat(), encoding="utf-8")
     shape = len(rows), *SHAPES[name]
     return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)

@@ -11,13 +11,13 @@ each species with lengths of 0.8 km (a third of the variance) and 4 km, which on
 species is given three records, where and when it grows best.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from src.species.data import random_fields
+from src.species.data.random_fields import Field
 from src.species.params import Simulate
 
 CHANNELS = 32  # of the place fields
@@ -37,28 +37,20 @@ EPITHETS = (  # the same in every gender
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class World:
-    """Random fields that describe a place: habitat, backgrounds and every species' affinity."""
-
-    habitat: random_fields.Field
-    place: random_fields.Field
-    affinity: random_fields.Field
-
-
-def simulate_observations(settings: Simulate) -> tuple[World, pd.DataFrame]:
-    """The world, and one row per image.
+def simulate_observations(settings: Simulate) -> tuple[dict[str, Field], pd.DataFrame]:
+    """Random fields that describe a place, and one row per image.
 
     Returns:
-        World; DataFrame with gbifID, imageIndex, east, north (km, where it truly was), lat, lon (degrees, as reported),
-        uncertainty_m, day (datetime64), code (int64 of the species), species, taxonKey.
+        habitat, place (backgrounds) and affinity (of every species); DataFrame with gbifID, imageIndex, east, north
+        (km, where it truly was), lat, lon (degrees, as reported), uncertainty_m, day (datetime64), code (int64 of the
+        species), species, taxonKey.
     """
     generator = np.random.default_rng([settings.seed, 0])
-    world = World(
-        random_fields.draw_field(generator, HABITATS, [HABITAT_KM]),
-        random_fields.draw_field(generator, CHANNELS, PLACE_KM),
-        random_fields.draw_field(generator, settings.species, PLACE_KM),
-    )
+    world = {
+        "habitat": Field(generator, HABITATS, [HABITAT_KM]),
+        "place": Field(generator, CHANNELS, PLACE_KM),
+        "affinity": Field(generator, settings.species, PLACE_KM),
+    }
     seconds = round(SECOND_IMAGES * settings.observations)
     count = settings.observations - seconds
     km, site = random_fields.draw_places(generator, count, settings.sites)
@@ -101,16 +93,16 @@ def draw_days(generator: np.random.Generator, site: np.ndarray) -> np.ndarray:
 
 
 def draw_species(
-    generator: np.random.Generator, world: World, km: np.ndarray, day: np.ndarray, species: int
+    generator: np.random.Generator, world: dict[str, Field], km: np.ndarray, day: np.ndarray, species: int
 ) -> np.ndarray:
     """(N,) int64 code of each record's species, every one of `species` at least LEAST times."""
     abundance = ABUNDANCE * generator.standard_normal(species)
     optimum = generator.standard_normal((species, HABITATS))
     tolerance = generator.uniform(*TOLERANCE, species)
     peak = generator.vonmises(2 * np.pi * 105 / 365, 1, species)
-    apart = np.square(world.habitat.at(km)[:, None] - optimum).sum(axis=2)  # (N, S)
+    apart = np.square(world["habitat"].at(km)[:, None] - optimum).sum(axis=2)  # (N, S)
     angle = 2 * np.pi * pd.DatetimeIndex(day).day_of_year.to_numpy() / 365
-    logits = AFFINITY * world.affinity.at(km) - apart / (2 * tolerance**2) + SEASON * np.cos(angle[:, None] - peak)
+    logits = AFFINITY * world["affinity"].at(km) - apart / (2 * tolerance**2) + SEASON * np.cos(angle[:, None] - peak)
     # The largest of logits with Gumbel noise is a draw from their softmax, the largest three are three without
     # replacement (Vieira 2014; Kool and others 2019, ICML).
     noisy = logits + generator.gumbel(size=logits.shape)
