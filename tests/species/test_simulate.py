@@ -182,11 +182,11 @@ def test_one_finds_the_same_species_where_one_has_been(full_size):
 
 def parts_alone(full_size, part: str) -> dict[str, np.ndarray]:
     """modality -> (N, 64) latent vectors that hold one part."""
-    settings, world, table = full_size
+    _, world, table = full_size
     strengths = Strengths(**(QUIET | {part: 2.0}))
     generator = np.random.default_rng(1)
     return {
-        name: simulated_embeddings.embed(generator, world, table, name, strengths, settings.species)
+        name: simulated_embeddings.embed(generator, world, table, name, strengths)
         for name in ("language", "vision_pooled")
     }
 
@@ -203,11 +203,9 @@ def test_a_part_alone_is_what_it_says(full_size, part):
 
 
 def test_no_strength_at_all_gives_zeros(full_size):
-    settings, world, table = full_size
+    _, world, table = full_size
     strengths = Strengths(**QUIET)
-    assert not simulated_embeddings.embed(
-        np.random.default_rng(1), world, table, "language", strengths, settings.species
-    ).any()
+    assert not simulated_embeddings.embed(np.random.default_rng(1), world, table, "language", strengths).any()
 
 
 def test_modalities_share_places_in_part_and_species_not_at_all(full_size):

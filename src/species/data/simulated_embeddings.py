@@ -34,8 +34,8 @@ def write_embeddings(world: dict[str, Field], table: pd.DataFrame, settings: Sim
     missing = round(settings.missing * len(table))
     with tqdm(total=2 * (len(table) - min(missing, len(others))), desc="embeddings", unit="row") as bar:
         for name, strengths in (("language", settings.language), ("vision_pooled", settings.vision)):
-            kept = np.sort(np.setdiff1d(np.arange(len(table)), generator.permutation(others)[:missing]))
-            latent = embed(generator, world, table, name, strengths, settings.species)[kept]
+            kept = np.setdiff1d(np.arange(len(table)), generator.permutation(others)[:missing])
+            latent = embed(generator, world, table, name, strengths)[kept]
             projection = generator.standard_normal((LATENT, *SHAPES[name]), dtype=np.float32) / np.sqrt(LATENT)
             pack = open_pack(folder, name, table.iloc[kept])
             for start in range(0, len(kept), CHUNK):
@@ -53,14 +53,10 @@ def write_embeddings(world: dict[str, Field], table: pd.DataFrame, settings: Sim
 
 
 def embed(
-    generator: np.random.Generator,
-    world: dict[str, Field],
-    table: pd.DataFrame,
-    name: str,
-    strengths: Strengths,
-    species: int,
+    generator: np.random.Generator, world: dict[str, Field], table: pd.DataFrame, name: str, strengths: Strengths
 ) -> np.ndarray:
     """(N, LATENT) float32 of variance 1: the sum of the four parts."""
+    species = table["code"].nunique()
     km = table[["east", "north"]].to_numpy()
     genus = generator.standard_normal((genus_count(species), LATENT))[np.arange(species) % genus_count(species)]
     own = (genus + generator.standard_normal((species, LATENT))) / np.sqrt(2)
