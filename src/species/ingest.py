@@ -39,7 +39,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         observations.require_usable(records, params.data)
     except DataError:
         if not dry_run:
-            write_refused(records.refused, LISTED)
+            with files.complete_file(LISTED) as aside:
+                records.refused.to_csv(aside, index=False)
             print(f"ingest: all refused records are in {LISTED}")
         raise
     observations.warn_if_polar(records)
@@ -72,7 +73,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             shutil.rmtree(scratch)  # it never fits again: the source at fault has to change
             raise
         writer.finish(index, about | {"sources": sources})
-        write_refused(records.refused, folder / "refused.csv")
+        records.refused.to_csv(folder / "refused.csv", index=False)
         for name in ("index.parquet", "manifest.json", *(f"{name}.npy" for name in shapes)):
             shutil.move(store / name, folder / name)
     shutil.rmtree(scratch)
@@ -143,7 +144,8 @@ def write_chunk(source: Source, chunk: slice, rows: pd.DataFrame, writer: Embedd
     if source.modality != "vision":
         return
     target = writer.array("vision_pooled")
-    for name, row, mean in zip(names, at["vision_pooled_row"], embedding_files.mean_tokens(values), strict=True):
+    means = values.mean(axis=(1, 2, 3), dtype=np.float32)  # over frames and places: global average pooling
+    for name, row, mean in zip(names, at["vision_pooled_row"], means, strict=True):
         if row >= 0 and name in given:
             embedding_files.require_agreement(name, target[row], mean)
         elif row >= 0:
@@ -161,12 +163,6 @@ def source_facts(data: Data, root: Path, found: list[Source]) -> list:
     """Inputs of the store beside the table: params, and sources by name, size and time of change."""
     changed = [(path.relative_to(root).as_posix(), path.stat()) for source in found for path in source.files]
     return [data.model_dump(exclude={"root"}), *([name, at.st_size, at.st_mtime_ns] for name, at in changed)]
-
-
-def write_refused(refused: pd.DataFrame, path: Path) -> None:
-    """The list of the refused as CSV."""
-    with files.complete_file(path) as aside:
-        refused.to_csv(aside, index=False, lineterminator="\n")
 
 
 def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[str, Any], data: Data) -> None:

@@ -58,7 +58,7 @@ def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
     """
     folder = Path(root) / "embeddings"
     present = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
-    sources = [_pack(folder, name) if _is_pack(folder, name) else _files(folder / name, name) for name in modalities]
+    sources = [_source(folder, name) for name in modalities]
     used = {name for modality in modalities for name in (modality, f"{modality}.npy", f"{modality}.ids.txt")}
     return sources, sorted(present - used)
 
@@ -101,11 +101,6 @@ def check_values(source: Source, ids: tuple[str, ...], values: np.ndarray) -> np
     return stored
 
 
-def mean_tokens(values: np.ndarray) -> np.ndarray:
-    """(B, D) float32 mean of (B, T, H, W, D) tokens over frames and places (global average pooling)."""
-    return values.mean(axis=(1, 2, 3), dtype=np.float32)
-
-
 def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -> None:
     """Raise DataError if the (D,) `given` pooled embedding is not the mean of the tokens, but for rounding."""
     difference = np.linalg.norm(given.astype(np.float32) - pooled)
@@ -117,7 +112,7 @@ def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -
         )
 
 
-def _is_pack(folder: Path, modality: str) -> bool:
+def _source(folder: Path, modality: str) -> Source:
     pack, files = folder / f"{modality}.npy", folder / modality
     if pack.exists() == files.is_dir():
         found = f"both {pack.name} and" if pack.exists() else f"neither {pack.name} nor"
@@ -125,11 +120,10 @@ def _is_pack(folder: Path, modality: str) -> bool:
             f"{folder}: {modality}: found {found} {modality}/, expected one of them; data.modalities says which "
             "modalities there are"
         )
-    return pack.exists()
+    return _pack(pack, modality) if pack.exists() else _files(files, modality)
 
 
-def _pack(folder: Path, modality: str) -> Source:
-    path = folder / f"{modality}.npy"
+def _pack(path: Path, modality: str) -> Source:
     _, shape, _, dtype = read_array_header(path, str(path))
     _check_shape(path, modality, shape[1:], dtype)
     rows = shape[0]
