@@ -47,9 +47,9 @@ def main(params, inputs, out, dry_run=False):
         return
 
     found = Fits(study)
-    fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    fit_places(found, study, params)
     for needed, names in blocks.items():
-        fit_embeddings(found, study, needed, names, params.baselines, params.seed)
+        fit_embeddings(found, study, needed, names, params)
     with files.complete_folder(out.out) as folder:
         predictions.write(folder, study, found.groups)
         files.write_json(folder / "choices.json", regression_scores.rounded(found.choices))
@@ -74,17 +74,17 @@ def describe(choice: dict) -> str:
     return f"balanced validation log loss {loss:.3f}, validation top-1 {top1:.3f}, {choice['setting']}"
 
 
-def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
+def fit_places(found: Fits, study: Task, params: Params) -> None:
     """Fit the baselines that read no embedding: majority, place, place and season."""
     prior = classifiers.class_prior(study.targets(study.train), found.classes)
     found.choose("majority", classifiers.majority(len(study.held_out), prior), len(study.train))
 
     degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
-    grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
+    grid = params.baselines.model_dump(include={"neighbours", "leaves"})
 
     def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
         known = classifiers.Examples.of(values[train], study.targets(train), found.classes)
-        return classifiers.places(known, values[query], **grid)
+        return classifiers.places(known, values[query], **grid, seed=params.seed, threads=params.threads)
 
     found.choose("location", candidates(degrees, study.train, study.held_out), len(study.train))
     dated = np.isfinite(season).all(axis=1)
@@ -101,9 +101,7 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
         found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
 
 
-def fit_embeddings(
-    found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], settings, seed: int
-) -> None:
+def fit_embeddings(found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], params: Params) -> None:
     """Neighbours and logistic regression, called `names`, on principal components of the embeddings `needed`."""
     present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
     train, answered = study.train[present[study.train]], present[study.held_out]
@@ -111,8 +109,9 @@ def fit_embeddings(
         reason = f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}"
         found.choices |= {name: {"left_out": reason} for name in names.values()}
         return
-    ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(names, ours, study.targets(train), theirs, settings, answered)
+    section, query = params.baselines, study.held_out[answered]
+    ours, theirs = features.components(study, needed, train, query, section.components, params.seed)
+    found.choose_on_features(names, ours, study.targets(train), theirs, section, answered)
 
 
 if __name__ == "__main__":

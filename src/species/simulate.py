@@ -68,8 +68,8 @@ def draw_map(habitat: Field, table: pd.DataFrame, path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        years = table["day"].dt.year
-        points = left.scatter(table["lon"], table["lat"], c=years, s=5, cmap="viridis", linewidths=0)
+        places = table["decimalLongitude"], table["decimalLatitude"]
+        points = left.scatter(*places, c=table["day"].dt.year, s=5, cmap="viridis", linewidths=0)
         figure.colorbar(points, ax=left, label="year")
         left.set_title(f"{len(table)} simulated observations", fontsize=11)
         image = right.pcolormesh(lon, lat, shown, cmap="BrBG", shading="nearest", rasterized=True)

@@ -43,9 +43,11 @@ class Loader:
         self.store = store
         self.classes = sorted(index["species"].unique()) if classes is None else list(classes)
         self._row_of = {observation: row for row, observation in enumerate(index["id"])}
-        self._species = pd.Categorical(index["species"], categories=self.classes).codes.astype(np.int64)
-        self._location = index[["lat", "lon"]].to_numpy(np.float64)
-        self._timestamp = index["first_day"].to_numpy(np.int64) * SECONDS_A_DAY
+        self._facts = {
+            "species": pd.Categorical(index["species"], categories=self.classes).codes.astype(np.int64),
+            "location": index[["lat", "lon"]].to_numpy(np.float64),
+            "timestamp": index["first_day"].to_numpy(np.int64) * SECONDS_A_DAY,
+        }
         self._buffers: dict[str, list[np.ndarray]] = {}
 
     def __getstate__(self) -> dict:
@@ -79,11 +81,7 @@ class Loader:
     def read(self, rows: Sequence[int], modalities: Sequence[str]) -> dict[str, torch.Tensor]:
         """The batch of `get_batch`, by row of the store and on the CPU."""
         rows = np.asarray(rows, np.int64)
-        batch = {
-            "species": torch.from_numpy(self._species[rows]),
-            "location": torch.from_numpy(self._location[rows]),
-            "timestamp": torch.from_numpy(self._timestamp[rows]),
-        }
+        batch = {name: torch.from_numpy(values[rows]) for name, values in self._facts.items()}
         for name in modalities:
             batch[f"{name}_present"] = torch.from_numpy(self.store.present(name, rows))
             batch[name] = self._memory(name, len(rows))

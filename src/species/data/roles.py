@@ -59,7 +59,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
     certain = ~(observations["uncertainty_m"].to_numpy() > split.max_uncertainty_m)
     _require_periods(observations, period, certain, split, where)
 
-    usable = observations[certain & np.isin(period, ["train", "validation", "test"])].drop_duplicates("gbif_id")
+    usable = observations[certain & (period != "")].drop_duplicates("gbif_id")
     squares = _choose(usable, split, where)
     square, near = assign_squares(lat, lon, squares, side_km=split.side_km, buffer_km=split.buffer_km)
     place = np.where(near, "near", "open").astype(object)
@@ -76,7 +76,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
     _require_one_role(observations, table, where)
     _require_kinds(table, where)
 
-    buffer, dated = role == "buffer", np.isin(period, ["train", "validation", "test"])
+    buffer, dated = role == "buffer", period != ""
     return Roles(
         table=table,
         squares=squares,
@@ -123,8 +123,7 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
         )
     try:
         squares = choose_squares(
-            usable["lat"].to_numpy(),
-            usable["lon"].to_numpy(),
+            *usable[["lat", "lon"]].to_numpy().T,
             side_km=split.side_km,
             apart_km=split.apart_km,
             count=count,

@@ -41,9 +41,8 @@ def simulate_observations(settings: Simulate) -> tuple[dict[str, Field], pd.Data
     """Random fields that describe a place, and one row per image.
 
     Returns:
-        habitat, place (backgrounds) and affinity (of every species); DataFrame with gbifID, imageIndex, east, north
-        (km, where it truly was), lat, lon (degrees, as reported), uncertainty_m, day (datetime64), code (int64 of the
-        species), species, taxonKey.
+        habitat, place (backgrounds) and affinity (of every species); DataFrame with east, north (km, where it truly
+        was), day (datetime64), code (int64 of the species) and, behind these, GBIF's columns from gbifID to taxonKey.
     """
     generator = np.random.default_rng([settings.seed, 0])
     world = {
@@ -61,18 +60,18 @@ def simulate_observations(settings: Simulate) -> tuple[dict[str, Field], pd.Data
     moved = km + generator.standard_normal((count, 2)) * uncertainty[:, None] / 1000 / 2.45
     lat, lon = random_fields.to_degrees(random_fields.keep_on_land(moved, km))
     records = pd.DataFrame({
-        "gbifID": FIRST_RECORD + np.arange(count),
-        "imageIndex": 1,
         "east": km[:, 0],
         "north": km[:, 1],
-        "lat": lat,
-        "lon": lon,
-        "uncertainty_m": np.where(generator.random(count) < BLANKS, np.nan, uncertainty),
         "day": day,
         "code": code,
+        "gbifID": FIRST_RECORD + np.arange(count),
+        "imageIndex": 1,
+        "decimalLatitude": lat,
+        "decimalLongitude": lon,
+        "coordinateUncertaintyInMeters": np.where(generator.random(count) < BLANKS, np.nan, uncertainty),
         "species": invent_names(settings.species)[code],
         "taxonKey": FIRST_TAXON + code,
-    })  # fmt: skip
+    }).astype({"coordinateUncertaintyInMeters": "Int64"})  # fmt: skip
     again = records.iloc[np.sort(generator.choice(count, seconds, replace=False))].assign(imageIndex=2)
     table = pd.concat([records, again]).sort_values(["gbifID", "imageIndex"], ignore_index=True)
     return world, table
@@ -133,15 +132,7 @@ def write_csv(table: pd.DataFrame, seed: int, path: Path) -> None:
     date = table["day"].dt.strftime("%Y-%m-%d")
     time = pd.Series([f"T{one // 60:02d}:{one % 60:02d}:00" for one in minute])
     date = date.where(kind >= MONTHS_ONLY, date.str[:7]).where(kind < 1 - TIMES, date + time)
-    frame = pd.DataFrame({
-        "gbifID": table["gbifID"],
-        "imageIndex": table["imageIndex"],
-        "decimalLatitude": table["lat"].map("{:.6f}".format),
-        "decimalLongitude": table["lon"].map("{:.6f}".format),
-        "coordinateUncertaintyInMeters": table["uncertainty_m"].astype("Int64"),
-        "eventDate": date,
-        "year": table["day"].dt.year,
-        "species": table["species"],
-        "taxonKey": table["taxonKey"],
-    })  # fmt: skip
-    frame.to_csv(path, index=False, lineterminator="\n")
+    frame = table.loc[:, "gbifID":]
+    frame.insert(5, "eventDate", date)
+    frame.insert(6, "year", table["day"].dt.year)
+    frame.to_csv(path, index=False, float_format="%.6f")
