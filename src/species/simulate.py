@@ -4,8 +4,7 @@
 
 Writes observations.csv, embeddings/ (packs of language, vision_pooled and vision, each with its .ids.txt), source.json
 (that and how it is simulated) and map.png. Species, records and taxon numbers are invented; only the outline of the
-land is Florida's, roughly. How records and embeddings are drawn is said in data/simulated_records.py and
-data/simulated_embeddings.py.
+land is Florida's, roughly. How records and embeddings are drawn is said in data/simulated_observations.py.
 """
 
 from pathlib import Path
@@ -17,11 +16,10 @@ from matplotlib.figure import Figure
 
 from src.core.report.figures import STYLE, save
 from src.core.stage import files, run
-from src.species.data import random_fields
+from src.species.data import random_fields, simulated_observations
 from src.species.data.embedding_files import SHAPES
 from src.species.data.random_fields import Field
-from src.species.data.simulated_embeddings import ISOTROPIC, write_embeddings
-from src.species.data.simulated_records import HABITAT_KM, HABITATS, simulate_observations, write_csv
+from src.species.data.simulated_observations import HABITAT_KM, HABITATS
 from src.species.params import Params
 
 MEANING = {
@@ -40,19 +38,19 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     print(f"simulate: {settings.observations} observations of {settings.species} species, {gigabytes:.2f} GB")
     if dry_run:
         return
-    world, table = simulate_observations(settings)
+    world, table = simulated_observations.simulate_observations(settings)
     source = {
         "simulated": True,
         "description": f"{settings.observations} observations of {settings.species} species that do not exist, over an "
         "outline of central Florida; dates, places and embeddings drawn at random (src/species/simulate.py)",
         "settings": settings.model_dump(),
         "strengths": MEANING,
-        "isotropic_noise": ISOTROPIC,
+        "isotropic_noise": simulated_observations.ISOTROPIC,
     }
     with files.complete_folder(out.out) as folder:
         (folder / "embeddings").mkdir()
-        write_csv(table, settings.seed, folder / "observations.csv")
-        write_embeddings(world, table, settings, folder / "embeddings")
+        simulated_observations.write_csv(table, settings.seed, folder / "observations.csv")
+        simulated_observations.write_embeddings(world, table, settings, folder / "embeddings")
         files.write_json(folder / "source.json", source)
         draw_map(world["habitat"], table, folder / "map.png")
     counts = table.groupby("species")["gbifID"].nunique()
