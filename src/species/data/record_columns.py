@@ -44,7 +44,7 @@ def require_columns(path: Path, cells: pd.DataFrame, name: str | None) -> None:
 
 def read_keys(path: Path, cells: pd.DataFrame, name: str | None) -> pd.DataFrame:
     """gbif_id from the column `name`, or counted from 1, and image_index where a column says it; int64."""
-    column = _first(cells, IMAGE)
+    column = next((one for one in IMAGE if one in cells), None)
     numbers = _integers(path, cells[name], LARGEST) if name else range(1, len(cells) + 1)
     keys = pd.DataFrame({"gbif_id": numbers}, index=cells.index)
     if column:
@@ -111,7 +111,7 @@ def read_names(cells: pd.DataFrame, faults: Faults) -> pd.DataFrame:
     _refuse(faults, names, names == "", "missing")
     _refuse(faults, names, ~names.map(str.isprintable), "control characters")
     keys = pd.Series(-1, index=cells.index)
-    if column := _first(cells, TAXON):
+    if column := next((one for one in TAXON if one in cells), None):
         keys = cells[column].map(lambda text: _integer(text, LARGEST)).astype("int64")
         _refuse(faults, cells[column], (keys < 0) & (cells[column] != ""), "not a whole number")
     return pd.DataFrame({"species": names.astype("str"), "taxon_key": keys})
@@ -142,10 +142,6 @@ def _days_or_why(event_date: str, year: str) -> tuple[int, int, int, str]:
         return *dates.days(event_date, year), ""
     except dates.NotADate as error:
         return 0, 0, 0, str(error)
-
-
-def _first(cells: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in cells), None)
 
 
 def _number(text: str) -> float:

@@ -174,7 +174,9 @@ def write_embeddings(world: dict[str, Field], table: pd.DataFrame, settings: Sim
         pack = open_pack(folder, "vision", table.iloc[full])
         pooled = np.load(folder / "vision_pooled.npy", mmap_mode="r")
         for row, at in enumerate(np.searchsorted(kept, full)):
-            pack[row] = tokens_around(generator, pooled[at].astype(np.float32))
+            tokens = generator.standard_normal(SHAPES["vision"], dtype=np.float32)  # brought to the mean that is given
+            mean = tokens.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+            pack[row] = tokens - mean + pooled[at].astype(np.float32)
         pack.flush()
 
 
@@ -196,12 +198,6 @@ def embed(
     strength = strengths.model_dump()
     total = sum(strength[part] * values for part, values in parts.items())
     return (total / (np.linalg.norm(list(strength.values())) or 1)).astype(np.float32)
-
-
-def tokens_around(generator: np.random.Generator, pooled: np.ndarray) -> np.ndarray:
-    """(8, 24, 24, D) float32 tokens whose mean is `pooled` (D,)."""
-    tokens = generator.standard_normal(SHAPES["vision"], dtype=np.float32)
-    return tokens - tokens.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32) + pooled
 
 
 def open_pack(folder: Path, name: str, rows: pd.DataFrame) -> np.memmap:
