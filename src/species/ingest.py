@@ -66,7 +66,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         writer = EmbeddingWriter(store, shapes)
         try:
             copy(found, index, writer, marks)
-            sources = hashes(inputs.root, [records.path, *(path for source in found for path in source.files)])
+            read = [records.path, *inputs.root.glob("source.json"), *(path for one in found for path in one.files)]
+            named = sorted((path.relative_to(inputs.root).as_posix(), path) for path in read)
+            sources = {name: files.sha256(path) for name, path in tqdm(named, desc="hash", unit="file")}
             if source_facts(params.data, inputs.root, found) != facts:
                 raise DataError(f"{inputs.root}/embeddings: found files that changed while they were read; start again")
         except DataError:
@@ -150,13 +152,6 @@ def write_chunk(source: Source, chunk: slice, rows: pd.DataFrame, writer: Embedd
             embedding_files.require_agreement(name, target[row], mean)
         elif row >= 0:
             target[row] = mean
-
-
-def hashes(root: Path, paths: list[Path]) -> dict[str, str]:
-    """Name below `root` -> sha256 of the `paths` and of source.json, sorted."""
-    paths = [*paths, *root.glob("source.json")]
-    found = {path.relative_to(root).as_posix(): files.sha256(path) for path in tqdm(paths, desc="hash", unit="file")}
-    return dict(sorted(found.items()))
 
 
 def source_facts(data: Data, root: Path, found: list[Source]) -> list:
