@@ -47,9 +47,9 @@ def main(params, inputs, out, dry_run=False):
         return
 
     found = Fits(study)
-    fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    fit_places(found, study, params)
     for needed, names in blocks.items():
-        fit_embeddings(found, study, needed, names, params.baselines, params.seed)
+        fit_embeddings(found, study, needed, names, params)
     with files.complete_folder(out.out) as folder:
         predictions.write(folder, study, found.groups)
         files.write_json(folder / "choices.json", regression_scores.rounded(found.choices))
@@ -74,10 +74,11 @@ def describe(choice: dict) -> str:
     return f"balanced validation log loss {loss:.3f}, validation top-1 {top1:.3f}, {choice['setting']}"
 
 
-def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
+def fit_places(found: Fits, study: Task, params: Params) -> None:
     """Fit the baselines that read no embedding: majority, place, place and season."""
     degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
-    grid = {"neighbours": settings.neighbours, "leaf": settings.leaves, "seed": seed, "threads": threads}
+    section = params.baselines
+    grid = {"neighbours": section.neighbours, "leaf": section.leaves, "seed": params.seed, "threads": params.threads}
 
     def known(values: np.ndarray, train: np.ndarray) -> classifiers.Examples:
         return classifiers.Examples(values[train], study.targets(train), found.classes)
@@ -100,9 +101,7 @@ def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -
         found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
 
 
-def fit_embeddings(
-    found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], settings, seed: int
-) -> None:
+def fit_embeddings(found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], params: Params) -> None:
     """Neighbours and logistic regression, called `names`, on principal components of the embeddings `needed`."""
     present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
     train, answered = study.train[present[study.train]], present[study.held_out]
@@ -110,11 +109,12 @@ def fit_embeddings(
         reason = f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}"
         found.choices |= {name: {"left_out": reason} for name in names.values()}
         return
-    ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
+    section = params.baselines
+    ours, theirs = features.components(study, needed, train, study.held_out[answered], section.components, params.seed)
     known = classifiers.Examples(ours, study.targets(train), found.classes)
-    like = classifiers.like_neighbours(known, theirs, settings.neighbours)
+    like = classifiers.like_neighbours(known, theirs, section.neighbours)
     found.choose(names["neighbours"], like, len(train), answered)
-    regressions = classifiers.logistic(known, theirs, settings.inverse_penalties)
+    regressions = classifiers.logistic(known, theirs, section.inverse_penalties)
     found.choose(names["logistic"], regressions, len(train), answered)
 
 

@@ -16,10 +16,9 @@ from src.core.report import figures
 from src.core.stage import distributed
 from src.core.stage.errors import DataError, ParamsError
 from src.core.training import driver
-from src.core.training.global_batches import ReadyBatches
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan, to
-from src.species.data.batches import Loader
+from src.species.data.batches import Loader, Observations
 from src.species.data.task import Task
 from src.species.models.networks import Moments, SpeciesClassifier, balanced_weights
 from src.species.params import Params, Training
@@ -28,24 +27,6 @@ logger = logging.getLogger(__name__)
 Reader = Callable[[np.ndarray], dict[str, torch.Tensor]]
 Split = tuple[np.ndarray, np.ndarray]  # rows of the store: training, validation
 AT_ONCE = 1024  # rows a forward pass, where nothing is learned
-
-
-class Rows(ReadyBatches):
-    """Ready batches of store rows.
-
-    Args:
-        read: rows -> the model's arguments, tensors in memory of their own.
-        rows: (N,) rows of the store.
-    """
-
-    def __init__(self, read: Reader, rows: np.ndarray):
-        self.read, self.rows = read, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return self.read(self.rows[indices])
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,7 @@ def fit(
         report_to=params.report_to,
     )
     optimizer = groups.optimizer(section.weight_decay, fused=True)
-    log = pd.DataFrame(driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how))
+    log = pd.DataFrame(driver.fit(plan, model, groups, optimizer, *(Observations(read, part) for part in rows), **how))
     # without times, which differ between two runs
     evaluated = log.dropna(subset="eval_loss").filter(regex=r"^eval_(?!runtime|\w+_per_second)")
     evaluated.columns = evaluated.columns.str.removeprefix("eval_")
