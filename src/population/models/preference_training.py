@@ -47,7 +47,7 @@ def tuned(folder: Path, params: Params, meta: bool) -> tuple[GrowthModel, PreTra
     return model, tokenizer, settings
 
 
-def rehearsal(params: Params, model: GrowthModel) -> tuple[ParameterGroups, Callable]:
+def without_trainer(params: Params, model: GrowthModel) -> tuple[ParameterGroups, Callable]:
     """The parameters that train, and a loss of a batch of pairs that needs as much memory as trl's."""
     config = adapter_config(params)
     vlm = get_peft_model(model.vlm, config) if config else model.vlm
