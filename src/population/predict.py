@@ -14,7 +14,6 @@ the windows that cover the cell, weighted by how near their centres are to it; N
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,9 +29,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-PARSER = argparse.ArgumentParser(
-    prog="python -m src.population.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-)
+PARSER = run.command_line("population.predict", __doc__)
 PARSER.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
 SOURCE = PARSER.add_mutually_exclusive_group(required=True)
 SOURCE.add_argument("--tiles", type=Path, help="folder or .zip of tiles")
@@ -167,5 +164,4 @@ def command(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     given = PARSER.parse_args()
-    code, _ = run.outcome(lambda: command(given), "population.predict")
-    sys.exit(code)
+    run.finish(lambda: command(given), "population.predict")

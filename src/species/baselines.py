@@ -116,6 +116,6 @@ def fit_embeddings(
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for predictions and choices"}
     run.stage(main, Params, name="species.baselines", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -84,6 +84,6 @@ if __name__ == "__main__":
         Params,
         name="species.crossmodal",
         doc=__doc__,
-        inputs={"store": "output of ingest", "split": "output of split"},
+        inputs={"store": "ingest", "split": "split"},
         outputs={"out": "folder for model, measurements and predictions", "plots": "folder for curves"},
     )

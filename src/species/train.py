@@ -78,6 +78,6 @@ if __name__ == "__main__":
         Params,
         name="species.train",
         doc=__doc__,
-        inputs={"store": "output of ingest", "split": "output of split"},
+        inputs={"store": "ingest", "split": "split"},
         outputs={"out": "folder for models and predictions", "plots": "folder for curves"},
     )
