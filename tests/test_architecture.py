@@ -182,12 +182,13 @@ def test_names_of_modules_differ_within_a_pipeline():
 def test_docstrings_begin_with_a_verb_or_a_noun():
     places = [ROOT / folder for folder in ("src", "tests", "bench", ".ci")]
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    question = re.compile(r"(What|Whether|How|Which|Where|When|Why|Who)\b")
     wrong = [
         f"{relative(path)}: {(ast.get_docstring(node) or '').splitlines()[0]}"
         for place in places
         for path in sorted(place.rglob("*.py"))
         for node in ast.walk(parsed(path))
-        if isinstance(node, kinds) and (ast.get_docstring(node) or "").startswith("What ")
+        if isinstance(node, kinds) and question.match(ast.get_docstring(node) or "")
     ]
     assert not wrong, "\n".join(wrong)
 
