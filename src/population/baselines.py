@@ -135,6 +135,6 @@ if __name__ == "__main__":
         Params,
         name="population.baselines",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote", "split": "folder that the split stage wrote"},
+        inputs={"tiles": "preprocess", "split": "split"},
         outputs={"out": "folder for predictions, null and choices", "plots": "folder for the networks' curves"},
     )

@@ -26,7 +26,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         return
     # Imported here: they import torch, transformers and trl, which --help does without.
     from src.core.training import driver
-    from src.core.training.dry_run_report import report
+    from src.core.training.dry_run import memory_and_time
     from src.population.data.preference_pairs import PairCollator, read_pairs
     from src.population.data.samples import Prompter
     from src.population.models import model_folder
@@ -44,7 +44,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     plan = training_plan(params, params.dpo, store.bands, settings.side, **stop)
     if dry_run:
         groups, loss = preferences.without_trainer(params, model)
-        logger.info(report(plan, model, groups, pairs["train"], loss, collator))
+        logger.info(memory_and_time(plan, model, groups, pairs["train"], loss, collator))
         return
 
     scratch = scratch_folder(
@@ -79,11 +79,6 @@ if __name__ == "__main__":
         Params,
         name="population.dpo",
         doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "prefs": "output of prefs",
-            "model": "model folder of sft",
-        },
+        inputs={"tiles": "preprocess", "split": "split", "prefs": "prefs", "model": "sft"},
         outputs={"out": "model folder to write", "plots": "folder for curves"},
     )

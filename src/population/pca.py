@@ -129,6 +129,6 @@ if __name__ == "__main__":
         Params,
         name="population.pca",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote", "split": "folder that the split stage wrote"},
+        inputs={"tiles": "preprocess", "split": "split"},
         outputs={"out": "folder for weight, bias, explained variance and quicklook"},
     )

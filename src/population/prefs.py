@@ -54,6 +54,6 @@ if __name__ == "__main__":
         Params,
         name="population.prefs",
         doc=__doc__,
-        inputs={"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
+        inputs={"tiles": "preprocess", "split": "split", "model": "sft"},
         outputs={"out": "folder to write"},
     )

@@ -227,7 +227,8 @@ if __name__ == "__main__":
         Params,
         name="population.preprocess",
         doc=__doc__,
-        inputs={
+        inputs={},
+        sources={
             "tiles": "folder or .zip of tiles (data.root)",
             "labels": ".xlsx, .csv or .parquet of growth rates (data.labels)",
             "aliases": ".csv of other spellings (data.aliases)",

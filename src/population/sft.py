@@ -21,7 +21,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split, PCA and pretrained model -> a model that answers with a growth rate."""
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
-    from src.core.training.dry_run_report import report
+    from src.core.training.dry_run import memory_and_time
     from src.population.data.samples import GrowthSamples
     from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
@@ -42,7 +42,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     logger.info("%d training and %d validation labels, %s", len(train), len(validation), reader.prompter.describe())
     logger.info(groups.describe())
     if dry_run:
-        logger.info(report(plan, model, groups, train))
+        logger.info(memory_and_time(plan, model, groups, train))
         return
 
     scratch = scratch_folder(
@@ -69,11 +69,6 @@ if __name__ == "__main__":
         Params,
         name="population.sft",
         doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "pca": "output of pca",
-            "pretrain": "output of pretrain",
-        },
+        inputs={"tiles": "preprocess", "split": "split", "pca": "pca", "pretrain": "pretrain"},
         outputs={"out": "model folder to write", "plots": "folder for curves"},
     )

@@ -195,6 +195,6 @@ if __name__ == "__main__":
         Params,
         name="population.split",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote"},
+        inputs={"tiles": "preprocess"},
         outputs={"out": "folder for roles, statistics, audit and map"},
     )

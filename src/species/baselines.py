@@ -119,6 +119,6 @@ def fit_embeddings(found: Fits, study: Task, needed: tuple[str, ...], names: dic
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for predictions and choices"}
     run.stage(main, Params, name="species.baselines", doc=__doc__, inputs=inputs, outputs=outputs)

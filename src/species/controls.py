@@ -232,6 +232,6 @@ def _drawn(values: Sequence[float]) -> dict:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for accuracies and figure"}
     run.stage(main, Params, name="species.controls", doc=__doc__, inputs=inputs, outputs=outputs)

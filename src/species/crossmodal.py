@@ -78,6 +78,6 @@ def leave_out(task: Task, missing: list[str], out, dry_run: bool) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for model, measurements and predictions", "plots": "folder for curves"}
     run.stage(main, Params, name="species.crossmodal", doc=__doc__, inputs=inputs, outputs=outputs)

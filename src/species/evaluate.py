@@ -130,13 +130,13 @@ def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, fac
 
 if __name__ == "__main__":
     inputs = {
-        "store": "store that ingest wrote",
-        "split": "folder that split wrote",
-        "baselines": "folder that baselines wrote",
-        "controls": "folder that controls wrote",
-        "train": "models that train wrote",
-        "crossmodal": "model that crossmodal wrote",
-        "curves": "folder with the curves of train and crossmodal",
+        "store": "ingest",
+        "split": "split",
+        "baselines": "baselines",
+        "controls": "controls",
+        "train": "train",
+        "crossmodal": "crossmodal",
     }
+    sources = {"curves": "folder with the curves of train and crossmodal"}
     outputs = {"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"}
-    run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, sources=sources, outputs=outputs)

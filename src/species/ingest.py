@@ -183,6 +183,6 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
 
 
 if __name__ == "__main__":
-    inputs = {"root": "folder with the table and embeddings/ (data.root)"}
+    sources = {"root": "folder with the table and embeddings/ (data.root)"}
     outputs = {"out": "folder of the store"}
-    run.stage(main, Params, name="species.ingest", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="species.ingest", doc=__doc__, inputs={}, sources=sources, outputs=outputs)

@@ -157,6 +157,6 @@ def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote"}
+    inputs = {"store": "ingest"}
     outputs = {"out": "folder for roles, statistics, audit and map"}
     run.stage(main, Params, name="species.split", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -68,6 +68,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for models and predictions", "plots": "folder for curves"}
     run.stage(main, Params, name="species.train", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -156,11 +156,13 @@ def run_sft(study: Namespace, pretrained: Path, folder: Path, changes: dict | No
     return out.out
 
 
-def run_dpo(study: Namespace, model: Path, prefs: Path, folder: Path, changes: dict | None = None) -> Path:
+def run_dpo(
+    study: Namespace, model: Path, prefs: Path, folder: Path, changes: dict | None = None, dry_run: bool = False
+) -> Path:
     params = small_params({"checkpoint_root": str(folder / "checkpoints")} | (changes or {}))
     inputs = Namespace(tiles=study.tiles, split=study.split, prefs=prefs, model=model)
     out = Namespace(out=folder / "dpo", plots=folder / "plots" / "dpo")
-    dpo.main(params, inputs, out)
+    dpo.main(params, inputs, out, dry_run)
     return out.out
 
 

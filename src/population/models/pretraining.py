@@ -12,7 +12,6 @@ from transformers.vision_utils import get_vision_position_ids
 
 from src.core.data.augment import MASK, VIEW, draw_box, generator, orient, resized_crop
 from src.core.data.tile_store import Store
-from src.core.models import qwen_vl
 from src.core.models.mae import MaskedAutoencoder
 from src.core.models.mae_figure import reconstruction_grid
 from src.core.models.mae_nulls import masked_errors
@@ -96,7 +95,7 @@ def assemble(params: Params, start: Start) -> tuple[Pretraining, ParameterGroups
     """The vision encoder of `start` with a fresh decoder, and the parameters that train."""
     section = params.pretrain
     decoder = (section.decoder.depth, section.decoder.width, section.decoder.heads)
-    visual = qwen_vl.vision_encoder(start.vlm)
+    visual = start.vlm.model.visual
     mae = MaskedAutoencoder(visual, start.front.side, section.encoder, decoder, section.norm_pix_loss)
     groups = pretrain_groups(mae, section.lr.tiny if params.model.backbone == TINY else section.lr.pretrained)
     hold_weights(mae, groups.parameters(), weights_dtype(params))
