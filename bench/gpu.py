@@ -11,7 +11,6 @@ on. Samples are made on the GPU: Trainer, disk and validation are in no row.
 """
 
 import argparse
-import sys
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from bench import gpu_models as models
 from bench.gpu_report import Report
 from src.core.models.patches import patchify
 from src.core.stage.errors import DependencyError
-from src.core.stage.run import outcome
+from src.core.stage.run import finish
 from src.core.training import memory_estimate
 from src.core.training.parameter_groups import ParameterGroups
 
@@ -209,4 +208,4 @@ def ratios_and_bars(report: Report, barred: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(outcome(main, "bench.gpu")[0])
+    finish(main, "bench.gpu")

@@ -124,7 +124,7 @@ def growth(shape: Shape, vlm: PreTrainedModel, **settings) -> tuple[GrowthModel,
 def pretraining(shape: Shape, device: torch.device) -> tuple[Pretraining, ParameterGroups]:
     """As the stage makes it ready; its language model, which the stage leaves on the host, is dropped."""
     vlm = random_model(shape, device)
-    mae = MaskedAutoencoder(qwen_vl.vision_encoder(vlm), shape.side, "full", shape.decoder, norm_pix_loss=True)
+    mae = MaskedAutoencoder(vlm.model.visual, shape.side, "full", shape.decoder, norm_pix_loss=True)
     groups = pretrain_groups(mae, shape.params.pretrain.lr.pretrained)
     hold_weights(mae, groups.parameters(), DTYPE)
     vlm.activation_checkpointing_enable()

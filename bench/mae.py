@@ -67,7 +67,7 @@ def make_encoder():
         text=(1, 64, 2),
         tokenizer=chat.tiny_tokenizer(["预测值：1.23‰"]),
     )
-    return qwen_vl.vision_encoder(qwen_vl.build(config, seed=0)).train()
+    return qwen_vl.build(config, seed=0).model.visual.train()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Points lie in a box of 6 x 8 degrees (Florida and Georgia), 7 k, 100 k and 1 M of them. `ours` is `assign_squares`; the
 base is no more than the chord of all N x K pairs in numpy. The peers are a haversine BallTree over the points with the
 exact test on what it proposes, and two Python loops with the haversine formula and the exact test. All of them must
-give the same labels. `split_blocks` with its buffer is timed at 1 M tiles, without a bar.
+give the same labels. A split by blocks with its buffer is timed at 1 M tiles, without a bar.
 """
 
 import math
@@ -36,7 +36,8 @@ def main() -> None:
 
 
 def compare(benchmark: Benchmark, name: str, lat: np.ndarray, lon: np.ndarray) -> None:
-    squares = choose_squares(lat[:7_000], lon[:7_000], side_km=SIDE_KM, apart_km=2 * BUFFER_KM, count=COUNT)
+    choice = {"side_km": SIDE_KM, "apart_km": 2 * BUFFER_KM, "count": COUNT, "minimum": 1, "maximum": 7_000}
+    squares = choose_squares(lat[:7_000], lon[:7_000], np.arange(7_000), **choice, seed=0, spread=1.0)
     large = len(lat) >= 100_000
 
     def ours():
@@ -115,10 +116,13 @@ def time_blocks(benchmark: Benchmark) -> None:
     tiles = pd.DataFrame({"lat": generator.uniform(25, 50, size), "lon": generator.uniform(-125, -65, size)})
     tiles["place"] = tiles["tile_id"] = [f"place {row}" for row in range(size)]
     start = time.perf_counter()
-    spatial_temporal.split_blocks(tiles.assign(half_diagonal_km=1.0), degrees=4, buffer_km=50, folds=5, fold=0, seed=0)
+    tiles["half_diagonal_km"] = 1.0
+    blocks = spatial_temporal.blocks_of_places(tiles, degrees=4)
+    draw = {"buffer_km": 50, "folds": 5, "fold": 0, "seed": 0, "keep_from": tiles[:0]}
+    spatial_temporal.split_with_buffer(tiles, blocks, "blocks", "", **draw)
     seconds = time.perf_counter() - start
-    benchmark.record("1 M tiles split_blocks, seconds", seconds)
-    print(f"  split_blocks of 1 M tiles with a buffer of 50 km: {seconds:.1f} s", flush=True)
+    benchmark.record("1 M tiles split_with_buffer, seconds", seconds)
+    print(f"  split of 1 M tiles by blocks with a buffer of 50 km: {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,7 @@ def compare_epochs(benchmark: Benchmark, store: EmbeddingStore) -> None:
     loader = Loader(store)
     for label, modality, size, bar in (("large", "vision", 8, 1.15), ("small", "language", BATCH, None)):
         rows = np.random.default_rng(3).permutation(np.flatnonzero(store.present(modality)))
-        data = Observations(loader, rows, [modality])
+        data = Observations(partial(loader.read, modalities=[modality]), rows)
         buffer = np.zeros((size, *store.modalities[modality]), np.float16)
 
         def raw(modality=modality, size=size, rows=rows, buffer=buffer):

@@ -80,9 +80,7 @@ def coverage(
     for _ in range(simulations):
         drawn = clustered(generator, units, icc, signal_icc)
         reference = np.full(len(drawn.y), TRAIN_MEAN)
-        found = jackknife.intervals(
-            drawn.y, drawn.a, drawn.unit, year=drawn.year, place=drawn.place, reference=reference
-        )
+        found = jackknife.score_panel(drawn.y, drawn.a, drawn.unit, drawn.year, drawn.place, reference)
         found |= {f"paired_{key}": value for key, value in paired_of(drawn).items()}
         for name in names:
             low, high = found[f"{name}_low"], found[f"{name}_high"]

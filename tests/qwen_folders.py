@@ -166,7 +166,7 @@ def make_batch(model, sides: list[int], seed: int = 0) -> dict[str, torch.Tensor
     """One square image per side (in px), in one batch with a short prompt and answer each."""
     random = torch.Generator().manual_seed(seed)
     tokens = tokenizer()
-    config = qwen_vl.vision_encoder(model).config
+    config = model.model.visual.config
     images = [torch.randn(1, config.in_channels, side, side, generator=random) for side in sides]
     parts = [pixel_values(image, config) for image in images]
     pixels, grid = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import getattr_static
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 from pydantic import BaseModel
@@ -18,14 +19,25 @@ from tests.pipelines import PIPELINES
 WITHOUT_EFFECT = {"checkpoint_root", "report_to"}
 
 
-class Recorded:
-    """A section of validated params that notes in `read` the dotted key of each value that is taken from it.
+class Keys(NamedTuple):
+    """Dotted keys of params.yaml that a stage has `read` one by one, and those `dumped` with a section or all of it.
 
-    Methods of the section run on this object, so what they read is noted too; a section that is dumped is read whole.
+    A dump names a checkpoint folder or stands in an output beside the result; that alone is no use of a key.
     """
 
-    def __init__(self, section: BaseModel, read: set[str], prefix: str = ""):
-        self._section, self._read, self._prefix = section, read, prefix
+    read: set[str]
+    dumped: set[str]
+
+
+class Recorded:
+    """A section of validated params that notes in `keys` the values that are taken from it.
+
+    Methods of the section run on this object, so what they read is noted too. Values that `include` names in the dump
+    of a section have been read.
+    """
+
+    def __init__(self, section: BaseModel, keys: Keys, prefix: str = ""):
+        self._section, self._keys, self._prefix = section, keys, prefix
 
     def __getattr__(self, name: str):
         if name.startswith("_"):  # copy and pickle ask for methods before there is a section
@@ -35,28 +47,30 @@ class Recorded:
             return getattr_static(kind, name).__get__(self, kind)
         value, key = getattr(self._section, name), self._prefix + name
         if isinstance(value, BaseModel):
-            return Recorded(value, self._read, f"{key}.")
-        self._read.add(key)
+            return Recorded(value, self._keys, f"{key}.")
+        self._keys.read.add(key)
         return value
 
-    def model_dump(self, **options) -> dict:
-        """The section as a dict, as pydantic gives it; every key in it has been read."""
-        values = self._section.model_dump(**options)
-        self._read |= leaves(values, self._prefix)
+    def model_dump(self, include: set[str] | None = None, **options) -> dict:
+        """The section as a dict, as pydantic gives it."""
+        values = self._section.model_dump(include=include, **options)
+        named = {name for name in include or () if not isinstance(getattr(self._section, name), BaseModel)}
+        self._keys.read.update(self._prefix + name for name in named if self._prefix)
+        self._keys.dumped.update(leaves(values, self._prefix))
         return values
 
 
 @contextmanager
-def recording(*stages: ModuleType) -> Iterator[dict[str, set[str]]]:
-    """Stage name -> keys that its `main` has read, filled by every call while this is open."""
-    read = {stage.__name__.rpartition(".")[2]: set() for stage in stages}
+def recording(*stages: ModuleType) -> Iterator[dict[str, Keys]]:
+    """Stage name -> keys that its `main` has read or dumped, filled by every call while this is open."""
+    seen = {stage.__name__.rpartition(".")[2]: Keys(set(), set()) for stage in stages}
     with pytest.MonkeyPatch.context() as patch:
-        for stage, keys in zip(stages, read.values(), strict=True):
+        for stage, keys in zip(stages, seen.values(), strict=True):
             patch.setattr(stage, "main", _recorded_main(stage.main, keys))
-        yield read
+        yield seen
 
 
-def _recorded_main(main, keys: set[str]):
+def _recorded_main(main, keys: Keys):
     return lambda params, *arguments, **options: main(Recorded(params, keys), *arguments, **options)
 
 
@@ -68,21 +82,24 @@ def leaves(values: dict, prefix: str = "") -> set[str]:
     return found
 
 
-def assert_declared(pipeline: str, read: dict[str, set[str]], other_runs: dict[str, set[str]]) -> None:
-    """Fails where a stage read a key that its dvc.yaml does not declare, or declares one that it did not read.
+def assert_declared(pipeline: str, seen: dict[str, Keys], elsewhere: dict[str, set[str]]) -> None:
+    """Fails where a stage read or dumped a key that its dvc.yaml does not declare, or declares one that it did not
+    read.
 
-    `other_runs` names, per stage, the keys that it declares and a small run does not read, each with its reason.
+    `elsewhere` names, per stage, the keys that it declares and that small runs do not read one by one, each with its
+    reason.
     """
     about = PIPELINES[pipeline]
-    assert read.keys() == about.stages.keys(), "every stage has to run"
+    assert seen.keys() == about.stages.keys(), "every stage has to run"
     everything, wrong = leaves(about.params), []
-    for stage, keys in read.items():
+    for stage, keys in seen.items():
         listed, in_command = set(about.listed_params(stage)), about.interpolated_params(stage)
         known = listed | in_command | WITHOUT_EFFECT
-        seen = keys | in_command | other_runs.get(stage, set())
+        used = keys.read | in_command | elsewhere.get(stage, set())
         below = {key for key in everything if within(key, listed)}
-        wrong += [f"{stage} reads {key}, which it does not declare" for key in sorted(keys) if not within(key, known)]
-        wrong += [f"{stage} declares {key} and does not read it" for key in sorted(below) if not within(key, seen)]
+        taken = sorted(keys.read | keys.dumped)
+        wrong += [f"{stage} reads {key}, which it does not declare" for key in taken if not within(key, known)]
+        wrong += [f"{stage} declares {key} and does not read it" for key in sorted(below) if not within(key, used)]
         empty = [key for key in sorted(listed) if not any(within(leaf, {key}) for leaf in below)]
         wrong += [f"{stage} declares {key}, which params.yaml lacks" for key in empty]
     assert not wrong, f"{about.dvc}:\n" + "\n".join(wrong)

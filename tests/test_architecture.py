@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines import PIPELINES, ROOT, relative
-from tests.read_params import Recorded, assert_declared, leaves, within
+from tests.read_params import Keys, Recorded, assert_declared, leaves, within
 
 SOURCES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")
 SCRIPTS = {path for pipeline in PIPELINES.values() for path in pipeline.scripts.values()}
@@ -50,29 +50,37 @@ def test_the_reading_of_imports_sees_lazy_ones_and_submodules():
 
 
 def test_the_reading_of_params_sees_methods_sections_and_keys(make_params):
-    read = set()
-    params = Recorded(make_params(), read)
+    read, dumped = keys = Keys(set(), set())
+    params = Recorded(make_params(), keys)
     assert params.seed == 0 and params.model.tiny.patch_size == 2 and read == {"seed", "model.tiny.patch_size"}
     assert not params.memory.checkpoints_gradients(params.model.backbone)
     assert read == {"seed", "model.tiny.patch_size", "memory.gradient_checkpointing", "model.backbone"}
-    assert params.sft.lora.model_dump(exclude={"rank"}) == make_params().sft.lora.model_dump(exclude={"rank"})
-    assert within("sft.lora.alpha", read) and not within("sft.lora.rank", read)
-    assert within("sft.lora.rank", {"sft"}) and not within("sft", {"sft.lora"}) and not within("sftx", {"sft"})
     with pytest.raises(AttributeError):
         params.no_such_key  # noqa: B018
+    assert within("sft.lora.rank", {"sft"}) and not within("sft", {"sft.lora"}) and not within("sftx", {"sft"})
     assert leaves(PIPELINES["population"].params) == leaves(make_params().model_dump())
+    read.clear()
+    assert params.sft.lora.model_dump(exclude={"rank"}) == make_params().sft.lora.model_dump(exclude={"rank"})
+    assert within("sft.lora.alpha", dumped) and not within("sft.lora.rank", dumped)
+    assert params.model_dump(include={"seed", "dpo"})["seed"] == 0 and {"seed", "dpo.lr"} <= dumped and not read
+    assert params.memory.model_dump(include={"four_bit"}) == {"four_bit": False} and read == {"memory.four_bit"}
 
 
 def test_a_key_that_is_read_or_declared_alone_is_named():
     about = PIPELINES["species"]
     listed = {stage: set(about.listed_params(stage)) for stage in about.stages}
-    read = {stage: {key for key in leaves(about.params) if within(key, keys)} for stage, keys in listed.items()}
-    assert_declared("species", read, {})
-    assert_declared("species", read | {"ingest": {"checkpoint_root"}}, {"ingest": {"data"}})
-    with pytest.raises(AssertionError, match="ingest reads seed, which it does not declare"):
-        assert_declared("species", read | {"ingest": read["ingest"] | {"seed"}}, {})
+    seen = {
+        stage: Keys({key for key in leaves(about.params) if within(key, keys)}, set()) for stage, keys in listed.items()
+    }
+    assert_declared("species", seen, {})
+    assert_declared("species", seen | {"ingest": Keys({"checkpoint_root"}, set())}, {"ingest": {"data"}})
+    read, dumped = seen["ingest"]
+    for changed in (Keys(read | {"seed"}, dumped), Keys(read, {"seed"})):
+        with pytest.raises(AssertionError, match="ingest reads seed, which it does not declare"):
+            assert_declared("species", seen | {"ingest": changed}, {})
+    unread = {"train.dropout.vision"}
     with pytest.raises(AssertionError, match=r"train declares train\.dropout\.vision and does not read it"):
-        assert_declared("species", read | {"train": read["train"] - {"train.dropout.vision"}}, {})
+        assert_declared("species", seen | {"train": Keys(seen["train"].read - unread, unread)}, {})
 
 
 def test_imports_go_one_way():
@@ -174,12 +182,13 @@ def test_names_of_modules_differ_within_a_pipeline():
 def test_docstrings_begin_with_a_verb_or_a_noun():
     places = [ROOT / folder for folder in ("src", "tests", "bench", ".ci")]
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    question = re.compile(r"(What|Whether|How|Which|Where|When|Why|Who)\b")
     wrong = [
         f"{relative(path)}: {(ast.get_docstring(node) or '').splitlines()[0]}"
         for place in places
         for path in sorted(place.rglob("*.py"))
         for node in ast.walk(parsed(path))
-        if isinstance(node, kinds) and (ast.get_docstring(node) or "").startswith("What ")
+        if isinstance(node, kinds) and question.match(ast.get_docstring(node) or "")
     ]
     assert not wrong, "\n".join(wrong)
 

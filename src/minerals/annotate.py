@@ -104,6 +104,6 @@ def metadata(items: dict[str, list], params: Params, settings: dict) -> dict:
 
 
 if __name__ == "__main__":
-    inputs = {"tiles": "folder that tiles wrote"}
+    inputs = {"tiles": "tiles"}
     outputs = {"out": "folder for the conversations"}
     run.stage(main, Params, name="minerals.annotate", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -49,6 +49,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "folder that ingest wrote"}
+    inputs = {"store": "ingest"}
     outputs = {"out": "folder for the table of bands and the pictures"}
     run.stage(main, Params, name="minerals.bands", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -179,6 +179,6 @@ def read_about(root: Path) -> dict:
 
 
 if __name__ == "__main__":
-    inputs = {"root": "folder of cubes, or one cube (data.root)"}
+    sources = {"root": "folder of cubes, or one cube (data.root)"}
     outputs = {"out": "folder of the store"}
-    run.stage(main, Params, name="minerals.ingest", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="minerals.ingest", doc=__doc__, inputs={}, sources=sources, outputs=outputs)

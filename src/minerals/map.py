@@ -114,11 +114,7 @@ def compare(store: CubeStore, table: pd.DataFrame, training: TrainingPixels, sco
 
 
 if __name__ == "__main__":
-    inputs = {
-        "library": "folder of the spectral library (data.library)",
-        "store": "folder that ingest wrote",
-        "bands": "folder that bands wrote",
-        "split": "folder that split wrote",
-    }
+    sources = {"library": "folder of the spectral library (data.library)"}
+    inputs = {"store": "ingest", "bands": "bands", "split": "split"}
     outputs = {"out": "folder for the maps"}
-    run.stage(main, Params, name="minerals.map", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="minerals.map", doc=__doc__, inputs=inputs, sources=sources, outputs=outputs)

@@ -94,6 +94,6 @@ def describe(settings: Simulate) -> dict:
 
 
 if __name__ == "__main__":
-    inputs = {"library": "folder of the spectral library (data.library)"}
+    sources = {"library": "folder of the spectral library (data.library)"}
     outputs = {"out": "folder of scenes and truth (data.root)"}
-    run.stage(main, Params, name="minerals.simulate", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="minerals.simulate", doc=__doc__, inputs={}, sources=sources, outputs=outputs)

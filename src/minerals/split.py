@@ -80,6 +80,6 @@ def draw(store: CubeStore, table: pd.DataFrame, path) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "folder that ingest wrote"}
+    inputs = {"store": "ingest"}
     outputs = {"out": "folder for blocks, audit and map"}
     run.stage(main, Params, name="minerals.split", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -112,11 +112,6 @@ def write_images(reader: TileReader, table: pd.DataFrame, percentiles: list[floa
 
 
 if __name__ == "__main__":
-    inputs = {
-        "store": "folder that ingest wrote",
-        "bands": "folder that bands wrote",
-        "split": "folder that split wrote",
-        "map": "folder that map wrote",
-    }
+    inputs = {"store": "ingest", "bands": "bands", "split": "split", "map": "map"}
     outputs = {"out": "folder for tiles"}
     run.stage(main, Params, name="minerals.tiles", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -63,6 +63,10 @@ def main(params, inputs, out, dry_run=False):
     for name, choice in choices.items():
         found = choice.get("left_out") or f"validation R2 {choice['validation_r2']}, {choice['setting']}"
         print(f"baselines: {name}: {found}")
+    print(
+        "baselines: these scores are of validation; those of test come with evaluate, and without a model from "
+        "`python -m src.population.score` (docs/evaluation.md)"
+    )
 
 
 def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:
@@ -117,12 +121,9 @@ def write_curves(folder: Path, curves: dict[str, list[dict]]) -> None:
             entry["setting"] | {name: values.round(DECIMALS).tolist() for name, (_, values) in entry["lines"].items()}
             for entry in trained
         ]
-        panels[kind] = [
-            figures.Curve(
-                ", ".join(f"{name} {value:.2g}" for name, value in entry["setting"].items()), "MSE", entry["lines"]
-            )
-            for entry in trained
-        ]
+        titles = [", ".join(f"{name} {value:.2g}" for name, value in entry["setting"].items()) for entry in trained]
+        lines = [entry["lines"] for entry in trained]
+        panels[kind] = [figures.Curve(title, "MSE", line) for title, line in zip(titles, lines, strict=True)]
     files.write_json(folder / "curves.json", numbers)
     if panels:
         figures.curves(folder / "networks.png", panels)
@@ -134,6 +135,6 @@ if __name__ == "__main__":
         Params,
         name="population.baselines",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote", "split": "folder that the split stage wrote"},
+        inputs={"tiles": "preprocess", "split": "split"},
         outputs={"out": "folder for predictions, null and choices", "plots": "folder for the networks' curves"},
     )

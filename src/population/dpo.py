@@ -26,12 +26,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         return
     # Imported here: they import torch, transformers and trl, which --help does without.
     from src.core.training import driver
-    from src.core.training.dry_run_report import report
+    from src.core.training.dry_run import memory_and_time
     from src.population.data.preference_pairs import PairCollator, read_pairs
     from src.population.data.samples import Prompter
     from src.population.models import model_folder
     from src.population.models import preference_training as preferences
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
     samples = split.samples.set_index("sample", drop=False)
@@ -43,8 +43,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     stop = {"best": "eval_loss", "patience": params.dpo.patience}
     plan = training_plan(params, params.dpo, store.bands, settings.side, **stop)
     if dry_run:
-        groups, loss = preferences.rehearsal(params, model)
-        logger.info(report(plan, model, groups, pairs["train"], loss, collator))
+        groups, loss = preferences.without_trainer(params, model)
+        logger.info(memory_and_time(plan, model, groups, pairs["train"], loss, collator))
         return
 
     scratch = scratch_folder(
@@ -53,7 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.model_dump(include={"seed", "threads", "memory", "sft", "dpo"}) | {"backbone": params.model.backbone},
         [inputs.tiles / "manifest.json", inputs.split, inputs.prefs, inputs.model],
     )
-    with driver.outputs(out, [scratch], "dpo", remedies("dpo", "memory.four_bit: true")) as (folder, plots):
+    with driver.outputs(out, [scratch], "dpo", memory_savings("dpo", "memory.four_bit: true")) as (folder, plots):
         trainer, groups = preferences.make_trainer(plan, params, model, tokenizer, pairs, collator, scratch, plots)
         driver.finish(trainer, groups, plan)
         if distributed.is_main():
@@ -79,11 +79,6 @@ if __name__ == "__main__":
         Params,
         name="population.dpo",
         doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "prefs": "output of prefs",
-            "model": "model folder of sft",
-        },
+        inputs={"tiles": "preprocess", "split": "split", "prefs": "prefs", "model": "sft"},
         outputs={"out": "model folder to write", "plots": "folder for curves"},
     )

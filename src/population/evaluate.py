@@ -13,7 +13,6 @@ other names behind --metrics, --out and --plots (metrics/final.json, reports/fin
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from src.core.stage.errors import DataError
 from src.population.data import prediction_tasks
 from src.population.evaluation import final_test, group_scores, prediction_intervals, predictors
 from src.population.params import Params
-from src.population.report import model_card, page
+from src.population.report import model_card, page, page_results
 
 
 def main(params, inputs, out, dry_run=False):
@@ -38,14 +37,10 @@ def main(params, inputs, out, dry_run=False):
     scored = "locked" if inputs.final else "test"
     rows = prediction_tasks.read_samples(inputs.split, store.tiles.tile_id)
     rows = rows[rows.role.isin(["train", "validation", scored])].reset_index(drop=True)
-    settings = {name: read_settings(folder, facts) for name, folder in vars(inputs).items() if name in ("sft", "dpo")}
+    advice = "the model may have seen these test tiles: train it again on this split"
+    settings, _ = (read_of_split(folder / "bandwise.json", facts, advice) for folder in (inputs.sft, inputs.dpo))
     counts = rows.role.value_counts()
     print(f"labels: {', '.join(f'{counts.get(role, 0)} {role}' for role in ('train', 'validation', scored))}")
-    if opened:
-        places = facts["locked"]["places"]
-        print(
-            f"--final opens {places} locked places, once, after {opened['attempts']} versions of {final_test.METRICS}"
-        )
     if dry_run:
         passes = 2 * (2 + params.evaluate.text_samples + params.evaluate.grid_points)
         held = counts["validation"] + counts[scored]
@@ -61,19 +56,19 @@ def main(params, inputs, out, dry_run=False):
     held = rows[rows.role != "train"]
     answers = group_predictions(inputs.sft, inputs.dpo, store, held, params.evaluate, params.prefs, params.seed)
     controls = control_predictions(inputs.sft, store, held[held.role == scored], params.evaluate, params.seed)
-    fitted = read_baselines(inputs.baselines, held, facts)
-    table = predictions_table(held, answers, controls, fitted.predictions, facts, params.seed)
+    fitted, null, left_out, by_fold, choices = read_baselines(inputs.baselines, held, facts)
+    table = predictions_table(held, answers, controls, fitted, facts, params.seed)
     groups = predictors.in_table(table, f"{inputs.sft}, {inputs.dpo}, {inputs.baselines}")
     group_scores.check_finite(table, groups, str(inputs.sft))
 
-    scores = group_scores.assess(table, groups, fitted.null, fitted.choices, facts, params.seed)
-    known = prediction_intervals.assess(
-        table, fitted.left_out, fitted.by_fold, params.evaluate.level, facts, params.seed
+    scores = group_scores.assess(table, groups, null, choices, facts, params.seed)
+    known, bounds, coverage = prediction_intervals.assess(
+        table, left_out, by_fold, params.evaluate.level, facts, params.seed
     )
-    table = table.join(known.columns.round(6))
-    scores["prediction_intervals"] = known.facts | {"model_sha256": files.tree_sha256([inputs.sft])}
+    table = table.join(bounds.round(6))
+    scores["prediction_intervals"] = known | {"model_sha256": files.tree_sha256([inputs.sft])}
     scores["dpo"] |= files.read_json(inputs.curves / "dpo" / "pairs.json")
-    scores |= run_facts(params, facts, audit, opened, settings["sft"])
+    scores |= run_facts(params, facts, audit, opened, settings)
     masked = inputs.curves / "pretrain" / "masked_mse.json"
     scores["pretrain"] = {"masked_mse": files.read_json(masked) if masked.exists() else None}
     scores["params_sha256"] = params_hash(used := used_params(params, facts))
@@ -81,14 +76,14 @@ def main(params, inputs, out, dry_run=False):
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
         table.to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "prediction_intervals.json", scores["prediction_intervals"])
-        page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, known.tables)
-        shown = used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings["sft"]}
+        page.draw(plots, table, rows, scores, page.read_curves(inputs.curves), facts, coverage)
+        shown = used | {"evaluate": params.evaluate.model_dump(), "bandwise": settings}
         page.write(report / "index.html", inputs, plots, facts, audit, scores, shown)
-        model_card.write(report, params.card, used, store, rows, settings["sft"], facts, audit, scores)
+        model_card.write(report, params.card, used, store, rows, settings, facts, audit, scores)
     files.write_json(out.metrics, scores)
-    best = scores["best_baseline_on_validation"]
-    for group in predictors.listed({"head", "text", "dpo", best, "ridge", "mean"}, "metrics"):
-        print(f"{group.name:<13} R² {scores[group.name]['r2']:6.3f}  MAE {scores[group.name]['mae']:6.3f}")
+    names = {"head", "text", "dpo", scores["best_baseline_on_validation"], "ridge", "mean"}
+    printed = {group.name: scores[group.name] for group in predictors.listed(names, "metrics")}
+    print(page_results.score_lines(printed, {"parse_rate": "answers parsed"}))
     print(f"{scores['kind']}; report: {out.out}/index.html")
 
 
@@ -138,51 +133,33 @@ def check_pca(store: Store, inputs) -> float:
     return difference
 
 
-def read_settings(folder: Path, facts: dict) -> dict:
-    """bandwise.json of a model trained on this split.
+def read_of_split(path: Path, facts: dict, advice: str) -> dict:
+    """The JSON file of an earlier stage.
 
     Raises:
-        DataError: the model was trained on another split, so it may have seen the test labels.
+        DataError: the stage ran on another split, so it may have seen the test labels.
     """
-    path = folder / "bandwise.json"
-    settings = files.read_json(path)
-    if settings.get("split_hash") != facts["hash"]:
+    found = files.read_json(path)
+    if found.get("split_hash") != facts["hash"]:
         raise DataError(
-            f"{path}: split_hash: found {settings.get('split_hash')}, expected {facts['hash']} of split.json; "
-            "the model may have seen these test tiles: train it again on this split"
+            f"{path}: split_hash: found {found.get('split_hash')}, expected {facts['hash']} of split.json; {advice}"
         )
-    return settings
+    return found
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Output of the baselines stage for the held-out rows: `null` (draws, scored rows) is ridge on permuted labels.
+def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> tuple:
+    """Output of the baselines stage for the rows `held`, in their order.
 
-    left_out: place, fold and residual of training rows; by_fold: (folds, scored rows) predictions of ridge without
-    each fold of them.
-    """
-
-    predictions: pd.DataFrame
-    null: np.ndarray
-    choices: dict
-    left_out: pd.DataFrame
-    by_fold: np.ndarray
-
-
-def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> Fitted:
-    """Predictions of the baselines for the rows `held`, in their order.
+    Returns:
+        Predictions, a column for each baseline; (draws, scored rows) of ridge on permuted labels; place, fold and
+        residual of ridge on training rows; (folds, scored rows) of ridge without each fold of them; choices.json.
 
     Raises:
-        DataError: they are of another split.
+        DataError: they are of another split, or a baseline is missing without a reason.
     """
     names = ("predictions", "null", "ridge_left_out", "ridge_by_fold")
     predictions, null, left_out, by_fold = (files.read_table(folder / f"{name}.parquet") for name in names)
-    choices = files.read_json(folder / "choices.json")
-    if choices["split_hash"] != facts["hash"]:
-        raise DataError(
-            f"{folder}/choices.json: split_hash: found {choices['split_hash']}, expected {facts['hash']} of split.json;"
-            " run the baselines stage again"
-        )
+    choices = read_of_split(folder / "choices.json", facts, "run the baselines stage again")
     for name in (baseline.name for baseline in predictors.BASELINES):
         if name not in predictions and "left_out" not in choices.get(name, {}):
             raise DataError(
@@ -192,7 +169,7 @@ def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> Fitted:
     predictions = predictions.set_index("sample").loc[held["sample"]].drop(columns="role")
     scored = held["sample"][held.role != "validation"]
     drawn, crossed = (table.set_index("sample").loc[scored].to_numpy().T for table in (null, by_fold))
-    return Fitted(predictions.reset_index(drop=True), drawn, choices, left_out, crossed)
+    return predictions.reset_index(drop=True), drawn, left_out, crossed, choices
 
 
 def predictions_table(
@@ -212,17 +189,14 @@ def predictions_table(
     )
     # Positions, not labels, join them: `answers` has one row for each of `held`, whatever its index.
     model = [group.name for group in predictors.MODEL]
-    for name in model:
-        table[name] = answers[name].to_numpy(np.float64)
-    for name in controls:
-        table.loc[held.role != "validation", name] = controls[name].to_numpy(np.float64)
+    table[model] = answers[model].to_numpy(np.float64)
+    table.loc[held.role != "validation", [*controls]] = controls.to_numpy(np.float64)
     table = table.reset_index(drop=True).join(fitted)
     # Scores are those of the rounded numbers, so that this file alone gives them again.
     numbers = [*model, *controls, *fitted]
     table[numbers] = table[numbers].round(6) + 0.0
-    for name in (*predictors.WRITTEN, *answers.columns.difference([*model, *predictors.WRITTEN])):
-        table[name] = answers[name].to_numpy()
-    return table
+    written = [*predictors.WRITTEN, *answers.columns.difference([*model, *predictors.WRITTEN])]
+    return table.join(answers[written].reset_index(drop=True))
 
 
 if __name__ == "__main__":
@@ -232,14 +206,14 @@ if __name__ == "__main__":
         name="population.evaluate",
         doc=__doc__,
         inputs={
-            "tiles": "store of the preprocess stage",
-            "split": "output of the split stage",
-            "pca": "output of the pca stage, for its quicklook",
-            "baselines": "output of the baselines stage",
-            "sft": "model folder of the sft stage",
-            "dpo": "model folder of the dpo stage",
-            "curves": "folder with the dvclive output of pretrain, sft and dpo",
+            "tiles": "preprocess",
+            "split": "split",
+            "pca": "pca",
+            "baselines": "baselines",
+            "sft": "sft",
+            "dpo": "dpo",
         },
+        sources={"curves": "folder with the dvclive output of pretrain, sft and dpo"},
         outputs={
             "metrics": "JSON of all scores",
             "out": "folder for predictions.parquet, index.html and model_card.md",

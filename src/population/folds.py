@@ -12,21 +12,21 @@ fold is a test place of another, so that choice has seen test labels: `chosen` t
 better on that fold's own validation places, and pools their test predictions. All scores are exploratory.
 """
 
-import argparse
-import sys
 from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src.core.evaluation import interval_coverage, jackknife, regression_scores, repeated_splits
+from src.core.evaluation import interval_coverage, regression_scores, repeated_splits
+from src.core.report.html_page import cell, cell_interval
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, ParamsError
-from src.population.evaluation import group_scores, prediction_intervals
+from src.population.evaluation import group_scores
 from src.population.evaluation.group_scores import units_of
+from src.population.evaluation.prediction_intervals import calibrated, coverage
 from src.population.evaluation.predictors import BASELINES, BY_NAME, CHOSEN, INTERVALS, PAIRS, in_table
-from src.population.report.folds_summary import print_summary
+from src.population.report.page_results import score_lines
 
 POOLED = (*CHOSEN, BY_NAME["text_expectation"], *BASELINES)
 DRAW = ["split_seed", "seed"]
@@ -40,8 +40,8 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
     result = {"kind": "exploratory", "variants": {name: summarise(table) for name, table in tables.items()}}
     if len(tables) > 1:
         result["chosen"] = summarise(choose_by_fold({name: first_draw(table) for name, table in tables.items()}))
-    head = {name: summary["validation"]["head"]["r2"] for name, summary in result["variants"].items()}
-    result["best_head_on_validation"] = max(head, key=head.get)
+    variants = result["variants"]
+    result["best_head_on_validation"] = max(variants, key=lambda name: variants[name]["validation"]["head"]["r2"])
     result = regression_scores.rounded(result)
     if plots is not None:
         with files.complete_folder(plots) as folder:
@@ -50,7 +50,7 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
                 note = "pooled over folds; calibrated on each fold's validation places, elsewhere: no guarantee"
                 interval_coverage.draw_reliability(folder / f"reliability_{name}.png", drawn, note)
     files.write_json(out, result)
-    print_summary(result)
+    show(result)
     return result
 
 
@@ -60,39 +60,39 @@ def read_variant(name: str, pattern: str) -> pd.DataFrame:
     Raises:
         DataError: no file, or a place or block is tested in two folds of one draw.
     """
+    where = f"--variant {name}={pattern}"
     found = [Path(path) for path in sorted(glob(pattern))]
     found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
     if not found:
-        raise DataError(f"--variant {name}={pattern}: found no file, expected predictions.parquet of each fold")
+        raise DataError(f"{where}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
     key = ["province", "city", "year"]
     if missing := {*DRAW, *key, "task", "unit", "fold", "n_train", "n_test"} - set(table):
         raise DataError(
-            f"--variant {name}={pattern}: no column {sorted(missing)[0]!r}; give the predictions.parquet that evaluate "
-            "writes now: run it again"
+            f"{where}: no column {min(missing)!r}; give the predictions.parquet that evaluate writes now: run it again"
         )
     table = table.sort_values([*DRAW, "fold", "split", *key], ignore_index=True)
     test = table[table.split == "test"]
     if test.empty:
         raise DataError(
-            f"--variant {name}={pattern}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; "
-            "the predictions of evaluate --final are no fold"
+            f"{where}: split: found {', '.join(sorted(table.split.unique()))}, expected test rows; the predictions of "
+            "evaluate --final are no fold"
         )
     twice = test[test.duplicated([*DRAW, *key])]
     if len(twice):
         raise DataError(
-            f"--variant {name}={pattern}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two "
-            "files of one split.seed and seed, expected one; give one file per fold"
+            f"{where}: {'/'.join(map(str, twice[key].iloc[0]))}: found in the test rows of two files of one "
+            "split.seed and seed, expected one; give one file per fold"
         )
     if (test.task == "next_year").all():  # places and blocks are shared by design
         return table
-    for unit, columns in (("block", ["block"]), ("place", ["province", "city"])):
-        known = test[test.block != ""] if unit == "block" else test  # without coordinates there is no block
-        folds = known.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
+    located = test[test.block != ""]
+    for unit, columns, rows in (("block", ["block"], located), ("place", ["province", "city"], test)):
+        folds = rows.groupby([*DRAW, *columns]).fold.nunique().droplevel(DRAW)
         if (folds > 1).any():
             raise DataError(
-                f"--variant {name}={pattern}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, "
-                "expected one; give runs of one split.method and task, split by blocks where tiles have coordinates"
+                f"{where}: {unit} {folds.idxmax()}: found in the test rows of {folds.max()} folds, expected one; give "
+                "runs of one split.method and task, split by blocks where tiles have coordinates"
             )
     return table
 
@@ -145,11 +145,11 @@ def summarise(table: pd.DataFrame) -> dict:
                 f"predictions.parquet: {name}: found no number in fold {folds[0]}, expected one in every row; run all "
                 "folds with the same baselines.networks and covariates"
             )
-    names, tuned = ([group.name for group in part] for part in (groups, [g for g in groups if g in BASELINES]))
+    names = [group.name for group in groups]
     draw = first_draw(table)
     test, validation = (draw[draw.split == split] for split in ("test", "validation"))
     unit = test.unit.iloc[0]
-    best = min(tuned, key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+    best = group_scores.best_on_validation(validation, [group for group in groups if group in BASELINES])
     pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= set(names)}
     pairs |= {f"head_minus_{best}": ("head", best)}
 
@@ -172,17 +172,11 @@ def summarise(table: pd.DataFrame) -> dict:
 
 def pooled(test: pd.DataFrame, group: str, unit: str) -> dict:
     """SHOWN with their intervals, and the R² oos of each fold (against the fold's own training mean)."""
-    y, prediction, place = test.y.to_numpy(), test[group].to_numpy(), units_of(test, "place")
-    year, reference = test.year.to_numpy(), test["mean"].to_numpy()
-    values = regression_scores.scores(y, prediction) | regression_scores.panel_scores(
-        y, prediction, year, place, reference
-    )
-    bounds = jackknife.intervals(y, prediction, units_of(test, unit), year=year, place=place, reference=reference)
-    shown = {}
-    for name in SHOWN:
-        shown |= {name: values[name], f"{name}_low": bounds[f"{name}_low"], f"{name}_high": bounds[f"{name}_high"]}
+    units = units_of(test, unit), units_of(test, "place")
+    scores = group_scores.score_rows(test, test[group].to_numpy(), *units, test["mean"].to_numpy())
+    shown = {name: scores[name] for score in SHOWN for name in (score, f"{score}_low", f"{score}_high")}
     folds = [r2_oos(rows, group) for _, rows in test.groupby("fold")]
-    return shown | {"r2_oos_per_fold": folds, "method": bounds["method"], "label": bounds["label"]}
+    return shown | {"r2_oos_per_fold": folds, "method": scores["method"], "label": scores["label"]}
 
 
 def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
@@ -190,17 +184,15 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
     a, b = pair
     draw = first_draw(table)
     test = draw[draw.split == "test"]
-    paired = group_scores.compare(test.y, test[a], test[b], units_of(test, unit))
+    paired = group_scores.compare(test, a, b, units_of(test, unit))
     every = table[table.split == "test"]
-    runs = [
-        dict(zip([*DRAW, "fold"], key, strict=True))
-        | {"difference": r2_oos(rows, a) - r2_oos(rows, b), "data_variance": variance_of(rows, pair, unit)}
-        for key, rows in every.groupby([*DRAW, "fold"])
-    ]
-    differences = pd.DataFrame(runs)
+    runs = every.groupby([*DRAW, "fold"])
+    difference = runs.apply(lambda rows: r2_oos(rows, a) - r2_oos(rows, b))
+    data_variance = runs.apply(lambda rows: variance_of(rows, pair, unit))
+    differences = pd.DataFrame({"difference": difference, "data_variance": data_variance}).reset_index()
     # Seeds of one split are no new splits: they are averaged first.
     by_split = differences.groupby(["split_seed", "fold"]).difference.mean().to_numpy()
-    counts = every.groupby([*DRAW, "fold"])[["n_train", "n_test"]].first().mean()
+    counts = runs[["n_train", "n_test"]].first().mean()
     paired["splits"] = repeated_splits.corrected_interval(by_split, *counts)
     if differences.data_variance.isna().any():
         paired["variance"] = {"reason": f"a fold has a single test {unit}, which does not vary"}
@@ -236,7 +228,7 @@ def coverage_of(test: pd.DataFrame) -> dict:
     for group in INTERVALS:
         if f"{group}_low" in test and test[f"{group}_low"].notna().all():
             low, high = (test[f"{group}_{end}"].to_numpy() for end in ("low", "high"))
-            found[group] = prediction_intervals.coverage(test, low, high, test.unit.iloc[0])
+            found[group] = coverage(test, low, high, test.unit.iloc[0])
     return found
 
 
@@ -246,14 +238,39 @@ def reliability_of(draw: pd.DataFrame) -> pd.DataFrame:
     test = pd.concat([scored for _, scored in parts])
 
     def bounds(level: float) -> tuple[np.ndarray, np.ndarray]:
-        ends = [
-            prediction_intervals.bounds_of(calibration, scored, float(scored["mean"].iloc[0]), 0)["head"](level)
-            for calibration, scored in parts
-        ]
+        means = [float(scored["mean"].iloc[0]) for _, scored in parts]
+        ends = [calibrated("head", *part, level, mean, 0)[1:] for part, mean in zip(parts, means, strict=True)]
         return tuple(np.concatenate(end) for end in zip(*ends, strict=True))
 
     fewest = min(len(np.unique(units_of(calibration, "place"))) for calibration, _ in parts)
     return interval_coverage.reliability(test.y.to_numpy(), units_of(test, "place"), bounds, fewest)
+
+
+def show(result: dict) -> None:
+    """Print pooled scores, differences and coverage of each variant."""
+    chosen = {"chosen": result["chosen"]} if "chosen" in result else {}
+    for name, summary in (result["variants"] | chosen).items():
+        print(
+            f"\n{name}: {summary['n']} test labels in {summary['n_units']} {summary['unit']}s, "
+            f"{len(summary['per_fold'])} folds, {summary['draws']} draws; exploratory"
+        )
+        rows = {
+            group: score | dict(zip(summary["per_fold"], score["r2_oos_per_fold"], strict=True))
+            for group, score in summary["pooled"].items()
+        }
+        print(score_lines(rows, {"r2_oos": "R² oos"} | {fold: f"in fold {fold}" for fold in summary["per_fold"]}))
+        print(score_lines(summary["paired"], {"sd": "sd"}))
+        for pair, score in summary["paired"].items():
+            splits, variance = score["splits"], score["variance"]
+            bounds = splits["reason"] or f"[{cell(splits['low'], 3)}, {cell(splits['high'], 3)}], p {splits['p']:.2f}"
+            parts = ", ".join(f"{part} {cell(variance.get(part), 4)}" for part in ("data", "seed", "split"))
+            print(f"{pair}: R² oos over {splits['J']} splits {cell(splits['mean'], 3)} {bounds}")
+            print(f"    variance from {parts}" + (f" ({variance['reason']})" if variance["reason"] else ""))
+        for group, found in summary["prediction_intervals"].items():
+            print(f"{group}: prediction intervals cover {cell_interval(found, 'coverage', 3)}")
+        head = summary["validation"]["head"]
+        print(f"validation head: R² {cell(head['r2'], 3)}  MAE {head['mae']:.3f}  n {head['n']}")
+    print(f"\nbest head on validation: {result['best_head_on_validation']}")
 
 
 def _variants(texts: list[str]) -> dict[str, str]:
@@ -267,12 +284,9 @@ def _variants(texts: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m src.population.folds", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = run.command_line("population.folds", __doc__)
     parser.add_argument("--variant", action="append", required=True, metavar="NAME=PATTERN")
     parser.add_argument("--out", type=Path, required=True, help="JSON of the comparison")
     parser.add_argument("--plots", type=Path, help="folder for reliability plots")
     given = parser.parse_args()
-    code, _ = run.outcome(lambda: main(_variants(given.variant), given.out, given.plots), "population.folds")
-    sys.exit(code)
+    run.finish(lambda: main(_variants(given.variant), given.out, given.plots), "population.folds")

@@ -8,8 +8,6 @@ the smallest p-value is 1 / (1 + D): five tell a score from chance at p = 0.17, 
 every run (`null` in the metrics).
 """
 
-import argparse
-import sys
 from glob import glob
 from pathlib import Path
 
@@ -73,14 +71,9 @@ def check(true: dict, drawn: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m src.population.model_null",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = run.command_line("population.model_null", __doc__)
     parser.add_argument("--metrics", type=Path, required=True, help="metrics of the run on true labels")
     parser.add_argument("--permuted", required=True, help="pattern of the metrics of runs on permuted labels")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     given = parser.parse_args()
-    code, _ = run.outcome(lambda: main(given.metrics, given.permuted, given.out), "population.model_null")
-    sys.exit(code)
+    run.finish(lambda: main(given.metrics, given.permuted, given.out), "population.model_null")

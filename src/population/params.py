@@ -1,15 +1,16 @@
 """The sections of the flagship's params.yaml. What each key is for stands in params.yaml beside it."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from src.core.stage.params import Count, Fraction, Positive, Rate, Section, Text, Weight
+from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
 
 # How this pipeline calls what core calls region and place: in messages, and as columns of its tables.
 WORDS = {"region": "province", "place": "city"}
 RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
+Rates = TypeVar("Rates", bound=Section)
 TINY = "tiny"  # model.backbone: built from params, not read
 
 
@@ -35,7 +36,7 @@ class Data(Section):
     labels: Text
     aliases: Text
     quantisation: Literal["tags", "alphaearth", "linear", "none"]
-    scale: Annotated[float, Field(gt=0)] | None
+    scale: Above | None
     nan_is_nodata: bool
     tile_px: Positive | None
     match_year: Literal["exact", "nearest"]
@@ -45,13 +46,9 @@ class Data(Section):
     covariate_lag: Count
 
     @model_validator(mode="after")
-    def _scale_goes_with_linear(self) -> "Data":
+    def _scale_goes_with_linear_and_covariates_differ(self) -> "Data":
         if (self.quantisation == "linear") != (self.scale is not None):
             raise ValueError("scale is needed with quantisation: linear and with nothing else")
-        return self
-
-    @model_validator(mode="after")
-    def _covariates_differ(self) -> "Data":
         if len(set(self.covariates)) < len(self.covariates):
             raise ValueError(f"covariates {self.covariates} names a column twice")
         return self
@@ -103,11 +100,20 @@ class Decoder(Section):
     heads: Positive
 
 
+class ByBackbone(Section, Generic[Rates]):
+    """Learning rates of a model from random weights, and of one that goes on from published ones."""
+
+    tiny: Rates
+    pretrained: Rates
+
+
 class Steps(Section):
-    """Samples of a training step, and the number of parts in which they are computed one after the other."""
+    """Samples of a training step, computed in `accumulate` parts one after the other, and the schedule of steps."""
 
     batch_size: Positive
     accumulate: Positive
+    warmup_ratio: Share
+    save_steps: Positive
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> "Steps":
@@ -122,24 +128,17 @@ class PretrainRates(Section):
     decoder: Rate
 
 
-class PretrainLr(Section):
-    tiny: PretrainRates
-    pretrained: PretrainRates
-
-
 class Pretrain(Steps):
     encoder: Literal["full", "patch_embed"]
     tiles: Literal["train", "all"]
     epochs: Count
     samples_per_file: Positive
-    lr: PretrainLr
+    lr: ByBackbone[PretrainRates]
     weight_decay: Weight
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     mask_ratio: Fraction
     norm_pix_loss: bool
     scales: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     decoder: Decoder
-    save_steps: Positive
 
 
 class Baselines(Section):
@@ -161,15 +160,10 @@ class SftRates(Section):
     patch_embed: RateOrFrozen
 
 
-class SftLr(Section):
-    tiny: SftRates
-    pretrained: SftRates
-
-
 class Lora(Section):
     rank: Count
     alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Share
     targets: Text
     encoder: bool
 
@@ -189,18 +183,16 @@ class Sft(Steps):
     permutation: Count
     head: Literal["mlp", "anchored"]
     head_width: Positive
-    head_dropout: Annotated[float, Field(ge=0, lt=1)]
+    head_dropout: Share
     ce_weight: Weight
     mse_weight: Weight
     epochs: Positive
     freeze_encoder_epochs: Count
-    lr: SftLr
+    lr: ByBackbone[SftRates]
     weight_decay: Weight
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive
     augment: bool
     lora: Lora
-    save_steps: Positive
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Sft":
@@ -211,20 +203,18 @@ class Sft(Steps):
 
 class Prefs(Section):
     num_samples: Annotated[int, Field(ge=2)]
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Above
     top_p: Annotated[float, Field(gt=0, le=1)]
     min_margin: Weight
     batch_size: Positive
 
 
 class Dpo(Steps):
-    beta: Annotated[float, Field(gt=0)]
+    beta: Above
     loss: Literal["sigmoid", "hinge"]
     epochs: Count
     lr: Rate
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive
-    save_steps: Positive
 
 
 class Evaluate(Section):

@@ -47,21 +47,21 @@ def main(params, inputs, out, dry_run=False):
         return
 
     with threadpool_limits(params.threads):  # the order of a sum depends on the number of threads
-        pca = fit_pca(band_statistics.standardised_pixels(store, train, mean, sd), N_COMPONENTS)
-    weight, bias = pca.z_scoring()
+        pixels = band_statistics.standardised_pixels(store, train, mean, sd)
+        weight, bias, ratio, count = fit_pca(pixels, N_COMPONENTS)
     with complete_folder(out.out) as folder:
         (folder / "pca.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
         summary = {
             "bands": store.bands,
             "components": N_COMPONENTS,
-            "explained_variance_ratio": pca.ratio.tolist(),
-            "explained_variance_ratio_sum": float(pca.ratio.sum()),
+            "explained_variance_ratio": ratio.tolist(),
+            "explained_variance_ratio_sum": float(ratio.sum()),
             "tiles": len(train),
-            "pixels": pca.count,
+            "pixels": count,
         }
         write_json(folder / "pca.json", summary)
-        draw_quicklook(store, train, (mean, sd), (weight, bias), pca.ratio, folder / "quicklook.png")
-    print(f"pca: {store.bands} -> {N_COMPONENTS}, explained variance {np.round(pca.ratio, 3).tolist()}")
+        draw_quicklook(store, train, (mean, sd), (weight, bias), ratio, folder / "quicklook.png")
+    print(f"pca: {store.bands} -> {N_COMPONENTS}, explained variance {np.round(ratio, 3).tolist()}")
 
 
 def draw_quicklook(
@@ -96,7 +96,9 @@ def draw_quicklook(
             axes.set_axis_off()
         for axes, tile, image in zip(grid.flat, chosen.itertuples(), colours, strict=False):
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(fonts.verbatim(f"{tile.city}\n{tile.province} {tile.year}"), fontsize=10)
+            city = fonts.drawable(tile.city, f"tile {tile.tile}")
+            province = fonts.drawable(tile.province, "")
+            axes.set_title(fonts.verbatim(f"{city}\n{province} {tile.year}"), fontsize=10)
         shares = ", ".join(f"{share:.1%}" for share in ratio)
         figure.suptitle(
             f"{len(chosen)} training tiles in false colour: principal components 1, 2, 3 of {store.bands} bands\n"
@@ -127,6 +129,6 @@ if __name__ == "__main__":
         Params,
         name="population.pca",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote", "split": "folder that the split stage wrote"},
+        inputs={"tiles": "preprocess", "split": "split"},
         outputs={"out": "folder for weight, bias, explained variance and quicklook"},
     )

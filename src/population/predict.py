@@ -14,7 +14,6 @@ the windows that cover the cell, weighted by how near their centres are to it; N
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,16 +29,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-PARSER = argparse.ArgumentParser(
-    prog="python -m src.population.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-)
+PARSER = run.command_line("population.predict", __doc__)
 PARSER.add_argument("--model", type=Path, required=True, help="folder that sft or dpo wrote")
 SOURCE = PARSER.add_mutually_exclusive_group(required=True)
 SOURCE.add_argument("--tiles", type=Path, help="folder or .zip of tiles")
 SOURCE.add_argument("--raster", type=Path, help="GeoTIFF to map")
 PARSER.add_argument("--out", type=Path, required=True, help="file to write: CSV of tiles, GeoTIFF of a raster")
 PARSER.add_argument(
-    "--covariates", type=Path, help="tiles: .csv or .xlsx with province, city, year and the model's columns"
+    "--covariates", type=Path, help="tiles: .csv, .xlsx or .parquet with province, city, year and the model's columns"
 )
 PARSER.add_argument(
     "--intervals", type=Path, help="tiles: reports/population/prediction_intervals.json of the model's evaluation"
@@ -167,5 +164,4 @@ def command(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     given = PARSER.parse_args()
-    code, _ = run.outcome(lambda: command(given), "population.predict")
-    sys.exit(code)
+    run.finish(lambda: command(given), "population.predict")

@@ -18,14 +18,13 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and SFT model -> pairs of its own answers."""
     # Imported here: they import torch and transformers, which --help does without.
-    from src.population.data.permuted_labels import permuted
-    from src.population.data.preference_pairs import make_pairs
+    from src.population.data.preference_pairs import advice, make_pairs
     from src.population.models.inference import Reader
     from src.population.models.model_folder import load_for_use
     from src.population.models.training_setup import begin
 
     store, split = begin(params, inputs)
-    split = permuted(split, params.seed, params.sft.permutation)
+    split = split.permuted(params.seed, params.sft.permutation)
     model, tokenizer, settings = load_for_use(inputs.model)
     reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
     roles = {role: split.rows(role) for role in ("train", "validation")}
@@ -44,14 +43,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             (folder / f"{role}.jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("%s: %s", role, counts[role])
         if not counts["train"]["pairs"]:
-            drawn = counts["train"]["rows"] * params.prefs.num_samples
-            formless = counts["train"]["unparsable_answers"] > drawn / 2
-            logger.warning(
-                "no training pair survives (%s), and dpo will stop unless dpo.epochs is 0; %s", counts["train"],
-                "most answers lack the asked form, the model needs more steps: raise sft.epochs"
-                if formless
-                else "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin",
-            )  # fmt: skip
+            logger.warning("no training pair survives (%s), and dpo will stop unless dpo.epochs is 0; %s",
+                           counts["train"], advice(counts["train"]))  # fmt: skip
         files.write_json(folder / "counts.json", counts)
 
 
@@ -61,6 +54,6 @@ if __name__ == "__main__":
         Params,
         name="population.prefs",
         doc=__doc__,
-        inputs={"tiles": "output of preprocess", "split": "output of split", "model": "model folder of sft"},
+        inputs={"tiles": "preprocess", "split": "split", "model": "sft"},
         outputs={"out": "folder to write"},
     )

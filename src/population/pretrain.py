@@ -20,10 +20,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and PCA -> the whole model, its vision encoder trained."""
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
-    from src.core.training.dry_run_report import report
+    from src.core.training.dry_run import memory_and_time
     from src.population.data.stage_inputs import read_pca
     from src.population.models import pretraining, starting_model
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan
 
     store, split = begin(params, inputs)
     start = starting_model.starting_model(params, store, split, read_pca(inputs.pca), shapes_alone(params, dry_run))
@@ -32,7 +32,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     plan = training_plan(params, params.pretrain, store.bands, start.front.side)
     logger.info(groups.describe())
     if dry_run:
-        logger.info(report(plan, model, groups, train))
+        logger.info(memory_and_time(plan, model, groups, train))
         return
 
     scratch = scratch_folder(
@@ -41,7 +41,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.model_dump(include={"seed", "threads", "memory", "model", "pretrain"}),
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, *starting_model.files_of(params.model)],
     )
-    with driver.outputs(out, [scratch], "pretrain", remedies("pretrain")) as (folder, plots):
+    with driver.outputs(out, [scratch], "pretrain", memory_savings("pretrain")) as (folder, plots):
         if params.pretrain.epochs:
             optimizer = groups.optimizer(params.pretrain.weight_decay, (0.9, 0.95), params.memory.optimizer_8bit)
             driver.fit(plan, model, groups, optimizer, train, validation, label="noise", scratch=scratch, plots=plots)
@@ -57,6 +57,6 @@ if __name__ == "__main__":
         Params,
         name="population.pretrain",
         doc=__doc__,
-        inputs={"tiles": "output of preprocess", "split": "output of split", "pca": "output of pca"},
+        inputs={"tiles": "preprocess", "split": "split", "pca": "pca"},
         outputs={"out": "model folder to write", "plots": "folder for curves and pictures"},
     )

@@ -2,14 +2,14 @@
 
     python -m src.population.score --predictions FILE.csv --out scores
 
-FILE (.csv or .xlsx) has the columns place, year, y, prediction and, where known, lat, lon (degrees) and block; one row
+FILE (.csv, .xlsx or .parquet) has place, year, y, prediction and, where known, lat, lon (degrees) and block; one row
 for each place and year. Writes score.json, predicted_vs_actual.png and, with coordinates, residual_map.png into --out,
 and prints what it found. Baselines are made from the labels of the file alone, or of --labels, which should hold
 those of the training places too: the more labels a baseline knows, the harder it is to beat.
 
     mean_of_others       mean label of all other places
     year_of_others       their mean in the row's own year
-    neighbours           their 5 nearest (with lat and lon)
+    neighbours           that of the 5 nearest (with lat and lon, in FILE or for all places of --labels)
     previous_label       the place's own last label before the row's year
     place_mean           the mean of the place's own labels before the row's year
 
@@ -18,7 +18,6 @@ forecast should beat them. A row for which a baseline knows no label is left out
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,20 @@ from sklearn.neighbors import NearestNeighbors
 
 from src.core.baselines.regression import past_forecasts
 from src.core.data.archive import refuse
-from src.core.data.tables import read_sheet
+from src.core.data.tables import Sheet, read_sheet
 from src.core.evaluation import autocorrelation, jackknife, regression_scores
 from src.core.geo import distances
 from src.core.report import figures
-from src.core.report.html_page import cell, cell_interval
+from src.core.report.html_page import cell
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.population.data import labels
 from src.population.data.prediction_tasks import place_names
+from src.population.evaluation import group_scores
+from src.population.report.page_results import PANEL, score_lines
 
 KINDS = {"place": "place", "year": "year", "y": "number"}  # column -> what labels.read_cell calls it
-OPTIONAL = {"lat": "lat", "lon": "lon", "block": "place"}
+POSITION = {"lat": "lat", "lon": "lon"}
 NEIGHBOURS = 5
 
 
@@ -69,28 +70,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
     Raises:
         StorageError: the file cannot be read.
-        DataError: a column is missing, a cell is blank or no number, a place and year occur twice, or all y are equal.
+        DataError: see `read_rows`; or all y are equal, or there is one place, or one in two blocks.
     """
-    sheet = read_sheet(path)
-    problems: list[str] = []
-    first: dict[tuple, int] = {}
     advice = "expected place, year, y, prediction and, where known, lat, lon, block; add it"
-    kinds = KINDS | {"prediction": "number"} | OPTIONAL
-    records = labels.read_columns(sheet, kinds, problems, optional=tuple(OPTIONAL), advice=advice)
-    if len({"lat", "lon"} & set(sheet.columns(list(OPTIONAL), []))) == 1:
-        raise DataError(f"{path}: found only one of the columns lat and lon; add the other or remove it")
-    for (row, _), record in zip(sheet.rows, records, strict=True):
-        key = (record["place"], record["year"])
-        if key in first and None not in key:
-            problems.append(f"row {row}: {key[0]} {key[1]} is already in row {first[key]}; delete one of them")
-        first.setdefault(key, row)
-    refuse([f"{path}: {problem}" for problem in problems])
-    if len({record["y"] for record in records}) < 2:
+    table = read_rows(read_sheet(path), KINDS | {"prediction": "number"} | POSITION | {"block": "place"}, advice)
+    if table.y.nunique() < 2:
         raise DataError(
-            f"{path}: y: found {len(records)} rows with {len({record['y'] for record in records})} distinct values, "
+            f"{path}: y: found {len(table)} rows with {table.y.nunique()} distinct values, "
             "expected at least two, because R² of constant labels means nothing; check the column"
         )
-    table = pd.DataFrame(records).astype({"year": "int64", "y": "float64", "prediction": "float64"})
     if table.place.nunique() < 2:
         raise DataError(f"{path}: place: found one, {table.place.iloc[0]!r}, expected several to compare; add some")
     if "block" in table and (table.groupby("place").block.nunique() > 1).any():
@@ -99,31 +87,56 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
-    """place, year, y of a label file: these columns, or the project's own labels, whose places are province/city.
-
-    Without provinces a place is the city alone.
+def read_rows(sheet: Sheet, kinds: dict[str, str], advice: str) -> pd.DataFrame:
+    """The columns that `kinds` maps to what `labels.read_cell` calls them; lat, lon and block may be missing.
 
     Raises:
-        DataError: a place of `table` is not in it, or has another label there.
+        DataError: another column is missing, a cell is blank or no number, or a place and year occur twice.
+    """
+    problems: list[str] = []
+    first: dict[tuple, int] = {}
+    records = labels.read_columns(sheet, kinds, problems, optional=(*POSITION, "block"), advice=advice)
+    there = sheet.columns(list(kinds), [])
+    if ("lat" in there) != ("lon" in there):
+        raise DataError(f"{sheet.path}: found only one of the columns lat and lon; add the other or remove it")
+    if not records:
+        raise DataError(
+            f"{sheet.path}: found no row below the column names, expected one for each place and year; add them"
+        )
+    for (row, _), record in zip(sheet.rows, records, strict=True):
+        key = (record["place"], record["year"])
+        if key in first and None not in key:
+            problems.append(f"row {row}: {key[0]} {key[1]} is already in row {first[key]}; delete one of them")
+        first.setdefault(key, row)
+    refuse([f"{sheet.path}: {problem}" for problem in problems])
+    return pd.DataFrame(records).astype(
+        {name: "float64" for name in there if kinds[name] == "number"} | {"year": "int64"}
+    )
+
+
+def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
+    """place, year, y of a label file, lat and lon where it has them.
+
+    The file has these columns, or it is the project's own label file, whose places are province/city (without
+    provinces the city alone).
+
+    Raises:
+        DataError: see `read_rows`; or a place of `table` is not in it, or has another label there.
     """
     sheet = read_sheet(path)
     if len(sheet.columns(list(KINDS), [])) == len(KINDS):
-        problems: list[str] = []
-        rows = labels.read_columns(sheet, KINDS, problems)
-        refuse([f"{path}: {problem}" for problem in problems])
-        known = pd.DataFrame(rows).astype({"year": "int64", "y": "float64"})
+        known = read_rows(sheet, KINDS | POSITION, "add it")
     else:
         own = labels.read(path)
-        place = own.city.where(own.province == "", place_names(own))
-        known = pd.DataFrame({"place": place, "year": own.year, "y": own.growth_rate}).reset_index(drop=True)
+        own["place"] = own.city.where(own.province == "", place_names(own))
+        known = own.rename(columns={"growth_rate": "y"}).filter([*KINDS, *POSITION]).reset_index(drop=True)
     unknown = sorted(set(table.place) - set(known.place))
     if unknown:
         raise DataError(
             f"{predictions}: place: found {unknown[0]!r} ({len(unknown)} places), which {path} does not have, expected "
             f"names such as {known.place.iloc[0]!r}; spell them as there"
         )
-    both = table.merge(known, on=["place", "year"], how="left", suffixes=("", "_known"))
+    both = table.merge(known, on=["place", "year"], suffixes=("", "_known"))
     differs = both[(both.y - both.y_known).abs() > 1e-6 * (1 + both.y.abs())]
     if len(differs):
         row = differs.iloc[0]
@@ -141,8 +154,7 @@ def units_of(table: pd.DataFrame, block_degrees: float) -> tuple[str, np.ndarray
     if "lat" in table:
         where = table.groupby("place")[["lat", "lon"]].mean()  # a place has one square, wherever its rows say it is
         squares = distances.assign_blocks(where.lat.to_numpy(), where.lon.to_numpy(), block_degrees)
-        square_of = dict(zip(where.index, squares, strict=True))
-        return f"square of {block_degrees:g} degrees", table.place.map(square_of).to_numpy(str)
+        return f"square of {block_degrees:g} degrees", pd.Series(squares, where.index)[table.place].to_numpy(str)
     return "place", table.place.to_numpy(str)
 
 
@@ -157,7 +169,7 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
     sums, counts = (by_year.fillna(0).to_numpy() - mine.fillna(0).to_numpy()).T
     if past.year.nunique() > 1:
         guesses["year_of_others"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    if "lat" in table:
+    if "lat" in table or "lat" in past:
         guesses["neighbours"] = _neighbours(table, past)
     known, rows = (part.rename(columns={"year": "time", "y": "target"}) for part in (past, table))
     own_past = past_forecasts(known, rows, rows.time.to_numpy())
@@ -167,25 +179,23 @@ def baselines(table: pd.DataFrame, past: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _neighbours(table: pd.DataFrame, past: pd.DataFrame) -> np.ndarray:
-    """Mean over the nearest other places of their mean label; positions are those of the file's own places."""
-    places = table.groupby("place")[["lat", "lon"]].mean()
+    """Mean over the nearest other places of their mean label; positions are those of either table."""
+    known = [part.groupby("place")[["lat", "lon"]].mean() for part in (table, past) if "lat" in part]
+    places = known[0].combine_first(known[-1])
     mean = past.groupby("place").y.mean().reindex(places.index).to_numpy()
     where = distances.to_cartesian(places.lat.to_numpy(), places.lon.to_numpy())
     count = min(NEIGHBOURS, len(places) - 1)
     _, near = NearestNeighbors(n_neighbors=count + 1).fit(where).kneighbors(where)
     # A place is its own nearest one; another may share its position, so it is taken out by number.
     guess = [mean[[other for other in row if other != place][:count]].mean() for place, row in enumerate(near)]
-    return table.place.map(dict(zip(places.index, guess, strict=True))).to_numpy()
+    return pd.Series(guess, places.index)[table.place].to_numpy()
 
 
 def score_rows(table: pd.DataFrame, guess: np.ndarray, units: np.ndarray, reference: np.ndarray) -> dict:
     """Scores, intervals and the dependence of residuals."""
-    y, year, place = table.y.to_numpy(), table.year.to_numpy(), table.place.to_numpy(str)
-    values = regression_scores.scores(y, guess) | regression_scores.panel_scores(y, guess, year, place, reference)
-    bounds = jackknife.intervals(y, guess, units, year=year, place=place, reference=reference)
-    where = (table.lat.to_numpy(), table.lon.to_numpy()) if "lat" in table else (None, None)
-    more = {"n_units": len(np.unique(units))} | autocorrelation.describe(y, guess, place, units, *where, 0)
-    return values | bounds | more
+    place, where = table.place.to_numpy(str), table.reindex(columns=list(POSITION)).to_numpy(np.float64).T
+    scores = group_scores.score_rows(table, guess, units, place, reference)
+    return scores | autocorrelation.describe(table.y.to_numpy(), guess, place, units, *where, 0)
 
 
 def draw(folder: Path, table: pd.DataFrame, result: dict) -> None:
@@ -206,16 +216,9 @@ def show(result: dict) -> None:
     print(f"{score['n']} rows, {score['n_units']} units ({result['unit']}); intervals: {score['method']}")
     if score.get("label"):
         print(f"  {score['label']}")
-    print(f"  {'':<16}{'R² [95 %]':<26}{'MAE [95 %]':<26}{'within year':<13}{'between places':<16}{'change':<9}n")
-    for name, row in {"prediction": score, **result["baselines"]}.items():
-        parts = "".join(
-            f"{cell(row[f'r2_{part}'], 3):<{width}}"
-            for part, width in (("within_year", 13), ("between_place", 16), ("change", 9))
-        )
-        print(f"  {name:<16}{cell_interval(row, 'r2', 3):<26}{cell_interval(row, 'mae', 3):<26}{parts}{row['n']}")
-    print("  prediction minus (better: R² above 0, MAE below 0)")
-    for name, pair in result["minus"].items():
-        print(f"  {name:<16}{cell_interval(pair, 'r2', 3):<26}{cell_interval(pair, 'mae', 3):<26}{'':<38}{pair['n']}")
+    print(score_lines({"prediction": score, **result["baselines"]}, PANEL | {"n": "n"}))
+    print("prediction minus (better: R² above 0, MAE below 0)")
+    print(score_lines(result["minus"], {"n": "n"}))
     print(
         f"  residuals: Moran's I {cell(score['morans_i'], 3)}, intraclass correlation by place "
         f"{cell(score['icc_place'], 3)} and by unit {cell(score['icc_block'], 3)}, "
@@ -230,9 +233,7 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m src.population.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = run.command_line("population.score", __doc__)
     parser.add_argument("--predictions", type=Path, required=True, help=".csv or .xlsx: place, year, y, prediction")
     parser.add_argument(
         "--labels",
@@ -245,7 +246,4 @@ if __name__ == "__main__":
         "--block-degrees", type=_positive, default=5.0, help="squares of the map that are resampled whole"
     )
     given = parser.parse_args()
-    code, _ = run.outcome(
-        lambda: main(given.predictions, given.out, given.labels, given.block_degrees), "population.score"
-    )
-    sys.exit(code)
+    run.finish(lambda: main(given.predictions, given.out, given.labels, given.block_degrees), "population.score")

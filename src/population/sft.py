@@ -21,16 +21,15 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split, PCA and pretrained model -> a model that answers with a growth rate."""
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
-    from src.core.training.dry_run_report import report
-    from src.population.data.permuted_labels import permuted
+    from src.core.training.dry_run import memory_and_time
     from src.population.data.samples import GrowthSamples
     from src.population.data.stage_inputs import read_pca
     from src.population.models import finetuning, model_folder
     from src.population.models.inference import Reader
-    from src.population.models.training_setup import begin, remedies, shapes_alone, training_plan, weights_dtype
+    from src.population.models.training_setup import begin, memory_savings, shapes_alone, training_plan, weights_dtype
 
     store, split = begin(params, inputs)
-    split = permuted(split, params.seed, params.sft.permutation)
+    split = split.permuted(params.seed, params.sft.permutation)
     pca = read_pca(inputs.pca)
     start = finetuning.pretrained(inputs.pretrain, params, store, split, pca, shapes_alone(params, dry_run))
     settings = finetuning.make_settings(params, store, split, start.front)
@@ -43,7 +42,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     logger.info("%d training and %d validation labels, %s", len(train), len(validation), reader.prompter.describe())
     logger.info(groups.describe())
     if dry_run:
-        logger.info(report(plan, model, groups, train))
+        logger.info(memory_and_time(plan, model, groups, train))
         return
 
     scratch = scratch_folder(
@@ -54,7 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         | {"lags": [params.data.covariate_lag, params.data.tile_lag], "pretrained_on": params.pretrain.tiles},
         [inputs.tiles / "manifest.json", inputs.split, inputs.pca, inputs.pretrain],
     )
-    more = remedies("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
+    more = memory_savings("sft", "LoRA on the encoder (sft.lora.encoder: true)", "memory.four_bit: true")
     with driver.outputs(out, [scratch], "sft", more) as (folder, plots):
         optimizer = groups.optimizer(params.sft.weight_decay, eight_bit=params.memory.optimizer_8bit)
         measure = partial(finetuning.validation_metrics, reader=reader, rows=validation.rows)
@@ -70,11 +69,6 @@ if __name__ == "__main__":
         Params,
         name="population.sft",
         doc=__doc__,
-        inputs={
-            "tiles": "output of preprocess",
-            "split": "output of split",
-            "pca": "output of pca",
-            "pretrain": "output of pretrain",
-        },
+        inputs={"tiles": "preprocess", "split": "split", "pca": "pca", "pretrain": "pretrain"},
         outputs={"out": "model folder to write", "plots": "folder for curves"},
     )

@@ -75,8 +75,12 @@ def main(params, inputs, out, dry_run=False):
         (folder / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
         write_json(folder / "audit.json", findings)
         draw_map(split, summary, folder / "split_map.png")
-        if params.split.task != "next_year":  # there places are shared, and only time separates
-            draw_distances(split, use, folder / "distances.png")
+        # in next_year places are shared, and only time separates
+        if params.split.task != "next_year" and split[["lat", "lon"]].notna().all(axis=None):
+            of_use = "to the nearest other place" if use is None else "that of split.use"
+            title = f"Distance to the nearest training place (of use: {of_use})"
+            km = distance_figure.nearest_training_distances(split, use)
+            distance_figure.draw_distances(folder / "distances.png", **km, title=title)
 
 
 def summarise(drawn: Roles, split) -> dict:
@@ -142,14 +146,6 @@ def assignment_hash(drawn: Roles) -> str:
     return hashlib.sha256("".join([drawn.facts["task"], *sorted(lines)]).encode()).hexdigest()
 
 
-def draw_distances(split: pd.DataFrame, use: pd.DataFrame | None, path: Path) -> None:
-    """PNG of distances to the nearest training place beside those of the intended use; none without coordinates."""
-    if split[["lat", "lon"]].notna().all(axis=None):
-        of_use = "to the nearest other place" if use is None else "that of split.use"
-        title = f"Distance to the nearest training place (of use: {of_use})"
-        distance_figure.draw_distances(path, **distance_figure.nearest_training_distances(split, use), title=title)
-
-
 def draw_map(split: pd.DataFrame, summary: dict, path: Path) -> None:
     """PNG of every place's role on a longitude/latitude grid; blocks that hold test or validation are tinted."""
     places = split.drop_duplicates("place").dropna(subset=["lat", "lon"])
@@ -199,6 +195,6 @@ if __name__ == "__main__":
         Params,
         name="population.split",
         doc=__doc__,
-        inputs={"tiles": "store that preprocess wrote"},
+        inputs={"tiles": "preprocess"},
         outputs={"out": "folder for roles, statistics, audit and map"},
     )

@@ -19,7 +19,7 @@ from src.core.stage.errors import DataError
 from src.species.data import task
 from src.species.data.task import Task
 from src.species.evaluation import classifiers, predictions, predictors
-from src.species.evaluation.classifiers import Candidates, Fits
+from src.species.evaluation.classifiers import Fits
 from src.species.models import features
 from src.species.params import Params
 
@@ -47,9 +47,9 @@ def main(params, inputs, out, dry_run=False):
         return
 
     found = Fits(study)
-    fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    fit_places(found, study, params)
     for needed, names in blocks.items():
-        fit_embeddings(found, study, needed, names, params.baselines, params.seed)
+        fit_embeddings(found, study, needed, names, params)
     with files.complete_folder(out.out) as folder:
         predictions.write(folder, study, found.groups)
         files.write_json(folder / "choices.json", regression_scores.rounded(found.choices))
@@ -74,36 +74,34 @@ def describe(choice: dict) -> str:
     return f"balanced validation log loss {loss:.3f}, validation top-1 {top1:.3f}, {choice['setting']}"
 
 
-def fit_places(found: Fits, study: Task, settings, *, seed: int, threads: int) -> None:
+def fit_places(found: Fits, study: Task, params: Params) -> None:
     """Fit the baselines that read no embedding: majority, place, place and season."""
-    prior = classifiers.class_prior(study.targets(study.train), found.classes)
-    found.choose("majority", classifiers.majority(len(study.held_out), prior), len(study.train))
-
     degrees, season = study.observations[["lat", "lon"]].to_numpy(np.float64), classifiers.season(study.observations)
-    grid = {"neighbours": settings.neighbours, "leaves": settings.leaves, "seed": seed, "threads": threads}
+    section = params.baselines
+    grid = {"neighbours": section.neighbours, "leaf": section.leaves, "seed": params.seed, "threads": params.threads}
 
-    def candidates(values: np.ndarray, train: np.ndarray, query: np.ndarray) -> Candidates:
-        known = classifiers.Examples.of(values[train], study.targets(train), found.classes)
-        return classifiers.places(known, values[query], **grid)
+    def known(values: np.ndarray, train: np.ndarray) -> classifiers.Examples:
+        return classifiers.Examples(values[train], study.targets(train), found.classes)
 
-    found.choose("location", candidates(degrees, study.train, study.held_out), len(study.train))
+    every, query = known(degrees, study.train), degrees[study.held_out]
+    found.choose("majority", classifiers.majority(every, query), len(study.train))
+    found.choose("location", classifiers.places(every, query, **grid), len(study.train))
     dated = np.isfinite(season).all(axis=1)
     train, answered = study.train[dated[study.train]], dated[study.held_out]
     if 2 * len(train) < len(study.train):
-        known = f"{len(train)} of {len(study.train)} training rows"
-        reason = f"{known} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
+        rows = f"{len(train)} of {len(study.train)} training rows"
+        reason = f"{rows} have a date known to {classifiers.WIDEST_DAYS} days, expected half of them"
         found.choices["location_season"] = {"left_out": reason}
         return
     both = np.hstack([degrees, season])
-    found.choose("location_season", candidates(both, train, study.held_out[answered]), len(train), answered)
+    seasonal = classifiers.places(known(both, train), both[study.held_out[answered]], **grid)
+    found.choose("location_season", seasonal, len(train), answered)
     if "location_season" in found.groups:
         found.groups["location_season"][~answered] = found.groups["location"][~answered]
         found.choices["location_season"]["rows_without_season"] = int((~answered).sum())
 
 
-def fit_embeddings(
-    found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], settings, seed: int
-) -> None:
+def fit_embeddings(found: Fits, study: Task, needed: tuple[str, ...], names: dict[str, str], params: Params) -> None:
     """Neighbours and logistic regression, called `names`, on principal components of the embeddings `needed`."""
     present = np.logical_and.reduce([study.store.present(modality) for modality in needed])
     train, answered = study.train[present[study.train]], present[study.held_out]
@@ -111,11 +109,16 @@ def fit_embeddings(
         reason = f"{len(train)} training rows and {answered.sum()} held-out rows have {list(needed)}"
         found.choices |= {name: {"left_out": reason} for name in names.values()}
         return
-    ours, theirs = features.components(study, needed, train, study.held_out[answered], settings.components, seed)
-    found.choose_on_features(names, ours, study.targets(train), theirs, settings, answered)
+    section = params.baselines
+    ours, theirs = features.components(study, needed, train, study.held_out[answered], section.components, params.seed)
+    known = classifiers.Examples(ours, study.targets(train), found.classes)
+    like = classifiers.like_neighbours(known, theirs, section.neighbours)
+    found.choose(names["neighbours"], like, len(train), answered)
+    regressions = classifiers.logistic(known, theirs, section.inverse_penalties)
+    found.choose(names["logistic"], regressions, len(train), answered)
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for predictions and choices"}
     run.stage(main, Params, name="species.baselines", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -14,18 +14,19 @@ train and test change:
   from nearness and not from the number of rows.
 - random: as many records as the spatial test has, drawn from it and from training, test; the others train.
 - shuffled: embeddings permuted among training and test rows, so that nothing can be learned. `if_independent` is the
-  mean score of the same guesses if they do not depend on the truth: the sum over species of share of guesses times
-  share of test rows.
+  score to expect of such guesses: the sum over species of share of guesses times share of test rows.
 
 All but the first two are drawn `controls.draws` times: mean, least and greatest. `majority` is the score of the
 commonest training species, under each of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from src.core.evaluation import jackknife, regression_scores
 from src.core.stage import files, run
@@ -37,14 +38,7 @@ from src.species.models import features
 from src.species.params import Params
 from src.species.report import controls_figure
 
-# key of a chosen setting -> argument of `Model.candidates` that holds all that are tried
-GRID = {
-    "neighbours": "neighbours",
-    "leaf": "leaves",
-    "prior_share": "prior_shares",
-    "inverse_penalty": "inverse_penalties",
-}
-PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of a draw: the same number for two would draw the same rows
+PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of draws, each with random numbers of its own
 
 
 @dataclass(frozen=True)
@@ -53,27 +47,26 @@ class Model:
 
     Attributes:
         species: (N,) names, the truth.
-        candidates: (examples, query vectors, settings to try) -> candidates.
-        tried: the settings that are chosen among, arguments of `candidates`.
+        candidates: (examples, query vectors, **grid) -> candidates.
+        grid: the settings that are chosen among, or the chosen one: a list of one value under each key.
     """
 
     species: np.ndarray
     vectors: np.ndarray
     present: np.ndarray
     candidates: Callable[..., classifiers.Candidates]
-    tried: dict[str, Sequence]
+    grid: dict[str, Sequence]
 
-    def named(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
-        """(Q,) species named for rows of `query` after training on rows of `train`, which all have vectors."""
+    def named(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """(Q,) species that the chosen setting, fitted to rows of `train`, names for rows of `query`."""
         names, codes = np.unique(self.species[train], return_inverse=True)
-        known = classifiers.Examples.of(self.vectors[train], codes, len(names))
-        only = {GRID[key]: [value] for key, value in setting.items()}
-        ((_, values),) = self.candidates(known, self.vectors[query], **only)
+        known = classifiers.Examples(self.vectors[train], codes, len(names))
+        ((_, values),) = self.candidates(known, self.vectors[query], **self.grid)
         return names[np.argmax(values, axis=1)]
 
-    def hits(self, train: np.ndarray, query: np.ndarray, setting: dict) -> np.ndarray:
+    def hits(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
         """(Q,) bool: rows of `query` that are `named` rightly."""
-        return self.named(train, query, setting) == self.species[query]
+        return self.named(train, query) == self.species[query]
 
 
 def main(params, inputs, out, dry_run=False):
@@ -93,15 +86,16 @@ def main(params, inputs, out, dry_run=False):
         print(f"controls: the largest matrix in memory takes {most / 1e9:.2g} GB")
         return
 
-    found, models = Fits(study), {"location": location_model(study, params)}
+    models = {"location": location_model(study, params)}
     models |= {name: embedding_model(study, name, returned, params) for name in embeddings}
-    models = {name: model for name, model in models.items() if model is not None}
     result = {"draws": draws, "returned_rows": len(returned), "models": {}}
     for name, model in models.items():
-        setting = choose(found, study, name, model)
-        result["models"][name] = setting | accuracies(
-            study, model, setting, returned, draws, params.seed, shuffled=name != "location"
-        )
+        if model is not None:
+            chosen = choose(Fits(study), study, name, model)
+            setting = {key: value for key, (value,) in chosen.grid.items()}
+            result["models"][name] = setting | accuracies(
+                study, chosen, returned, draws, params.seed, shuffled=name != "location"
+            )
     with files.complete_folder(out.out) as folder:
         result = regression_scores.rounded(result)
         files.write_json(folder / "controls.json", result)
@@ -113,7 +107,7 @@ def main(params, inputs, out, dry_run=False):
 
 
 def buffer_rows(study: Task) -> np.ndarray:
-    """Rows outside of the squares that would train if there were no buffer: of the days in which training rows lie."""
+    """Rows that would train without a buffer: in it, outside the squares, within the dates of the training rows."""
     rows = study.observations
     train = rows.iloc[study.train]
     in_time = (rows["first_day"] >= train["first_day"].min()) & (rows["last_day"] <= train["last_day"].max())
@@ -124,8 +118,8 @@ def location_model(study: Task, params: Params) -> Model:
     """The baseline `location`: neighbours and forests that know the place alone."""
     degrees = study.observations[["lat", "lon"]].to_numpy(np.float64)
     candidates = partial(classifiers.places, seed=params.seed, threads=params.threads)
-    tried = {"neighbours": params.baselines.neighbours, "leaves": params.baselines.leaves}
-    return Model(study.species, degrees, np.ones(len(degrees), bool), candidates, tried)
+    grid = {"neighbours": params.baselines.neighbours, "leaf": params.baselines.leaves}
+    return Model(study.species, degrees, np.ones(len(degrees), bool), candidates, grid)
 
 
 def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Params) -> Model | None:
@@ -141,28 +135,27 @@ def embedding_model(study: Task, modality: str, returned: np.ndarray, params: Pa
     ours, theirs = features.components(study, [modality], train, others, params.baselines.components, params.seed)
     vectors = np.zeros((len(present), ours.shape[1]), np.float32)
     vectors[train], vectors[others] = ours, theirs
-    tried = {"inverse_penalties": params.baselines.inverse_penalties}
-    return Model(study.species, vectors, present, classifiers.logistic, tried)
+    grid = {"inverse_penalty": params.baselines.inverse_penalties}
+    return Model(study.species, vectors, present, classifiers.logistic, grid)
 
 
-def choose(found: Fits, study: Task, name: str, model: Model) -> dict:
-    """The setting with the least balanced log loss on validation of our split."""
+def choose(found: Fits, study: Task, name: str, model: Model) -> Model:
+    """The model with the setting that has the least balanced log loss on validation of our split."""
     train, answered = study.train[model.present[study.train]], model.present[study.held_out]
-    codes, query = study.targets(train), study.held_out[answered]
-    known = classifiers.Examples.of(model.vectors[train], codes, found.classes)
-    found.choose(name, model.candidates(known, model.vectors[query], **model.tried), len(train), answered)
-    return {key: value for key, value in found.choices[name]["setting"].items() if key in GRID}
+    known = classifiers.Examples(model.vectors[train], study.targets(train), found.classes)
+    query = model.vectors[study.held_out[answered]]
+    found.choose(name, model.candidates(known, query, **model.grid), len(train), answered)
+    setting = found.choices[name]["setting"]
+    return replace(model, grid={key: [value] for key, value in setting.items() if key != "converged"})
 
 
-def accuracies(
-    study: Task, model: Model, setting: dict, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool
-) -> dict:
+def accuracies(study: Task, model: Model, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool) -> dict:
     """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
     train, tests = rows_with(study, model)
     more, spatial = returned[model.present[returned]], tests["spatial"]
     without = np.concatenate([train, more])
-    hits = {kind: model.hits(train, rows, setting) for kind, rows in tests.items()}
-    leaky = model.hits(without, spatial, setting)
+    hits = {kind: model.hits(train, rows) for kind, rows in tests.items()}
+    leaky = model.hits(without, spatial)
     squares = study.observations["square"].to_numpy()[spatial]
     gain = jackknife.mean_interval(leaky.astype(np.float64) - hits["spatial"], squares)
     gain = {"difference": gain[""], "low": gain["_low"], "high": gain["_high"], "method": gain["method"]}
@@ -172,8 +165,9 @@ def accuracies(
         "no_buffer": float(leaky.mean()),
         "no_buffer_minus_split": gain,
     }
-    majority = {kind: majority_accuracy(model.species, train, rows) for kind, rows in tests.items()}
-    majority["no_buffer"] = majority_accuracy(model.species, without, spatial)
+    majority = replace(model, candidates=classifiers.majority, grid={})
+    nulls = {kind: float(majority.hits(train, rows).mean()) for kind, rows in tests.items()}
+    nulls["no_buffer"] = float(majority.hits(without, spatial).mean())
 
     def same_size(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         # none is kept where more lie in the buffer than outside
@@ -187,25 +181,24 @@ def accuracies(
 
     for name, draw in {"no_buffer_same_size": same_size, "random": random}.items():
         splits = [draw(generator) for generator in _generators(seed, name, draws)]
-        result[name] = _drawn([model.hits(*rows, setting).mean() for rows in splits])
-        majority[name] = _drawn([majority_accuracy(model.species, *rows) for rows in splits])
+        result[name] = _drawn([model.hits(*rows).mean() for rows in splits])
+        nulls[name] = _drawn([majority.hits(*rows).mean() for rows in splits])
     if shuffled:
-        result["shuffled"] = shuffled_accuracies(study, model, setting, draws, seed)
-    return result | {"majority": majority}
+        result["shuffled"] = shuffled_accuracies(study, model, draws, seed)
+    return result | {"majority": nulls}
 
 
-def shuffled_accuracies(study: Task, model: Model, setting: dict, draws: int, seed: int) -> dict:
+def shuffled_accuracies(study: Task, model: Model, draws: int, seed: int) -> dict:
     """Kind -> top-1 with vectors permuted among all rows, and `if_independent`, the mean over draws."""
     train, tests = rows_with(study, model)
-    pool, top1, expected = np.concatenate([train, *tests.values()]), {}, {}
+    pool, top1, expected = np.concatenate([train, *tests.values()]), defaultdict(list), defaultdict(list)
     for generator in _generators(seed, "shuffled", draws):
         vectors = model.vectors.copy()
         vectors[pool] = vectors[generator.permutation(pool)]
-        permuted = replace(model, vectors=vectors)
         for kind, rows in tests.items():
-            names, truth = permuted.named(train, rows, setting), model.species[rows]
-            top1.setdefault(kind, []).append((names == truth).mean())
-            expected.setdefault(kind, []).append(if_independent(names, truth))
+            names, truth = replace(model, vectors=vectors).named(train, rows), model.species[rows]
+            top1[kind].append((names == truth).mean())
+            expected[kind].append(if_independent(names, truth))
     return {kind: _drawn(top1[kind]) | {"if_independent": float(np.mean(expected[kind]))} for kind in tests}
 
 
@@ -216,26 +209,17 @@ def rows_with(study: Task, model: Model) -> tuple[np.ndarray, dict[str, np.ndarr
 
 
 def draw_records(record: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """(N,) bool: whole records, drawn at random until `count` rows are. Two images of a record are one observation."""
-    names, index, size = np.unique(record, return_inverse=True, return_counts=True)
+    """(N,) bool: whole records, drawn at random until `count` rows are; images of one record stay together."""
+    names, size = np.unique(record, return_counts=True)
     order = generator.permutation(len(names))
     before = np.cumsum(size[order]) - size[order]
-    drawn = np.zeros(len(names), bool)
-    drawn[order[before < count]] = True
-    return drawn[index]
-
-
-def majority_accuracy(species: np.ndarray, train: np.ndarray, query: np.ndarray) -> float:
-    """Share of `query` that is of the commonest species of `train`, the first of equally common ones."""
-    names, count = np.unique(species[train], return_counts=True)
-    return float(np.mean(species[query] == names[np.argmax(count)]))
+    return np.isin(record, names[order[before < count]])
 
 
 def if_independent(named: np.ndarray, truth: np.ndarray) -> float:
-    """Mean accuracy of the names (n,) over all orders in which the rows could get them."""
-    species, codes = np.unique(np.concatenate([named, truth]), return_inverse=True)
-    guesses, shares = (np.bincount(part, minlength=len(species)) / len(truth) for part in np.split(codes, 2))
-    return float(guesses @ shares)
+    """Expected accuracy of the names (n,) if they were dealt to the rows at random."""
+    guesses, shares = (pd.Series(part).value_counts(normalize=True) for part in (named, truth))
+    return float((guesses * shares).sum())  # which skips species that only one of them holds
 
 
 def _generators(seed: int, purpose: str, draws: int) -> list[np.random.Generator]:
@@ -248,6 +232,6 @@ def _drawn(values: Sequence[float]) -> dict:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote", "split": "folder that split wrote"}
+    inputs = {"store": "ingest", "split": "split"}
     outputs = {"out": "folder for accuracies and figure"}
     run.stage(main, Params, name="species.controls", doc=__doc__, inputs=inputs, outputs=outputs)

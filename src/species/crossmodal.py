@@ -64,7 +64,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         summaries = {name: each.summary for name, each in trained.items()}
         files.write_json(folder / "summary.json", rounded(summaries | probes.choices))
         training.write_curves(plots / "curves.png", trained)
-    training.log_best(trained)
 
 
 def leave_out(task: Task, missing: list[str], out, dry_run: bool) -> None:
@@ -79,11 +78,6 @@ def leave_out(task: Task, missing: list[str], out, dry_run: bool) -> None:
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.crossmodal",
-        doc=__doc__,
-        inputs={"store": "output of ingest", "split": "output of split"},
-        outputs={"out": "folder for model, measurements and predictions", "plots": "folder for curves"},
-    )
+    inputs = {"store": "ingest", "split": "split"}
+    outputs = {"out": "folder for model, measurements and predictions", "plots": "folder for curves"}
+    run.stage(main, Params, name="species.crossmodal", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -20,6 +20,7 @@ from src.core.evaluation import classification_scores, regression_scores
 from src.core.stage import files, run
 from src.species.data import task
 from src.species.evaluation import group_scores, predictions
+from src.species.evaluation.group_scores import Groups, Held
 from src.species.evaluation.predictors import MAIN, TITLES, require_complete
 from src.species.params import Evaluate, Params
 from src.species.report import page, score_figures
@@ -29,7 +30,7 @@ def main(params, inputs, out, dry_run=False):
     """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
     facts = files.read_json(inputs.split / "split.json")
-    held, found = group_scores.Held(study), {}
+    held, found = Held(study), {}
     for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
         answers = predictions.read(folder, study)
         group_scores.require_answers(held, answers, str(folder / predictions.NAME))
@@ -41,19 +42,24 @@ def main(params, inputs, out, dry_run=False):
     if dry_run:
         return
 
-    settings = params.evaluate
-    scores = regression_scores.rounded(all_scores(study, held, groups, facts, inputs, settings.calibration_bins))
-    bins = regression_scores.rounded(all_bins(held, {name: groups[name] for name in MAIN if name in groups}, settings))
+    settings, main_groups = params.evaluate, {name: groups[name] for name in MAIN if name in groups}
+    scores = regression_scores.rounded(all_scores(held, groups, facts, inputs, settings.calibration_bins))
+    divisions = {
+        "frequency": (held.frequency, settings.frequency),
+        "distance": (held.distance_km, settings.distance_km),
+    }
+    bins = {
+        name: regression_scores.rounded(group_scores.score_bins(held, main_groups, *by, settings.calibration_bins))
+        for name, by in divisions.items()
+    }
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
-        predicted_table(study, held, groups).to_parquet(report / "predictions.parquet", index=False)
+        predicted_table(held, groups).to_parquet(report / "predictions.parquet", index=False)
         files.write_json(report / "bins.json", bins)
-        draw(plots, study, held, groups, scores, bins, facts, settings)
+        draw(plots, held, groups, scores, bins, facts, settings)
         # into git, where a reader of the README finds them
         for folder, name in (inputs.split, "split_map"), (inputs.split, "distances"), (inputs.controls, "controls"):
             shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
-        sections = ("data", "split", "baselines", "train", "crossmodal", "controls", "evaluate")
-        used = {"seed": params.seed, "threads": params.threads}
-        used |= {name: getattr(params, name).model_dump() for name in sections}
+        used = params.model_dump(exclude={"report_to", "checkpoint_root", "simulate"})
         page.write(report / "index.html", study, scores, bins, facts, used, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     for name in groups:
@@ -62,10 +68,9 @@ def main(params, inputs, out, dry_run=False):
     print(f"report: {out.out}/index.html")
 
 
-def all_scores(
-    study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray], facts: dict, inputs, bins: int
-) -> dict:
+def all_scores(held: Held, groups: Groups, facts: dict, inputs, bins: int) -> dict:
     """Contents of metrics/species.json."""
+    study = held.task
     return {
         "simulated": study.store.manifest["simulated"],
         "classes": len(study.classes),
@@ -81,17 +86,9 @@ def all_scores(
     }
 
 
-def all_bins(held: group_scores.Held, groups: dict[str, np.ndarray], settings: Evaluate) -> dict:
-    """Accuracies by training records of the species and by distance to the nearest training record."""
-    bins = settings.calibration_bins
-    return {
-        "frequency": group_scores.score_bins(held, groups, held.frequency, settings.frequency, bins),
-        "distance": group_scores.score_bins(held, groups, held.distance_km, settings.distance_km, bins),
-    }
-
-
-def predicted_table(study: task.Task, held: group_scores.Held, groups: dict[str, np.ndarray]) -> pd.DataFrame:
+def predicted_table(held: Held, groups: Groups) -> pd.DataFrame:
     """id, role, kind, species of every held-out record, and the species each group names; None without an answer."""
+    study = held.task
     table = study.observations.iloc[study.held_out][["id", "role", "kind", "species"]].reset_index(drop=True)
     for name, values in groups.items():
         answered = np.isfinite(values).all(axis=1)
@@ -100,17 +97,9 @@ def predicted_table(study: task.Task, held: group_scores.Held, groups: dict[str,
     return table.assign(complete=held.complete)
 
 
-def draw(
-    folder: Path,
-    study: task.Task,
-    held: group_scores.Held,
-    groups: dict[str, np.ndarray],
-    scores: dict,
-    bins: dict,
-    facts: dict,
-    settings: Evaluate,
-) -> None:
+def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, facts: dict, settings: Evaluate) -> None:
     """The PNGs of plots/species/evaluate."""
+    study = held.task
     note = "simulated records; " if scores["simulated"] else ""
     title = f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals"
     score_figures.draw_scores(folder / "scores.png", {TITLES[name]: scores[name] for name in groups}, title)
@@ -124,9 +113,10 @@ def draw(
     title = f"The {len(names)} commonest species, {TITLES[best]}, all test records"
     score_figures.draw_confusion(folder / "confusion.png", held.species[rows], named, names, title)
 
-    shown = [name for name in MAIN if name in groups and name != "majority"]  # which is sure of one thing alone
+    # the majority class has one confidence for all records
+    shown = [name for name in MAIN if name in groups and name != "majority"]
     tables = {
-        name: classification_scores.reliability_table(groups[name][rows], held.truth[rows], settings.calibration_bins)
+        name: classification_scores.reliability_table(held.answers(groups[name], rows, settings.calibration_bins))
         for name in shown
     }
     errors = {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown}
@@ -140,13 +130,13 @@ def draw(
 
 if __name__ == "__main__":
     inputs = {
-        "store": "store that ingest wrote",
-        "split": "folder that split wrote",
-        "baselines": "folder that baselines wrote",
-        "controls": "folder that controls wrote",
-        "train": "models that train wrote",
-        "crossmodal": "model that crossmodal wrote",
-        "curves": "folder with the curves of train and crossmodal",
+        "store": "ingest",
+        "split": "split",
+        "baselines": "baselines",
+        "controls": "controls",
+        "train": "train",
+        "crossmodal": "crossmodal",
     }
+    sources = {"curves": "folder with the curves of train and crossmodal"}
     outputs = {"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"}
-    run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, sources=sources, outputs=outputs)

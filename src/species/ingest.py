@@ -10,8 +10,6 @@ found and why of every record that was left out. A killed run goes on where it s
 params nor a source file changed.
 """
 
-import csv
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         observations.require_usable(records, params.data)
     except DataError:
         if not dry_run:
-            write_refused(records.refused, LISTED)
+            with files.complete_file(LISTED) as aside:
+                records.refused.to_csv(aside, index=False)
             print(f"ingest: all refused records are in {LISTED}")
         raise
     observations.warn_if_polar(records)
@@ -62,22 +61,23 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     scratch = scratch_folder(params.checkpoint_root, "species.ingest", facts, [records.path])
     marks, store = scratch / "done", scratch / "store"
     if marks.is_dir() and any(not (store / f"{name}.npy").is_file() for name in shapes):
-        shutil.rmtree(marks)  # of arrays that somebody deleted
+        shutil.rmtree(marks)  # of arrays that were deleted, or moved by a run that failed after that
     with files.complete_folder(out.out) as folder:
         writer = EmbeddingWriter(store, shapes)
         try:
-            digests = copy(found, index, writer, marks)
+            copy(found, index, writer, marks)
+            read = [records.path, *inputs.root.glob("source.json"), *(path for one in found for path in one.files)]
+            named = sorted((path.relative_to(inputs.root).as_posix(), path) for path in read)
+            sources = {name: files.sha256(path) for name, path in tqdm(named, desc="hash", unit="file")}
+            if source_facts(params.data, inputs.root, found) != facts:
+                raise DataError(f"{inputs.root}/embeddings: found files that changed while they were read; start again")
         except DataError:
             shutil.rmtree(scratch)  # it never fits again: the source at fault has to change
             raise
-        paths = [path for path in (records.path, Path(inputs.root) / "source.json") if path.is_file()]
-        paths += [embedding_files.ids_path(source.paths[0]) for source in found if source.offset >= 0]
-        digests |= {path: files.sha256(path) for path in paths}
-        names = {path.relative_to(inputs.root).as_posix(): digest for path, digest in digests.items()}
-        writer.finish(index, about | {"sources": dict(sorted(names.items()))})
-        write_refused(records.refused, folder / "refused.csv")
+        writer.finish(index, about | {"sources": sources})
+        records.refused.to_csv(folder / "refused.csv", index=False)
         for name in ("index.parquet", "manifest.json", *(f"{name}.npy" for name in shapes)):
-            link_or_copy(store / name, folder / name)
+            shutil.move(store / name, folder / name)
     shutil.rmtree(scratch)
     print(f"ingest: wrote {out.out}")
 
@@ -112,57 +112,42 @@ def with_rows(index: pd.DataFrame, found: list[Source]) -> tuple[pd.DataFrame, d
     return index, shapes
 
 
-def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> dict[Path, str]:
-    """Write the chunks that are not marked as done; sha256 of every file read.
+def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> None:
+    """Write the chunks that are not marked as done.
 
     A chunk is marked once its values are on disk, so a chunk that a kill interrupted is written again.
     """
-    digests: dict[Path, str] = {}
+    marks.mkdir(parents=True, exist_ok=True)
     given = {name for source in found if source.modality == "vision_pooled" for name in source.ids}
-    order = sorted(found, key=lambda source: list(SHAPES).index(source.modality))  # pooled before its tokens
-    row_of = {name: row for row, name in enumerate(index["id"])}
+    rows = index.set_index("id").filter(regex="_row$")
     with tqdm(total=sum(len(source.ids) for source in found), desc="ingest", unit="embedding") as bar:
-        for source in order:
-            chunks = {int(path.stem.rpartition("-")[2]): path for path in marks.glob(f"{source.modality}-*.json")}
-            folder = source.paths[0].parent
-            for start, names, values, hashed in embedding_files.read(source, chunks):
-                if values is not None:
-                    write_chunk(source, names, values, row_of, index, writer, given)
+        for source in sorted(found, key=lambda source: list(SHAPES).index(source.modality)):  # pooled before its tokens
+            for chunk in source.chunks():
+                mark = marks / f"{source.modality}-{chunk.start}"
+                if not mark.exists():
+                    write_chunk(source, chunk, rows, writer, given)
                     writer.flush()
-                    marks.mkdir(parents=True, exist_ok=True)
-                    mark = {path.name: digest for path, digest in hashed.items()}
-                    files.write_json(marks / f"{source.modality}-{start}.json", mark)
-                else:
-                    hashed = {folder / name: digest for name, digest in files.read_json(chunks[start]).items()}
-                digests |= hashed
-                bar.update(len(names))
-    return digests
+                    mark.touch()
+                bar.update(len(source.ids[chunk]))
 
 
-def write_chunk(
-    source: Source,
-    names: tuple[str, ...],
-    values: np.ndarray,
-    row_of: dict[str, int],
-    index: pd.DataFrame,
-    writer: EmbeddingWriter,
-    given: set[str],
-) -> None:
-    """Write (B, *shape) `values` into the rows that the index gives them; skip those of records that were left out.
+def write_chunk(source: Source, chunk: slice, rows: pd.DataFrame, writer: EmbeddingWriter, given: set[str]) -> None:
+    """Write the embeddings of `chunk` into the rows that the index gives them; skip those of refused records.
 
     Args:
-        row_of: observation id -> row of the index.
+        rows: observation id -> `<modality>_row` of every modality.
         given: ids whose vision_pooled is given, and must be the mean of the tokens.
     """
+    names, values = source.ids[chunk], embedding_files.read(source, chunk)
     stored = embedding_files.check_values(source, names, values)
-    at = np.array([row_of.get(name, -1) for name in names])
-    rows = index[f"{source.modality}_row"].to_numpy()[at]
-    writer.array(source.modality)[rows[at >= 0]] = stored[at >= 0]
+    at = rows.reindex(list(names), fill_value=-1)
+    own = at[f"{source.modality}_row"].to_numpy()
+    writer.array(source.modality)[own[own >= 0]] = stored[own >= 0]
     if source.modality != "vision":
         return
-    pooled = embedding_files.mean_tokens(values)
     target = writer.array("vision_pooled")
-    for name, row, mean in zip(names, at, pooled, strict=True):
+    means = values.mean(axis=(1, 2, 3), dtype=np.float32)  # over frames and places: global average pooling
+    for name, row, mean in zip(names, at["vision_pooled_row"], means, strict=True):
         if row >= 0 and name in given:
             embedding_files.require_agreement(name, target[row], mean)
         elif row >= 0:
@@ -175,20 +160,6 @@ def source_facts(data: Data, root: Path, found: list[Source]) -> list:
     return [data.model_dump(exclude={"root"}), *([name, at.st_size, at.st_mtime_ns] for name, at in changed)]
 
 
-def link_or_copy(path: Path, target: Path) -> None:
-    """Give the file another name; copy its bytes only if the file system has no hard links. The scratch stays whole."""
-    try:
-        os.link(path, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(path, target)
-
-
-def write_refused(refused: pd.DataFrame, path: Path) -> None:
-    """The list of the refused as CSV."""
-    with files.complete_file(path) as aside:
-        refused.to_csv(aside, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-
-
 def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[str, Any], data: Data) -> None:
     """Print the numbers of records, species and embeddings, and what was left out."""
     said = "simulated " if about["simulated"] else ""
@@ -198,7 +169,7 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
         f"{index['lat'].min():.4f} to {index['lat'].max():.4f}, longitude {index['lon'].min():.4f} to "
         f"{index['lon'].max():.4f}; uncertainty unknown of {index['uncertainty_m'].isna().sum()}"
     )
-    print(f"ingest: {records.unusable} of {records.count} rows refused for place, date or name")
+    print(f"ingest: {records.unusable} of {len(records.keys)} rows refused for place, date or name")
     if records.rare:
         shown = [f"{name} ({count})" for name, count in records.rare.items()]
         print(f"ingest: {len(shown)} species with fewer than {data.minimum_records} records left out: {some(shown)}")
@@ -212,6 +183,6 @@ def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[st
 
 
 if __name__ == "__main__":
-    inputs = {"root": "folder with the table and embeddings/ (data.root)"}
+    sources = {"root": "folder with the table and embeddings/ (data.root)"}
     outputs = {"out": "folder of the store"}
-    run.stage(main, Params, name="species.ingest", doc=__doc__, inputs=inputs, outputs=outputs)
+    run.stage(main, Params, name="species.ingest", doc=__doc__, inputs={}, sources=sources, outputs=outputs)

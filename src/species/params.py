@@ -135,6 +135,13 @@ class Params(Section):
                 f"split.buffer_km: found {split.buffer_km:g}, which reaches beyond apart_km {split.apart_km:g}: a "
                 "square would lie in the buffer of another one; lower buffer_km or raise apart_km"
             )
+        least = 2 * split.max_uncertainty_m / 1000
+        if 0 < split.buffer_km < least:
+            raise ValueError(
+                f"split.buffer_km: found {split.buffer_km:g}, expected at least {least:g}, for two records may each be "
+                f"wrong by split.max_uncertainty_m = {split.max_uncertainty_m:g}; raise it or lower that, or set 0 to "
+                "show what a missing buffer does"
+            )
         if split.test_from - split.train_from < 2:
             raise ValueError(
                 f"split.test_from: found {split.test_from}, expected at least two years after train_from "

@@ -4,8 +4,7 @@
 
 Writes observations.csv, embeddings/ (packs of language, vision_pooled and vision, each with its .ids.txt), source.json
 (that and how it is simulated) and map.png. Species, records and taxon numbers are invented; only the outline of the
-land is Florida's, roughly. How records and embeddings are drawn is said in data/simulated_records.py and
-data/simulated_embeddings.py.
+land is Florida's, roughly. How records and embeddings are drawn is said in data/simulated_observations.py.
 """
 
 from pathlib import Path
@@ -17,11 +16,11 @@ from matplotlib.figure import Figure
 
 from src.core.report.figures import STYLE, save
 from src.core.stage import files, run
-from src.species.data import random_fields
+from src.species.data import random_fields, simulated_observations
 from src.species.data.embedding_files import SHAPES
-from src.species.data.simulated_embeddings import ISOTROPIC, write_embeddings
-from src.species.data.simulated_records import HABITAT_KM, HABITATS, World, simulate_observations, write_csv
-from src.species.params import Params, Simulate
+from src.species.data.random_fields import Field
+from src.species.data.simulated_observations import HABITAT_KM, HABITATS
+from src.species.params import Params
 
 MEANING = {
     "species": "standard deviation in each latent dimension of the species' vector, half its variance the genus'",
@@ -39,43 +38,39 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     print(f"simulate: {settings.observations} observations of {settings.species} species, {gigabytes:.2f} GB")
     if dry_run:
         return
-    world, table = simulate_observations(settings)
-    with files.complete_folder(out.out) as folder:
-        (folder / "embeddings").mkdir()
-        write_csv(table, settings.seed, folder / "observations.csv")
-        write_embeddings(world, table, settings, folder / "embeddings")
-        files.write_json(folder / "source.json", describe(settings))
-        draw_map(world, table, folder / "map.png")
-    counts = table.groupby("species")["gbifID"].nunique()
-    print(f"simulate: {table.gbifID.nunique()} records, {counts.min()} to {counts.max()} of a species")
-
-
-def describe(settings: Simulate) -> dict:
-    """source.json: that it is simulated, with which seed and strengths."""
-    return {
+    world, table = simulated_observations.simulate_observations(settings)
+    source = {
         "simulated": True,
         "description": f"{settings.observations} observations of {settings.species} species that do not exist, over an "
         "outline of central Florida; dates, places and embeddings drawn at random (src/species/simulate.py)",
         "settings": settings.model_dump(),
         "strengths": MEANING,
-        "isotropic_noise": ISOTROPIC,
+        "isotropic_noise": simulated_observations.ISOTROPIC,
     }
+    with files.complete_folder(out.out) as folder:
+        (folder / "embeddings").mkdir()
+        simulated_observations.write_csv(table, settings.seed, folder / "observations.csv")
+        simulated_observations.write_embeddings(world, table, settings, folder / "embeddings")
+        files.write_json(folder / "source.json", source)
+        draw_map(world["habitat"], table, folder / "map.png")
+    counts = table.groupby("species")["gbifID"].nunique()
+    print(f"simulate: {table.gbifID.nunique()} records, {counts.min()} to {counts.max()} of a species")
 
 
-def draw_map(world: World, table: pd.DataFrame, path: Path) -> None:
+def draw_map(habitat: Field, table: pd.DataFrame, path: Path) -> None:
     """map.png: the records by year, beside the first habitat field."""
     lon, lat = np.meshgrid(np.linspace(-82.9, -80.4, 250), np.linspace(27.5, 29.5, 220))
     km = random_fields.to_km(lat.ravel(), lon.ravel())
-    habitat = np.where(random_fields.on_land(km), world.habitat.at(km)[:, 0], np.nan).reshape(lat.shape)
+    shown = np.where(random_fields.land().contains_points(km), habitat.at(km)[:, 0], np.nan).reshape(lat.shape)
     coast = np.array([*random_fields.COAST, random_fields.COAST[0]])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        years = table["day"].dt.year
-        points = left.scatter(table["lon"], table["lat"], c=years, s=5, cmap="viridis", linewidths=0)
+        places = table["decimalLongitude"], table["decimalLatitude"]
+        points = left.scatter(*places, c=table["day"].dt.year, s=5, cmap="viridis", linewidths=0)
         figure.colorbar(points, ax=left, label="year")
         left.set_title(f"{len(table)} simulated observations", fontsize=11)
-        image = right.pcolormesh(lon, lat, habitat, cmap="BrBG", shading="nearest", rasterized=True)
+        image = right.pcolormesh(lon, lat, shown, cmap="BrBG", shading="nearest", rasterized=True)
         figure.colorbar(image, ax=right, label="standard deviations")
         right.set_title(f"one of {HABITATS} habitat fields, correlation length {HABITAT_KM} km", fontsize=11)
         aspect = 1 / np.cos(np.radians(random_fields.MIDDLE[0]))

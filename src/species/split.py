@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from src.core.data.embedding_statistics import fit_statistics
 from src.core.data.embedding_store import EmbeddingStore
-from src.core.splits import point_audit
+from src.core.splits import embedding_audit, point_audit
 from src.core.splits.squares import outline
 from src.core.stage import run
 from src.core.stage.files import complete_folder, write_json
@@ -41,17 +41,21 @@ def main(params, inputs, out, dry_run=False):
 
     store.verify()
     points = store.index.assign(record=store.index["gbif_id"], **drawn.table[["role", "kind", "square"]])
-    statistics = fit(store, np.flatnonzero(drawn.table["role"] == "train"))
+    train = np.flatnonzero(drawn.table["role"] == "train")
+    vectors = [modality for modality, shape in store.modalities.items() if len(shape) == 1]
+    statistics = {
+        f"{modality}_{name}": values
+        for modality in vectors
+        for name, values in zip(("mean", "sd"), fit_statistics(store, modality, train), strict=True)
+    }
     findings = point_audit.audit(
         points,
         drawn.squares,
         side_km=params.split.side_km,
         buffer_km=params.split.buffer_km,
         max_uncertainty_m=params.split.max_uncertainty_m,
-        label="species",
-        store=store,
-        statistics=statistics,
     )
+    findings["embeddings"] = embedding_audit.audit(store, points, statistics, label="species")
     point_audit.require_clean(
         findings,
         buffer_km=params.split.buffer_km,
@@ -66,15 +70,6 @@ def main(params, inputs, out, dry_run=False):
         write_json(folder / "audit.json", findings)
         (folder / "statistics.safetensors").write_bytes(save(statistics))
         draw(points, drawn, params.split, folder)
-
-
-def fit(store: EmbeddingStore, train: np.ndarray) -> dict[str, np.ndarray]:
-    """ "<modality>_mean" and "<modality>_sd" (D,) float32 of the training rows, for embeddings that are vectors."""
-    statistics = {}
-    for modality, shape in store.modalities.items():
-        if len(shape) == 1:
-            statistics[f"{modality}_mean"], statistics[f"{modality}_sd"] = fit_statistics(store, modality, train)
-    return statistics
 
 
 def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -162,6 +157,6 @@ def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
 
 
 if __name__ == "__main__":
-    inputs = {"store": "store that ingest wrote"}
+    inputs = {"store": "ingest"}
     outputs = {"out": "folder for roles, statistics, audit and map"}
     run.stage(main, Params, name="species.split", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store and split -> trained classifiers and their answers for validation and test."""
     # Imported here: they import torch and transformers, which --help does without.
-    from transformers import set_seed
-
     from src.core.training import driver
     from src.species.models import networks, training
 
@@ -37,7 +35,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     shares = {"language": dropout.language, "vision_pooled": dropout.vision}
 
     def build(name: str):
-        set_seed(params.seed)  # a model does not depend on those that came before it
         used, moments = {modality: shares[modality] for modality in INPUTS[name]}, training.moments(task, INPUTS[name])
         model, groups = training.build_classifier(moments, used, rows[name][0], task, params)
         logger.info(
@@ -60,24 +57,17 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         for name in chosen:
             model, groups = build(name)
             reader = training.embedding_reader(task, INPUTS[name])
-            trained[name] = training.fit_classifier(
+            trained[name], answers[name] = training.fit_classifier(
                 model, groups, reader, rows[name], task, params, scratch[name], plots / name
             )
-            answers[name] = training.log_probabilities(model, reader, task.held_out)
             networks.save(model, folder / name)
         predictions.write(folder, task, answers)
         files.write_json(folder / "summary.json", {name: each.summary for name, each in trained.items()})
         if trained:
             training.write_curves(plots / "curves.png", trained)
-    training.log_best(trained)
 
 
 if __name__ == "__main__":
-    run.stage(
-        main,
-        Params,
-        name="species.train",
-        doc=__doc__,
-        inputs={"store": "output of ingest", "split": "output of split"},
-        outputs={"out": "folder for models and predictions", "plots": "folder for curves"},
-    )
+    inputs = {"store": "ingest", "split": "split"}
+    outputs = {"out": "folder for models and predictions", "plots": "folder for curves"}
+    run.stage(main, Params, name="species.train", doc=__doc__, inputs=inputs, outputs=outputs)

@@ -27,7 +27,7 @@ from src.population.params import Params
 from tests import qwen_folders
 from tests.conftest import make_population_params
 from tests.pipelines import values_of
-from tests.population import test_evaluate
+from tests.population import evaluated
 from tests.shared import shared_folder
 from tests.tiles import write_geotiff
 
@@ -156,11 +156,13 @@ def run_sft(study: Namespace, pretrained: Path, folder: Path, changes: dict | No
     return out.out
 
 
-def run_dpo(study: Namespace, model: Path, prefs: Path, folder: Path, changes: dict | None = None) -> Path:
+def run_dpo(
+    study: Namespace, model: Path, prefs: Path, folder: Path, changes: dict | None = None, dry_run: bool = False
+) -> Path:
     params = small_params({"checkpoint_root": str(folder / "checkpoints")} | (changes or {}))
     inputs = Namespace(tiles=study.tiles, split=study.split, prefs=prefs, model=model)
     out = Namespace(out=folder / "dpo", plots=folder / "plots" / "dpo")
-    dpo.main(params, inputs, out)
+    dpo.main(params, inputs, out, dry_run)
     return out.out
 
 
@@ -237,14 +239,14 @@ def trained(study, tmp_path_factory) -> Namespace:
 
 @pytest.fixture(scope="session")
 def evaluate_inputs(tmp_path_factory) -> Namespace:
-    """Everything that evaluate reads, from tests/population/test_evaluate.py."""
-    return test_evaluate.write_inputs(tmp_path_factory.mktemp("inputs"), make_population_params)
+    """Everything that evaluate reads."""
+    return evaluated.write_inputs(tmp_path_factory.mktemp("inputs"), make_population_params)
 
 
 @pytest.fixture
 def run(evaluate_inputs, tmp_path, monkeypatch):
     """`run()` evaluates a copy of the inputs that a test may change."""
-    return test_evaluate.make_run(evaluate_inputs, tmp_path, make_population_params, monkeypatch)
+    return evaluated.make_run(evaluate_inputs, tmp_path, make_population_params, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +254,7 @@ def scored(evaluate_inputs, tmp_path_factory) -> Namespace:
     """Metrics, report and plots of unchanged inputs, with what `run` has; `printed` is the standard output."""
     folder = tmp_path_factory.mktemp("scored")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        run = test_evaluate.make_run(evaluate_inputs, folder, make_population_params, patch)
+        run = evaluated.make_run(evaluate_inputs, folder, make_population_params, patch)
         return Namespace(**vars(run()), folder=folder, split=run.split, y=run.y, printed=printed.getvalue())
 
 

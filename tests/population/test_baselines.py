@@ -242,12 +242,15 @@ def test_a_missing_covariate_is_named(tmp_path):
         fit(inputs, tmp_path, {"data.covariates": ["income"]})
 
 
-def test_without_coordinates_the_map_is_left_out(tmp_path):
+def test_without_coordinates_the_map_is_left_out(tmp_path, capsys):
     inputs = write_inputs(tmp_path)
     samples(inputs).assign(lat=np.nan).to_parquet(inputs.split / "samples.parquet", index=False)
     found = fit(inputs, tmp_path, {"baselines.networks": []})
     assert not {"latlon", "gp"} & set(found.predictions)
     assert found.choices["gp"] == {"left_out": "a place has no coordinates"}
+    printed = capsys.readouterr().out
+    assert "gp: a place has no coordinates" in printed
+    assert "scores are of validation; those of test come with evaluate" in printed
 
 
 def test_a_year_without_training_label_has_the_mean_of_all():
@@ -260,11 +263,6 @@ def test_a_year_without_training_label_has_the_mean_of_all():
 def test_a_constant_column_of_training_says_nothing_elsewhere():
     columns, train = np.array([[2005.0, 1], [2005, 3], [2010, 2]]), np.array([True, True, False])
     assert fitted_baselines.standardised(columns, train).tolist() == [[0, -1], [0, 1], [0, 0]]
-
-
-def test_rounded_settings_are_tried_once():
-    settings = [{"leaf": value, "share": 0.5} for value in (1.2, 1.4, 2.6)]
-    assert fitted_baselines.whole(settings, "leaf") == [{"leaf": 1, "share": 0.5}, {"leaf": 3, "share": 0.5}]
 
 
 def test_dry_run_writes_nothing(inputs, tmp_path, capsys):

@@ -275,8 +275,11 @@ def test_no_pair_and_a_dry_run(study, trained, tmp_path, caplog):
     (tmp_path / "prefs").mkdir()
     for role in ("train", "validation"):
         (tmp_path / "prefs" / f"{role}.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"train\.jsonl: no pair; raise prefs\.num_samples"):
-        run_dpo(study, trained.sft, tmp_path / "prefs", tmp_path)
+    for few, message in ((16, r"raise prefs\.num_samples or"), (17, "most answers lack the asked form, .* sft.epochs")):
+        counts = json.dumps({"train": {"rows": 32, "too_few_answers": few}})
+        (tmp_path / "prefs" / "counts.json").write_text(counts)
+        with pytest.raises(DataError, match=rf"train\.jsonl: no pair; {message}.*, or go without \(dpo.epochs: 0\)"):
+            run_dpo(study, trained.sft, tmp_path / "prefs", tmp_path)
     inputs = Namespace(tiles=study.tiles, split=study.split, prefs=trained.prefs, model=trained.sft)
     dpo.main(small_params(), inputs, Namespace(out=tmp_path / "out", plots=tmp_path / "plots"), dry_run=True)
     assert "  words " in caplog.text and re.search(r"\d+ steps of [\d.]+ s: about", caplog.text)

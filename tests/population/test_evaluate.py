@@ -1,159 +1,18 @@
+"""Scores, predictions and refusals of the evaluate stage."""
+
 import json
-import shutil
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save
 
-from src.core.data.band_statistics import band_statistics
 from src.core.evaluation import regression_scores
-from src.core.report.figures import Curve
 from src.core.stage import files
 from src.core.stage.errors import DataError
-from src.population import baselines, evaluate, pca
-from src.population.evaluation import final_test, group_scores, predictors
-from src.population.report import page
-from tests.tiles import write_store
-
-TILES, BLOCKS = 96, 24
-GROUPS = [group.name for group in predictors.MODEL]
-
-
-def role_of(block: int) -> str:
-    return "test" if block % 2 == 0 else "validation" if block % 6 == 1 else "train"
-
-
-def write_inputs(folder, make_params):
-    """Everything that evaluate reads, below `folder`: a store whose band means explain the label, a split by blocks,
-    baselines, and two models without weights. The namespace holds `folder`, the table `split` and the labels `y`."""
-    generator = np.random.default_rng(0)
-    level = generator.integers(-60, 60, TILES)
-    pixels = generator.integers(-20, 20, (TILES, 4, 6, 6)) + level[:, None, None, None]
-    pixels[:, 1] = generator.integers(-90, 90, (TILES, 6, 6))  # a band that says nothing
-    y = 0.2 * level + 9 + generator.normal(0, 1, TILES)
-    years = np.where(np.arange(TILES) % 4 == 0, 1990, 1980)
-    store = write_store(
-        folder / "tiles",
-        pixels.astype(np.int8),
-        lat=30 + generator.uniform(0, 15, TILES),
-        lon=-100 + generator.uniform(0, 20, TILES),
-        growth_rate=y,
-        year=years,
-    )
-    block = np.arange(TILES) % BLOCKS
-    split = store.tiles[["tile", "tile_id", "lat", "lon"]].assign(
-        place=store.tiles.province + "/" + store.tiles.city,
-        block=[f"b{number:02d}" for number in block],
-        role=[role_of(number) for number in block],
-    )
-    split.loc[split.tile == 3, "role"] = "buffer"
-    split.loc[split.block == "b03", "role"] = "locked"
-    (folder / "split").mkdir()
-    split.to_parquet(folder / "split" / "split.parquet")
-    samples = store.samples.merge(split[["tile", "place", "block", "role"]], on="tile").assign(tile_year=years)
-    samples.to_parquet(folder / "split" / "samples.parquet")
-    is_train = (split.role == "train").to_numpy()
-    train = y[is_train]
-    mean, sd = (array.astype(np.float32) for array in band_statistics(store, np.flatnonzero(is_train)))
-    (folder / "split" / "statistics.safetensors").write_bytes(save({"mean": mean, "sd": sd}))
-    roles = split.role.value_counts().to_dict()
-    facts = {
-        "task": "new_place",
-        "origin": None,
-        "horizon": None,
-        "step_years": 10,
-        "locked": {"places": 4, "provinces": ["<b>locked"]},
-        "method": "blocks",
-        "seed": 0,
-        "folds": 5,
-        "fold": 2,
-        "unit": "block",
-        "block_degrees": 5.0,
-        "buffer_km": 100.0,
-        "retrospective_tiles": False,
-        "counts": roles,
-        "samples": roles,
-        "units": split.groupby("role").block.nunique().to_dict(),
-        "hash": "abc",
-        "label_mean": float(train.mean()),
-        "label_sd": float(train.std()),
-    }
-    audit = dict.fromkeys(group_scores.AUDIT, 0) | {"nearest_train_test_km": 123.4}
-    audit.pop("pca_difference")
-    matching = {
-        "tiles": TILES,
-        "samples": TILES,
-        "crop": {"size": 6, "smallest_side": 6, "largest_side": 7},
-        "flipped": [],
-        "years": [1980, 1990],
-        "places": {place: {"tiles": [1980], "labels": [1980, 1990]} for place in split.place},
-        "nearest": [{"province": "<b>", "city": "x", "label_year": 1990, "tile_year": 1980}],
-        "unmatched_tiles": [],
-        "unmatched_labels": [],
-    }
-    files.write_json(folder / "split" / "split.json", facts)
-    files.write_json(folder / "split" / "audit.json", audit)
-    files.write_json(folder / "tiles" / "matching.json", matching)
-    settings = {"split_hash": "abc", "side": 6, "pretrained_on": "train", "band_mean": [0.0] * 64, "bands": 4}
-    settings |= {"language": "zh", "prompt": "预测 {year} 年的人口增长率 ```"}
-    values = {"threads": 1, "baselines.networks": [], "baselines.permutations": 7, "baselines.budget": 3}
-    inputs = SimpleNamespace(**{name: folder / name for name in ("tiles", "split", "pca", "baselines")})
-    baselines.main(make_params(values), inputs, SimpleNamespace(out=inputs.baselines, plots=folder / "b"))
-    pca.main(make_params(values), inputs, SimpleNamespace(out=inputs.pca))
-    for name in ("sft", "dpo"):
-        (folder / name).mkdir()
-        files.write_json(folder / name / "bandwise.json", settings)
-    for kind in ("train", "validation"):
-        series = folder / "curves" / "sft" / "plots" / "metrics" / kind / "loss.tsv"
-        series.parent.mkdir(parents=True)
-        series.write_text("step\tloss\n1\t2.5\n2\t1.5\n")
-
-    (folder / "curves" / "dpo").mkdir()
-    files.write_json(folder / "curves" / "dpo" / "pairs.json", {"train_pairs": 120, "reward_accuracy": 0.6})
-    return SimpleNamespace(folder=folder, split=split, y=y)
-
-
-def make_run(inputs, folder, make_params, monkeypatch):
-    """`run(name)` evaluates a copy of `inputs` in `folder` into the folder `name` there; the models' answers are made
-    up by `run.fake`."""
-    shutil.copytree(inputs.folder, folder, dirs_exist_ok=True)
-
-    def group_predictions(sft, dpo, store, samples, settings, prefs, seed):
-        assert (prefs.temperature, prefs.top_p) == (0.7, 0.9)
-        noise = np.random.default_rng(seed).normal(0, 2, (len(samples), len(GROUPS)))
-        # An index of its own: rows are matched by position.
-        values = pd.DataFrame(samples.growth_rate.to_numpy()[:, None] + noise, columns=GROUPS)
-        values.loc[::7, "text"] = np.nan
-        drawn = values.to_numpy()[:, :1] + np.array([-1.0, 2.0, np.nan])
-        texts = {"answer_text": "预测值：1.00‰", "answer_dpo": "预测值：2.00‰"}
-        return values.assign(**texts, text_samples=list(drawn), dpo_samples=list(drawn))
-
-    def control_predictions(folder, store, samples, settings, seed):
-        noise = np.random.default_rng(seed).normal(9, 2, (len(samples), 6))
-        return pd.DataFrame(
-            noise, columns=[f"{part}_{name}" for name in predictors.CONTROLS for part in ("head", "text")]
-        )
-
-    fake = ModuleType("src.population.models.inference")
-    fake.group_predictions = group_predictions
-    controls = ModuleType("src.population.evaluation.controls")
-    controls.control_predictions = control_predictions
-    monkeypatch.setitem(sys.modules, "src.population.models.inference", fake)
-    monkeypatch.setitem(sys.modules, "src.population.evaluation.controls", controls)
-    monkeypatch.setattr(evaluate.run, "set_threads", lambda count: None)
-
-    def call(name="run", dry_run=False, changes=None, final=False):
-        folders = {name: folder / name for name in ("tiles", "split", "pca", "baselines", "sft", "dpo", "curves")}
-        into = folder / name
-        out = SimpleNamespace(metrics=into / "m.json", out=into / "report", plots=into / "plots")
-        evaluate.main(make_params(changes), SimpleNamespace(**folders, final=final), out, dry_run)
-        return out
-
-    call.folder, call.fake, call.split, call.y = folder, fake, inputs.split, inputs.y
-    return call
+from src.population import pca
+from src.population.evaluation import final_test
+from tests.population.evaluated import GROUPS
 
 
 def test_metrics_hold_every_group_with_null_interval_and_audit(scored):
@@ -283,32 +142,16 @@ def test_labels_and_answers_belong_to_their_tile(scored):
     assert np.abs(table["head"] - table.y).max() < 8 < table.y.std() * 4
 
 
+def test_the_printed_scores_say_how_many_answers_were_read(scored):
+    lines = {words[0]: words for words in map(str.split, scored.printed.splitlines()) if words}
+    assert "answers parsed" in scored.printed and lines["text"][-1] == "0.833" and lines["dpo"][-1] == "1.000"
+    assert lines["head"][-1] == lines["ridge"][-1] == "–"
+
+
 def test_same_bytes_twice(run, scored):
     again = run("again")
     for name in ("metrics", "out", "plots"):
         assert files.tree_sha256([getattr(scored, name)]) == files.tree_sha256([getattr(again, name)]), name
-
-
-def test_page_shows_figures_audit_and_escapes_names(scored):
-    html = (scored.out / "index.html").read_text(encoding="utf-8")
-    assert "sft.lr" in html and "train pairs" in html and "report: " in scored.printed
-    drawn = {file.name for file in scored.plots.iterdir()}
-    assert drawn == {
-        "predicted_vs_actual.png", "residual_map.png", "curves.png", "score_intervals.png", "reliability.png",
-    }  # fmt: skip
-    assert html.count("data:image/png;base64,") == 6  # and the quicklook of pca
-    assert "&lt;b&gt;" in html and "<b>" not in html and "123.4" in html and "●" in html
-    assert "transductive" not in html
-
-
-def test_transductive_pretraining_is_said_in_metrics_and_tables(run):
-    settings = files.read_json(run.folder / "sft" / "bandwise.json") | {"pretrained_on": "all"}
-    files.write_json(run.folder / "sft" / "bandwise.json", settings)
-    out = run()
-    assert json.loads(out.metrics.read_text())["transductive"] is True
-    assert (out.out / "index.html").read_text(encoding="utf-8").count("; transductive") >= 4
-    card = (out.out / "model_card.md").read_text(encoding="utf-8")
-    assert "**Transductive: pretraining saw the test tiles" in card
 
 
 def test_a_model_of_another_split_is_refused_and_nothing_is_written(run):
@@ -355,14 +198,6 @@ def test_predictions_of_no_listed_predictor_are_an_error(run):
     assert not (run.folder / "run").exists()
 
 
-def test_without_coordinates_there_is_no_map(run):
-    samples = run.folder / "split" / "samples.parquet"
-    pd.read_parquet(samples).assign(lat=np.nan).to_parquet(samples)
-    out = run()
-    assert json.loads(out.metrics.read_text())["head"]["morans_i"] is None
-    assert not (out.plots / "residual_map.png").exists()
-
-
 def test_units_are_places_where_places_were_split(run):
     facts = files.read_json(run.folder / "split" / "split.json") | {"unit": "place", "method": "place"}
     files.write_json(run.folder / "split" / "split.json", facts)
@@ -373,14 +208,6 @@ def test_dry_run_writes_nothing(run, capsys):
     run(dry_run=True)
     assert not (run.folder / "run").exists()
     assert "48 test" in capsys.readouterr().out
-
-
-def test_curves_pair_train_with_validation(run):
-    stages = page.read_curves(run.folder / "curves")
-    assert list(stages) == ["sft"]
-    (panel,) = stages["sft"]
-    assert isinstance(panel, Curve) and set(panel.lines) == {"train", "validation"}
-    assert panel.lines["train"][0].tolist() == [1, 2] and panel.lines["train"][1].tolist() == [2.5, 1.5]
 
 
 def test_a_split_of_other_tiles_is_refused(run):

@@ -1,6 +1,7 @@
 """The pca stage: fitted on training pixels alone, z-scored on them, the same bytes every time."""
 
 import json
+import warnings
 from argparse import Namespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 
 from src.core.data import band_statistics
 from src.core.data.pca import project
+from src.core.report import fonts
 from src.core.stage.errors import DataError, StorageError
 from src.population import pca, split
 from tests import tiles
@@ -92,6 +94,19 @@ def test_dry_run_writes_nothing(make_params, inputs, tmp_path, capsys):
     pca.main(make_params(), inputs, Namespace(out=tmp_path / "pca"), dry_run=True)
     assert "5 -> 3" in capsys.readouterr().out
     assert not (tmp_path / "pca").exists()
+
+
+def test_a_name_without_glyphs_gives_way_to_the_number_of_the_tile(make_params, inputs, tmp_path, monkeypatch):
+    """With DejaVu Sans alone, as on a machine without a Chinese font; matplotlib would warn of each missing glyph."""
+    monkeypatch.setattr(fonts, "CJK_FONTS", ())
+    titles, verbatim = [], fonts.verbatim
+    monkeypatch.setattr(fonts, "verbatim", lambda text: titles.append(text) or verbatim(text))
+    named = inputs.store.tiles.head(2).assign(city="杭州市", province=["浙江", "Utah"])
+    monkeypatch.setattr(pca, "choose_tiles", lambda _: named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pca.main(make_params(), inputs, Namespace(out=tmp_path / "pca"))
+    assert titles == [f"tile 0\n {named.year[0]}", f"tile 1\nUtah {named.year[1]}"]
 
 
 def test_stretch_clips_at_the_percentiles_and_greys_what_is_masked():

@@ -11,7 +11,6 @@ import pytest
 
 from src.population import prefs
 from src.population.data import preference_pairs
-from src.population.data.permuted_labels import permuted
 from src.population.models import prompts
 from src.population.models.inference import Reader
 from tests.population.conftest import contents, small_params
@@ -151,7 +150,7 @@ def test_a_permutation_prefers_what_is_near_to_permuted_labels(sample, split_of)
         return say(*[row.growth_rate + 3.0 * step for step in range(count)])
 
     out = sample(answers, **{"sft.permutation": 1})
-    null = permuted(split_of, 0, 1)
+    null = split_of.permuted(0, 1)
     for role in ("train", "validation"):
         truths = [pair["truth"] for pair in lines(out / f"{role}.jsonl")]
         assert truths == null.rows(role).growth_rate.tolist() != split_of.rows(role).growth_rate.tolist()

@@ -1,8 +1,7 @@
-import argparse
+"""The store that preprocess writes, and tiles that do not go together."""
+
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,54 +10,22 @@ import rasterio
 from rasterio import Affine
 
 from src.core.data.quantisation import NODATA, Quantisation
-from src.core.data.tile_store import Store
 from src.core.stage import files
-from src.core.stage.errors import DataError, StorageError
-from src.population import preprocess
+from src.core.stage.errors import DataError
+from tests.population import cities
+from tests.population.cities import CITIES, YEARS, tile, write_labels
 from tests.tiles import random_pixels, write_geotiff, write_npy, zip_folder
-
-ROOT = Path(__file__).parents[2]
-CITIES = (("Gansu", "Lanzhou"), ("Gansu", "Tianshui"), ("Hebei", "Handan"))
-YEARS = (2018, 2019)
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Three cities, two years: tiles, labels and aliases below tmp_path, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    for number, (province, city) in enumerate(CITIES):
-        for year in YEARS:
-            path = tmp_path / "tiles" / province / city / f"{year}_{city}.tif"
-            write_geotiff(path, random_pixels(10 * number + year), lat=30 + 2 * number)
-    rows = [f"{province},{city},{year},{year - 2015}.5" for province, city in CITIES for year in YEARS]
-    write_labels(tmp_path, rows)
-    (tmp_path / "aliases.csv").write_text("kind,found,use\n")
-    return tmp_path
-
-
-def write_labels(folder, rows):
-    text = "\n".join(["province,city,year,growth_rate", *rows]) + "\n"
-    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    return cities.write_project(tmp_path)
 
 
 @pytest.fixture
 def run(project, make_params):
-    def run(changes=None, dry_run=False, tiles="tiles", out="store"):
-        inputs = argparse.Namespace(tiles=Path(tiles), labels=Path("labels.csv"), aliases=Path("aliases.csv"))
-        params = make_params({"model.bands": 4} | (changes or {}))
-        preprocess.main(params, inputs, argparse.Namespace(out=Path(out)), dry_run)
-        return None if dry_run else Store.open(Path(out))
-
-    return run
-
-
-def tile(project, province="Gansu", city="Lanzhou", year=2018, suffix=".tif"):
-    return project / "tiles" / province / city / f"{year}_{city}{suffix}"
-
-
-def assert_nothing_left(project):
-    allowed = {"tiles", "labels.csv", "aliases.csv", "logs"}
-    assert {path.name for path in project.iterdir()} <= allowed
+    return partial(cities.run, make_params)
 
 
 def test_store_holds_every_tile_with_its_own_label(run):
@@ -136,58 +103,6 @@ def test_a_label_takes_another_years_tile_only_where_asked(run, project):
     }
     nearest = json.loads(Path("store/matching.json").read_text())["nearest"]
     assert nearest == [{"province": "Gansu", "city": "Lanzhou", "label_year": 2030, "tile_year": 2019}]
-
-
-def test_too_many_unmatched_stop_the_stage_and_are_listed(run, project):
-    write_labels(project, ["Gansu,Lanzhou,2018,1", "Gansu,Lanzou,2019,2"])
-    with pytest.raises(DataError, match=r"5 tiles and 1 labels.*max_unmatched 5.*unmatched\.csv") as caught:
-        run({"data.max_unmatched": 5})
-    assert "label Gansu/Lanzou 2019 (candidate: Gansu/Lanzhou/2019)" in str(caught.value)
-    assert len(Path("logs/preprocess/unmatched.csv").read_text().splitlines()) == 7
-    assert_nothing_left(project)
-    assert len(run({"data.max_unmatched": 6}).samples) == 1
-
-
-def test_dry_run_checks_and_writes_nothing(run, project, capsys):
-    run(dry_run=True)
-    assert "6 tiles of 3 places" in capsys.readouterr().out
-    write_labels(project, ["Gansu,Lanzhou,2018,1"])
-    with pytest.raises(DataError, match="without --dry-run"):
-        run(dry_run=True)
-    assert {path.name for path in project.iterdir()} == {"tiles", "labels.csv", "aliases.csv"}
-
-
-def test_all_bad_files_are_named_at_once_before_any_pixel_is_read(run, project, monkeypatch):
-    monkeypatch.setattr(preprocess.tiles.raster, "read_crop", lambda *_: pytest.fail("pixels were read"))
-    tile(project, year=2018).write_bytes(b"")
-    tile(project, year=2019).write_text("<VRTDataset/>")
-    write_geotiff(tile(project, city="Tianshui"), random_pixels(0, bands=5))
-    write_geotiff(tile(project, "Hebei", "Handan"), random_pixels(0).astype("int16"))
-    with pytest.raises(DataError) as caught:
-        run()
-    lines = str(caught.value).splitlines()
-    assert [line.split(": ")[:2] for line in lines] == [
-        ["tiles/Gansu/Lanzhou/2018_Lanzhou.tif", "format"],
-        ["tiles/Gansu/Lanzhou/2019_Lanzhou.tif", "format"],
-        ["tiles/Gansu/Tianshui/2018_Tianshui.tif", "bands"],
-        ["tiles/Hebei/Handan/2018_Handan.tif", "dtype"],
-    ]
-    assert_nothing_left(project)
-
-
-def test_all_bad_pixels_are_named_at_once_and_nothing_is_left(run, project):
-    for year in YEARS:
-        write_geotiff(tile(project, year=year), np.full((4, 8, 8), NODATA, np.int8))
-    with pytest.raises(DataError, match=r"2018_Lanzhou\.tif: pixels: .*\n.*2019_Lanzhou\.tif: pixels: "):
-        run()
-    assert_nothing_left(project)
-
-
-def test_errors_in_a_zip_name_the_zip_and_not_the_temporary_folder(run, project):
-    tile(project).write_bytes(b"")
-    zip_folder(project / "tiles.zip", project / "tiles")
-    with pytest.raises(DataError, match=r"^tiles\.zip/Gansu/Lanzhou/2018_Lanzhou\.tif: "):
-        run(tiles="tiles.zip")
 
 
 def retag(project, tags, cities=CITIES):
@@ -280,28 +195,3 @@ def test_two_tiles_for_one_key_are_refused(run, project):
     write_npy(tile(project, suffix=".npy"), random_pixels(7), {"quantisation": "alphaearth"})
     with pytest.raises(DataError, match="a second tile for Gansu/Lanzhou 2018"):
         run()
-
-
-def test_a_file_where_the_folder_should_be_is_a_storage_error(run, project):
-    (project / "blocked").write_text("")
-    with pytest.raises(StorageError, match="blocked/store: cannot write"):
-        run(out="blocked/store")
-    assert (project / "blocked").read_text() == ""
-
-
-def test_a_full_disk_exits_74_and_leaves_nothing(project, make_params):
-    (project / "params.yaml").write_text(json.dumps(make_params({"model.bands": 4}).model_dump()))
-    code = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "sys.argv = ['preprocess', '--params', 'params.yaml', '--tiles', 'tiles', '--labels', 'labels.csv',"
-        "'--aliases', 'aliases.csv', '--out', 'store'];"
-        "runpy.run_module('src.population.preprocess', run_name='__main__')"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 74, done.stderr
-    assert "store: cannot write" in done.stderr and "Traceback" not in done.stderr
-    (project / "params.yaml").unlink()
-    assert_nothing_left(project)

@@ -57,7 +57,7 @@ def seen(folder: Path, wide: Namespace, changes: dict) -> torch.Tensor:
     images = front(torch.from_numpy(store.read([0, 5, 7])), torch.from_numpy(store.valid([0, 5, 7])))
     pixels, grid = pixel_values(images, config)
     with torch.no_grad():
-        return qwen_vl.vision_encoder(vlm)(pixels, grid_thw=grid).pooler_output
+        return vlm.model.visual(pixels, grid_thw=grid).pooler_output
 
 
 @pytest.mark.parametrize("family", qwen_folders.FAMILIES)

@@ -103,6 +103,30 @@ def test_more_labels_make_baselines_that_know_more(tmp_path):
     assert with_past["minus"]["previous_label"]["n"] == 40 and with_past["labels_known"] == 160
 
 
+def test_neighbours_are_those_of_the_label_file(tmp_path):
+    """Two test places far apart, each beside a training place whose label only --labels knows."""
+    test = pd.DataFrame({"place": ["a", "b"], "year": 2020, "y": [1.0, 9.0], "prediction": 5.0})
+    train = pd.DataFrame({"place": [*"cdefgh", *"ijklmn"], "year": 2020, "y": [1.0] * 6 + [9.0] * 6})
+    labels = pd.concat([test.drop(columns="prediction"), train])
+    labels["lon"] = [10.0, 80.0, *(10.0 + 0.1 * np.arange(1, 7)), *(80.0 + 0.1 * np.arange(1, 7))]
+    labels = labels.assign(lat=0.0)
+    for known in (labels, labels.rename(columns={"place": "city", "y": "growth_rate"})):
+        where = write(known, tmp_path, "labels.csv")
+        past = score.read_known(where, test, tmp_path / "predictions.csv")
+        assert score.baselines(test, past)["neighbours"].tolist() == [1.0, 9.0]
+    alone = test.assign(lat=0.0, lon=[10.0, 80.0])
+    assert score.baselines(alone, past)["neighbours"].tolist() == [1.0, 9.0]
+    without = past.drop(columns=["lat", "lon"])  # no position of a training place is known: each other's label
+    assert score.baselines(alone, without)["neighbours"].tolist() == [9.0, 1.0]
+    assert "neighbours" not in score.baselines(test, without)
+
+
+def test_a_label_file_without_a_row_is_refused(tmp_path):
+    labels = write(panel()[["place", "year", "y"]][:0], tmp_path, "labels.csv")
+    with pytest.raises(DataError, match=r"labels\.csv: found no row below the column names"):
+        score.main(write(panel(), tmp_path), tmp_path / "out", labels)
+
+
 def test_units_are_blocks_squares_or_places():
     table = panel(12, 2)
     assert score.units_of(table.assign(block="b"), 5)[0] == "block"

@@ -14,7 +14,6 @@ import torch
 from src.core.stage.errors import BandwiseError, DataError, ParamsError
 from src.core.training.driver import ResumableTrainer
 from src.population.data import samples
-from src.population.data.permuted_labels import permuted
 from src.population.data.stage_inputs import read_split
 from src.population.models import finetuning, model_folder, prompts
 from src.population.models.growth_model import GrowthModel
@@ -275,7 +274,7 @@ def test_a_permutation_trains_and_is_chosen_on_permuted_labels(trained, study, s
     monkeypatch.setattr(finetuning, "validation_metrics", watch)
     monkeypatch.setattr(samples, "GrowthSamples", Samples)
     out = run_sft(study, trained.pretrain, tmp_path, {"sft.permutation": 2, "sft.epochs": 1})
-    null = permuted(split_of, 0, 2)
+    null = split_of.permuted(0, 2)
     for role in ("train", "validation"):
         assert seen[role] == null.rows(role).growth_rate.tolist() != split_of.rows(role).growth_rate.tolist()
     true, drawn = load(trained.sft)[2], load(out)[2]

@@ -1,10 +1,10 @@
-"""The study and the models that the population tests share, for the runs end to end."""
+"""The studies and the models that the population tests share, for the runs end to end."""
 
 from argparse import Namespace
 
 import pytest
 
-from tests.population.conftest import study, trained  # noqa: F401
+from tests.population.conftest import hub, study, trained, wide  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -57,10 +57,23 @@ def run_chain(folder):
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """The folder of the whole chain, and the keys of params.yaml that each of its stages read."""
-    with read_params.recording(*STAGES) as read:
-        return run_chain(tmp_path_factory.mktemp("chain")), read
+def recorded(wide, hub, tmp_path_factory):
+    """The folder of the whole chain, and the keys of params.yaml that its stages read there, and in dry runs of the
+    trainings from a published backbone."""
+    with read_params.recording(*STAGES) as seen:
+        chain = run_chain(tmp_path_factory.mktemp("chain"))
+        folder, published = tmp_path_factory.mktemp("published"), {"model.backbone": str(hub("qwen2_5_vl"))}
+        run_pretrain(wide, folder, published, dry_run=True)
+        run_sft(wide, folder / "pretrain", folder, published, dry_run=True)
+        run_dpo(
+            Namespace(tiles=chain / "tiles", split=chain / "split"),
+            chain / "sft",
+            chain / "prefs",
+            folder,
+            published,
+            dry_run=True,
+        )
+    return chain, seen
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +130,16 @@ def test_a_model_without_dpo_is_scored_too(finished, tmp_path):
 
 
 def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
-    tasks_of_time = {"split.horizon", "split.origin"}  # this run's task is new_place
-    read_params.assert_declared("population", recorded[1], {"split": tasks_of_time})
+    seen = recorded[1]
+    elsewhere = {
+        "split": {"split.horizon", "split.origin"},  # these runs' task is new_place
+        "pretrain": {"memory.attention", "model.bands"},  # of weights, which a dry run does not read; of the store
+        # LoRA's are keyword arguments as they are; the others made the model that sft starts from.
+        "sft": {"sft.lora", "model.bands", "model.family", "model.tiny"},
+        "dpo": {"sft"},  # LoRA's again; the others made the model that dpo starts from
+        "evaluate": seen["evaluate"].dumped,  # its report shows them
+    }
+    read_params.assert_declared("population", seen, elsewhere)
 
 
 @pytest.mark.slow

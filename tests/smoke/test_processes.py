@@ -20,7 +20,8 @@ from ruamel.yaml import YAML
 from src.core.stage import distributed
 from src.core.stage.errors import Interrupted, ParamsError
 from src.core.training import checkpoints, sharding
-from src.population.data import masked_views, preference_pairs, samples
+from src.population.data import preference_pairs, samples
+from src.population.models import pretraining
 from tests.population.conftest import (
     run_dpo,
     run_pretrain,
@@ -54,7 +55,7 @@ def run_stage(ready, stage: str, folder: Path, changes: dict) -> None:
 def run_until_signal(ready, stage: str, folder: Path, changes: dict, count: int) -> None:
     """SIGTERM reaches the last of `count` processes alone, when it reads a batch of the second epoch."""
     owner, method = {
-        "pretrain": (masked_views.TileViews, "__getitems__"),
+        "pretrain": (pretraining.TileViews, "__getitems__"),
         "sft": (samples.GrowthSamples, "__getitems__"),
         "dpo": (preference_pairs.PairCollator, "__call__"),
     }[stage]

@@ -18,7 +18,8 @@ import torch
 from ruamel.yaml import YAML
 
 from src.core.stage.errors import Interrupted
-from src.population.data import masked_views, preference_pairs, samples
+from src.population.data import preference_pairs, samples
+from src.population.models import pretraining
 from tests.population.conftest import (
     contents,
     pretrain_rates,
@@ -72,7 +73,7 @@ def stop(ready, tmp_path, monkeypatch):
 
     def stop(stage, step, action, expected):
         owner, method = {
-            "pretrain": (masked_views.TileViews, "__getitems__"),
+            "pretrain": (pretraining.TileViews, "__getitems__"),
             "sft": (samples.GrowthSamples, "__getitems__"),
             "dpo": (preference_pairs.PairCollator, "__call__"),
         }[stage]

@@ -87,8 +87,14 @@ def test_the_report_says_that_it_is_simulated_and_shows_every_figure(finished):
 
 
 def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
-    # Of two sections it needs all but one key: no forest, and no list of models, stands on learned features.
-    read_params.assert_declared("species", recorded[1], {"crossmodal": {"baselines.leaves", "train.models"}})
+    seen = recorded[1]
+    elsewhere = {
+        "simulate": {"simulate.language", "simulate.vision"},  # strengths of parts, which are taken all at once
+        # No forest, no list of models and no dropout of vision alone stands on learned features.
+        "crossmodal": {"baselines.leaves", "train.models", "train.dropout.vision"},
+        "evaluate": seen["evaluate"].dumped,  # its report shows them
+    }
+    read_params.assert_declared("species", seen, elsewhere)
 
 
 @pytest.mark.slow

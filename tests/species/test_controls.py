@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from src.core.data.embedding_store import EmbeddingWriter
 from src.species import baselines, controls, split
 from src.species.data import roles, task
+from src.species.evaluation import classifiers
 from src.species.evaluation.classifiers import Fits
 from tests.species import places
 
@@ -112,8 +114,8 @@ def test_names_are_those_of_neighbours_counted_one_by_one(study):
         total = sum(votes.values())
         scores = {name: (1 - share) * votes[name] / total + share * prior[name] for name in votes}
         named.append(max(scores, key=scores.get))
-    setting = {"neighbours": count, "prior_share": share}
-    found = controls.location_model(study, places.make_params(PARAMS)).named(study.train, spatial, setting)
+    model = controls.location_model(study, places.make_params(PARAMS))
+    found = replace(model, grid={"neighbours": [count], "prior_share": [share]}).named(study.train, spatial)
     assert np.mean(found == named) > 0.99, "all but ties"
 
 
@@ -143,8 +145,10 @@ def test_random_draws_keep_the_images_of_a_record_together(study):
 
 def test_majority_by_hand():
     species = np.array(["b", "a", "b", "b", "a", "b", "c"])
-    assert controls.majority_accuracy(species, np.array([0, 1, 2, 3]), np.array([4, 5, 6])) == pytest.approx(1 / 3)
-    assert controls.majority_accuracy(species, np.array([1, 4, 6]), np.array([0, 1])) == pytest.approx(1 / 2)
+    majority = controls.Model(species, np.zeros((7, 1)), np.ones(7, bool), classifiers.majority, {})
+    assert majority.hits(np.array([0, 1, 2, 3]), np.array([4, 5, 6])).mean() == pytest.approx(1 / 3)
+    assert majority.hits(np.array([1, 4, 6]), np.array([0, 1])).mean() == pytest.approx(1 / 2)
+    assert majority.named(np.array([0, 1]), np.array([6])) == "a", "the first of equally common ones"
 
 
 def test_guesses_that_do_not_depend_on_the_truth_by_hand_and_by_shuffling():
@@ -170,10 +174,10 @@ def test_the_location_of_our_split_is_the_baseline(study, leaf, chosen):
     found, again = Fits(study), Fits(study)
     baselines.fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
     model = controls.location_model(study, params)
-    setting = controls.choose(again, study, "location", model)
-    assert chosen in setting and again.choices["location"] == found.choices["location"]
+    model = controls.choose(again, study, "location", model)
+    assert chosen in model.grid and again.choices["location"] == found.choices["location"]
     named = study.classes[found.groups["location"].argmax(axis=1)]
-    assert model.named(study.train, study.held_out, setting).tolist() == named.tolist()
+    assert model.named(study.train, study.held_out).tolist() == named.tolist()
 
 
 def test_same_input_same_bytes_and_the_figure_is_there(folders, written, tmp_path):

@@ -87,7 +87,7 @@ def test_reconstruction_is_that_of_the_saved_model(trained, task):
     rows = both(task, task.rows("test", "spatial"))
     values = {name: torch.from_numpy(task.store.read(name, rows)) for name in EMBEDDINGS}
     with torch.no_grad():
-        predicted = model.predict("vision_pooled", values["language"]).numpy()
+        predicted = model.predict("language", values["language"]).numpy()
     error = np.mean((predicted - reconstruction.standardised(task, "vision_pooled", rows)) ** 2)
     assert read(trained, "reconstruction")["vision_pooled"]["spatial"]["model"] == pytest.approx(error, abs=1e-5)
 

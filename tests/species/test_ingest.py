@@ -1,94 +1,32 @@
-"""The ingest stage: what the store holds, that a stopped run goes on to the same bytes, what leaves nothing behind."""
+"""The ingest stage: what the store holds, what is refused, what leaves nothing behind."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
 
-from src.core.data.embedding_store import EmbeddingStore, EmbeddingWriter
 from src.core.stage import files
-from src.core.stage.errors import DataError, StorageError
-from src.core.stage.params import validate
-from src.core.stage.scratch import scratch_folder
+from src.core.stage.errors import DataError
 from src.species import ingest
 from src.species.data import embedding_files
-from src.species.params import Params
-from tests.pipelines import values_of
+from tests.pipelines import ROOT
+from tests.species import data_root
+from tests.species.data_root import (
+    POOLED,
+    RECORDS,
+    TOKENS,
+    assert_nothing_left,
+    contents,
+    run,
+    write_table,
+)
 
-ROOT = Path(__file__).parents[2]
+data = data_root.data
 ACACIA = ROOT / "../shared/data/acacia/taxa_Acacia.csv"
-RECORDS = 12
-LANGUAGE, POOLED, TOKENS = (embedding_files.SHAPES[name] for name in ("language", "vision_pooled", "vision"))
-
-
-def make_params(folder: Path, **data) -> Params:
-    """The committed params with scratch below `folder` and these keys of `data`."""
-    values = values_of("species")
-    values["checkpoint_root"] = str(folder / "checkpoints")
-    values["data"] |= {"modalities": ["language", "vision_pooled"], "minimum_records": 1} | data
-    return validate(values, Params, where="test")
-
-
-def write_table(root: Path, rows: list[str] | None = None) -> None:
-    """Records 1 to RECORDS of three species."""
-    rows = rows or [f"{number},28.{number},-81.5,,2021-04-{number:02d},Fictella s{number % 3},{number % 3}"
-                    for number in range(1, RECORDS + 1)]  # fmt: skip
-    header = "gbifID,decimalLatitude,decimalLongitude,coordinateUncertaintyInMeters,eventDate,species,taxonKey"
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "observations.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-
-
-def write_embeddings(root: Path, language: int = RECORDS) -> dict[str, dict[str, np.ndarray]]:
-    """A pack of language for the first records and a folder of vision_pooled without record 3, two images of 5."""
-    generator = np.random.default_rng(0)
-    made = {"language": {f"{n}_0": generator.standard_normal(LANGUAGE).astype("f2") for n in range(1, language + 1)}}
-    names = [f"{n}_0" for n in range(1, RECORDS + 1) if n != 3] + ["5_1"]
-    made["vision_pooled"] = {name: generator.standard_normal(POOLED).astype("f4") for name in names}
-    folder = root / "embeddings"
-    (folder / "vision_pooled").mkdir(parents=True)
-    np.save(folder / "language.npy", np.stack(list(made["language"].values())[::-1]))
-    (folder / "language.ids.txt").write_text("\n".join(list(made["language"])[::-1]))
-    for number, (name, row) in enumerate(made["vision_pooled"].items()):
-        if number % 2:
-            np.save(folder / "vision_pooled" / f"{name}.npy", row)
-        else:
-            save_file({"vision_pooled": row}, folder / "vision_pooled" / f"{name}.safetensors")
-    return made
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A data root below the working directory, and what its embeddings are."""
-    monkeypatch.chdir(tmp_path)
-    root = tmp_path / "data"
-    write_table(root)
-    return Namespace(root=root, made=write_embeddings(root))
-
-
-def run(data: Namespace, out: str = "store", dry_run: bool = False, **changes) -> EmbeddingStore | None:
-    params = make_params(data.root.parent, **changes)
-    ingest.main(params, Namespace(root=data.root), Namespace(out=data.root.parent / out), dry_run)
-    return None if dry_run else EmbeddingStore.open(data.root.parent / out)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def assert_nothing_left(data: Namespace) -> None:
-    assert {path.name for path in data.root.parent.iterdir()} <= {"data", "logs", "checkpoints"}
-    checkpoints = data.root.parent / "checkpoints"
-    assert not checkpoints.exists() or not any(checkpoints.iterdir())
 
 
 def test_every_observation_has_its_own_embeddings(data, capsys):
@@ -162,59 +100,6 @@ def test_nan_stops_and_leaves_the_old_store(data):
     assert not any((data.root.parent / "checkpoints").iterdir())
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(data, monkeypatch):
-    monkeypatch.setattr(embedding_files, "CHUNK_BYTES", 3 * 4 * LANGUAGE[0])
-    whole = contents(run(data, out="whole").folder)
-    flushed = []
-    flush = EmbeddingWriter.flush
-
-    def full_disk(writer):
-        flushed.append(writer)
-        if len(flushed) == 3:
-            raise OSError(28, "No space left on device")
-        flush(writer)
-
-    monkeypatch.setattr(EmbeddingWriter, "flush", full_disk)
-    with pytest.raises(StorageError, match="No space left"):
-        run(data)
-    assert not (data.root.parent / "store").exists()
-    (scratch,) = (data.root.parent / "checkpoints").iterdir()
-    assert len(list((scratch / "done").iterdir())) == 2
-    written = []
-    write = ingest.write_chunk
-    monkeypatch.setattr(EmbeddingWriter, "flush", flush)
-    monkeypatch.setattr(ingest, "write_chunk", lambda *given: (written.append(given[0].modality), write(*given)))
-    assert contents(run(data).folder) == whole
-    assert written == ["language", "language", "vision_pooled"]  # of four chunks and one
-
-
-def test_nothing_is_resumed_after_a_source_or_its_arrays_changed(data, monkeypatch):
-    params = make_params(data.root.parent)
-
-    def folder():
-        found, _ = embedding_files.find(data.root, params.data.modalities)
-        facts = ingest.source_facts(params.data, data.root, found)
-        return scratch_folder(params.checkpoint_root, "species.ingest", facts, [data.root / "observations.csv"])
-
-    first = folder()
-    assert folder() == first
-    path = data.root / "embeddings" / "language.npy"
-    os.utime(path, ns=(1, 1))
-    second = folder()
-    write_table(data.root, ["1,28,-81,,2021,Fictella audax,1"])
-    assert len({first, second, folder()}) == 3
-
-    write_table(data.root)
-    whole = contents(run(data, out="whole").folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingWriter, "finish", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
-        with pytest.raises(StorageError):
-            run(data)
-    (scratch,) = (data.root.parent / "checkpoints").iterdir()
-    (scratch / "store" / "language.npy").unlink()
-    assert contents(run(data).folder) == whole
-
-
 def write_tokens(root: Path, ids: list[str], pooled: bool) -> np.ndarray:
     """(V, 8, 24, 24, 1408) float16 files of vision, and in place of all other embeddings their means where `pooled`."""
     shutil.rmtree(root / "embeddings")
@@ -224,7 +109,7 @@ def write_tokens(root: Path, ids: list[str], pooled: bool) -> np.ndarray:
         np.save(root / "embeddings" / "vision" / f"{name}.npy", row)
     if pooled:
         (root / "embeddings" / "vision_pooled").mkdir()
-        for name, row in zip(ids, embedding_files.mean_tokens(tokens), strict=True):
+        for name, row in zip(ids, tokens.mean(axis=(1, 2, 3), dtype=np.float32), strict=True):
             np.save(root / "embeddings" / "vision_pooled" / f"{name}.npy", row)
     return tokens
 
@@ -246,7 +131,7 @@ def test_tokens_are_stored_once_and_pooled_where_nothing_pooled_is_given(data):
     )
 
     (data.root / "embeddings" / "vision_pooled").mkdir()
-    np.save(data.root / "embeddings" / "vision_pooled" / "9_0.npy", embedding_files.mean_tokens(tokens)[0])
+    np.save(data.root / "embeddings" / "vision_pooled" / "9_0.npy", tokens.mean(axis=(1, 2, 3), dtype=np.float32)[0])
     with pytest.raises(DataError, match="vision_pooled of 9_0: found a vector that differs"):
         run(data, modalities=["vision", "vision_pooled"])
 
@@ -292,42 +177,3 @@ def test_the_acacia_records_without_embeddings(tmp_path, monkeypatch, capsys):
     assert "6 species with fewer than 2 records left out: Acacia aneura (1)" in capsys.readouterr().out
     with pytest.raises(DataError, match="found 170 of 19100 rows"):
         run(Namespace(root=root), max_refused=0.0, **settings)
-
-
-PROGRAM = """
-import sys
-from argparse import Namespace
-from pathlib import Path
-from src.species import ingest
-from src.species.data import embedding_files
-from tests.species.test_ingest import make_params
-embedding_files.CHUNK_BYTES = 1
-folder = Path(sys.argv[1])
-ingest.main(make_params(folder), Namespace(root=folder / "data"), Namespace(out=folder / sys.argv[2]))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(data):
-    rows = [f"{number},28,-81,,2021-04-01,Fictella audax,1" for number in range(1, 401)]
-    write_table(data.root, rows)
-    shutil.rmtree(data.root / "embeddings")
-    write_embeddings(data.root, language=400)
-
-    def start(out: str) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(data.root.parent), out], cwd=ROOT)
-
-    assert start("whole").wait() == 0
-    whole, checkpoints = contents(data.root.parent / "whole"), data.root.parent / "checkpoints"
-    for marks in (20, 150, 300):
-        process = start("store")
-        while process.poll() is None and len(list(checkpoints.glob("*/done/*.json"))) < marks:
-            time.sleep(0.01)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (data.root.parent / "store").exists()
-    done = len(list(checkpoints.glob("*/done/*.json")))
-    assert done >= 300
-    assert start("store").wait() == 0
-    assert contents(data.root.parent / "store") == whole

@@ -11,7 +11,7 @@ import pytest
 
 from src.core.stage.errors import ParamsError
 from src.species import simulate
-from src.species.data import random_fields, simulated_embeddings, simulated_records
+from src.species.data import random_fields, simulated_observations
 from src.species.data.embedding_files import SHAPES
 from src.species.data.observation_ids import parse_id
 from src.species.params import Strengths
@@ -55,13 +55,13 @@ def table(folder):
 def full_size():
     """The table of the committed size; its embeddings are not needed."""
     settings = species_params().simulate
-    return settings, *simulated_records.simulate_observations(settings)
+    return settings, *simulated_observations.simulate_observations(settings)
 
 
 def test_counts_are_exactly_those_asked_for(table):
     assert len(table) == 800 and table["species"].nunique() == 30
     assert not table.duplicated(["gbifID", "imageIndex"]).any()
-    assert table.groupby("species")["gbifID"].nunique().min() >= simulated_records.LEAST
+    assert table.groupby("species")["gbifID"].nunique().min() >= simulated_observations.LEAST
     assert table.groupby("species")["taxonKey"].nunique().max() == 1
     assert table["taxonKey"].min() >= 900_000_001
     assert (table["imageIndex"] == 2).sum() == 40
@@ -71,7 +71,7 @@ def test_counts_are_exactly_those_asked_for(table):
 
 def test_fields_are_those_of_gbif_and_lie_on_land(table):
     lat, lon = table["decimalLatitude"].to_numpy(), table["decimalLongitude"].to_numpy()
-    assert random_fields.on_land(random_fields.to_km(lat, lon)).all()
+    assert random_fields.land().contains_points(random_fields.to_km(lat, lon)).all()
     assert table["eventDate"].str.match(r"\d{4}-\d\d(-\d\d(T\d\d:\d\d:00)?)?$").all()
     assert (table["eventDate"].str[:4].astype(int) == table["year"]).all()
     lengths = table["eventDate"].str.len().value_counts()
@@ -92,7 +92,9 @@ def test_packs_hold_what_is_not_missing(folder, table):
         assert pack.shape == (720, *SHAPES[modality]) == (len(kept), *SHAPES[modality]) and pack.dtype == np.float16
         assert kept == [one for one in ids if one in set(kept)]
         assert [parse_id(one) for one in kept[:3]]
-        assert np.std(pack, dtype=np.float64) == pytest.approx(np.sqrt(1 + simulated_embeddings.ISOTROPIC**2), rel=0.1)
+        assert np.std(pack, dtype=np.float64) == pytest.approx(
+            np.sqrt(1 + simulated_observations.ISOTROPIC**2), rel=0.1
+        )
     assert ids_of(folder, "language") != ids_of(folder, "vision_pooled")
 
 
@@ -141,10 +143,10 @@ def test_what_cannot_be_simulated_is_refused(changes, message):
 
 def test_names_are_distinct_binomials():
     for species in (2, 40, 227, 1200):
-        names = simulated_records.invent_names(species)
+        names = simulated_observations.invent_names(species)
         assert len(set(names)) == species and all(re.fullmatch("[A-Z][a-z]+ [a-z]+", name) for name in names)
         genera = pd.Series(names).str.split().str[0]
-        assert genera.nunique() == simulated_records.genus_count(species)
+        assert genera.nunique() == simulated_observations.genus_count(species)
 
 
 def test_effort_grows_and_the_last_year_is_a_part(full_size):
@@ -182,11 +184,11 @@ def test_one_finds_the_same_species_where_one_has_been(full_size):
 
 def parts_alone(full_size, part: str) -> dict[str, np.ndarray]:
     """modality -> (N, 64) latent vectors that hold one part."""
-    settings, world, table = full_size
+    _, world, table = full_size
     strengths = Strengths(**(QUIET | {part: 2.0}))
     generator = np.random.default_rng(1)
     return {
-        name: simulated_embeddings.embed(generator, world, table, name, strengths, settings.species)
+        name: simulated_observations.embed(generator, world, table, name, strengths)
         for name in ("language", "vision_pooled")
     }
 
@@ -203,11 +205,9 @@ def test_a_part_alone_is_what_it_says(full_size, part):
 
 
 def test_no_strength_at_all_gives_zeros(full_size):
-    settings, world, table = full_size
+    _, world, table = full_size
     strengths = Strengths(**QUIET)
-    assert not simulated_embeddings.embed(
-        np.random.default_rng(1), world, table, "language", strengths, settings.species
-    ).any()
+    assert not simulated_observations.embed(np.random.default_rng(1), world, table, "language", strengths).any()
 
 
 def test_modalities_share_places_in_part_and_species_not_at_all(full_size):

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from src.core.data.embedding_store import EmbeddingWriter
 from src.species.data import task as tasks
-from src.species.models import training
+from src.species.data.batches import Observations
 from src.species.params import Params
 from tests.conftest import species_params
 from tests.pipelines import ROOT, values_of
@@ -107,7 +107,7 @@ def stop(monkeypatch):
     """`stop(step, action, run, expected)`: let `action` happen where the batch of that training step is read."""
 
     def stop(step, action, run, expected):
-        original, read = training.Rows.__getitems__, [0]
+        original, read = Observations.__getitems__, [0]
 
         def counted(self, indices):
             read[0] += len(indices) == SMALL["train.batch_size"]
@@ -116,7 +116,7 @@ def stop(monkeypatch):
             return original(self, indices)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training.Rows, "__getitems__", counted)
+            patch.setattr(Observations, "__getitems__", counted)
             with pytest.raises(expected) as caught:
                 run()
         return caught.value

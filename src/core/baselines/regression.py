@@ -59,29 +59,33 @@ class RidgePath:
         return Ridge(weight, float(y.mean() - self.mean @ weight), alpha)
 
 
-def fit_ridge(
-    features: np.ndarray, y: np.ndarray, alphas: tuple[float, ...], validation: tuple[np.ndarray, np.ndarray]
-) -> Ridge:
-    """Ridge regression on standardised features, the penalty with the least squared error on `validation`.
+def fit_ridge(features: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Ridge:
+    """Ridge regression on standardised features, that of ALPHAS with the least squared error on `validation`.
 
-    features (N, C) float, y (N,); validation (features, y). Of equal penalties the larger is kept.
+    features (N, C) float, y (N,); validation (features, y). Of equal errors the larger penalty is kept.
     """
     path = RidgePath(features)
-    ridges = [path.solve(y, alpha) for alpha in sorted(alphas, reverse=True)]
+    ridges = [path.solve(y, alpha) for alpha in reversed(ALPHAS)]
     return min(ridges, key=lambda ridge: np.mean((ridge.predict(validation[0]) - validation[1]) ** 2))
 
 
 def spread(budget: int, **ranges: tuple[float, float]) -> list[dict[str, float]]:
     """`budget` settings, evenly over the first of `ranges` (low, high) in log and scattered over the others.
 
-    Together they are a Hammersley set (Niederreiter 1992), so each range is covered whatever the budget.
+    Together they are a Hammersley set (Niederreiter 1992), so each range is covered whatever the budget. Between two
+    integers numbers are rounded, and settings that become equal are there once.
     """
     units = np.empty((budget, len(ranges)))
     units[:, 0] = (np.arange(budget) + 0.5) / budget
     if len(ranges) > 1:
         units[:, 1:] = qmc.Halton(len(ranges) - 1, scramble=False).random(budget)
     low, high = np.log(np.array(list(ranges.values()), dtype=np.float64)).T
-    return [dict(zip(ranges, map(float, row), strict=True)) for row in np.exp(low + units * (high - low))]
+    kinds = [round if all(isinstance(end, int) for end in ends) else float for ends in ranges.values()]
+    settings = [
+        {name: kind(value) for name, kind, value in zip(ranges, kinds, row.tolist(), strict=True)}
+        for row in np.exp(low + units * (high - low))
+    ]
+    return [setting for number, setting in enumerate(settings) if setting not in settings[:number]]
 
 
 def tune(settings: Sequence[dict], predict: Callable[[dict], np.ndarray], y: np.ndarray) -> tuple[np.ndarray, dict]:

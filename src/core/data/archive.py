@@ -4,7 +4,6 @@ Layout: `<region>/<place>/<year>_<place>.tif|.tiff|.npy`, also `<place>_<year>` 
 at any depth; the region is the grandparent folder, the place the parent folder.
 """
 
-import os
 import re
 import shutil
 import stat
@@ -16,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -81,27 +80,24 @@ def find_tiles(folder: Path, root: Path) -> list[TileName]:
             (region, place, year). All bad names are reported at once.
     """
     tiles, problems = [], []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(names):
-            path = Path(parent, file)
-            if path.suffix.lower() not in TILE_SUFFIXES or file.startswith("."):
-                continue
-            relative = path.relative_to(folder)
-            try:
-                tiles.append(TileName(path, f"{root}/{relative.as_posix()}", relative.as_posix(), *_key(relative)))
-            except DataError as error:
-                problems.append(f"{root}/{relative.as_posix()}: {error}")
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not _is_wanted(relative, TILE_SUFFIXES) or path.is_dir():
+            continue
+        name = f"{root}/{relative.as_posix()}"
+        try:
+            tiles.append(TileName(path, name, relative.as_posix(), *_key(relative)))
+        except DataError as error:
+            problems.append(f"{name}: {error}")
     if not tiles and not problems:
         raise DataError(f"`root`: {root}: found no .tif, .tiff or .npy file, expected tiles; check the path")
     tiles.sort(key=lambda tile: (tile.region, tile.place, tile.year, tile.relative))
     first: dict[tuple[str, str, int], TileName] = {}
     for tile in tiles:
-        key = (squeeze(tile.region), squeeze(tile.place), tile.year)
-        if other := first.get(key):
+        other = first.setdefault((squeeze(tile.region), squeeze(tile.place), tile.year), tile)
+        if other is not tile:
             where = f"{tile.region}/{tile.place} {tile.year}"
             problems.append(f"{tile.name}: a second tile for {where}, beside {other.name}; remove one of them")
-        first.setdefault(key, tile)
     refuse(problems)
     return tiles
 
@@ -140,18 +136,15 @@ def _key(relative: Path) -> tuple[str, str, int]:
             readings.setdefault(squeeze(match["place"]), (match["place"], int(match["year"])))
     if not readings:
         raise DataError("file name: expected <year>_<`place`>, <`place`>_<year> or <`place`><year>; rename it")
-    if len(folders) > 1:
-        region, parent = folders[-2:]
-        if squeeze(parent) not in readings:
-            raise DataError(
-                f"`place`: found {next(iter(readings))!r}, expected {parent!r} as its folder; rename one of them"
-            )
-        place, year = parent, readings[squeeze(parent)][1]
-    elif len(readings) > 1 and not (folders and squeeze(folders[-1]) in readings):
+    parent = squeeze(folders[-1]) if folders else ""
+    if parent not in readings and len(folders) > 1:
+        raise DataError(
+            f"`place`: found {next(iter(readings))!r}, expected {folders[-1]!r} as its folder; rename one of them"
+        )
+    if parent not in readings and len(readings) > 1:
         raise DataError(f"file name: reads as {' or '.join(map(repr, readings))}; put it into <`region`>/<`place`>/")
-    else:
-        region = ""
-        place, year = readings.get(squeeze(folders[-1]) if folders else "", next(iter(readings.values())))
+    place, year = readings.get(parent, next(iter(readings.values())))
+    region, place = folders[-2:] if len(folders) > 1 else ("", place)
     return _checked(region), _checked(place), year
 
 
@@ -177,7 +170,7 @@ def _extract(archive: zipfile.ZipFile, root: Path, folder: Path) -> None:
             f"{MAX_MEMBERS} files and a ratio of {MAX_RATIO} (a bomb?); unzip it yourself and give the folder"
         )
     refuse(problems)
-    wanted = [member for member in members if _is_wanted(member.filename)]
+    wanted = [member for member in members if _is_wanted(PurePosixPath(member.filename), (*TILE_SUFFIXES, ".json"))]
     free = shutil.disk_usage(folder).free
     if sum(member.file_size for member in wanted) > free:
         raise StorageError(
@@ -204,7 +197,6 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _is_wanted(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not hidden and path.suffix.lower() in (*TILE_SUFFIXES, ".json")
+def _is_wanted(relative: PurePath, suffixes: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in relative.parts)
+    return not hidden and relative.suffix.lower() in suffixes

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from src.core.data.quantisation import Quantisation, dequantise, lookup_table
@@ -69,15 +70,9 @@ def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def standardise(
     pixels: np.ndarray, valid: np.ndarray, quantisation: Quantisation, mean: np.ndarray, sd: np.ndarray
 ) -> np.ndarray:
-    """Dequantised, standardised pixels; masked ones are 0, the training mean.
+    """(C, H, W) float32: dequantised, standardised pixels; 0, the training mean, where not valid.
 
-    Args:
-        pixels: (C, H, W) int8 or float16, as stored.
-        valid: (H, W) bool.
-        mean, sd: (C,) float32.
-
-    Returns:
-        (C, H, W) float32.
+    `pixels` are (C, H, W) int8 or float16, as stored, `valid` is (H, W) bool, `mean` and `sd` are (C,) float32.
     """
     if pixels.dtype == np.int8:
         # adding 128 wraps around in uint8, which maps -128 … 127 to 0 … 255
@@ -116,17 +111,12 @@ def _moments_of_bins(store: Store, rows: Sequence[int]) -> tuple[int, np.ndarray
 
 
 def _moments_of_tiles(store: Store, rows: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, mean and variance from those of each tile (Chan, Golub and LeVeque 1979)."""
-    count, mean, squares = 0, np.zeros(store.bands), np.zeros(store.bands)
+    """Count, mean and variance, merged tile by tile."""
+    scaler = StandardScaler()
     for row in rows:
         valid = store.valid([row])[0]
-        n = int(valid.sum())
-        if n == 0:
-            continue
-        for band, pixels in enumerate(store.view(row)):
-            values = dequantise(pixels[valid], store.quantisation).astype(np.float64)
-            step = values.mean() - mean[band]
-            squares[band] += ((values - values.mean()) ** 2).sum() + step**2 * count * n / (count + n)
-            mean[band] += step * n / (count + n)
-        count += n
-    return count, mean, squares / max(count, 1)
+        if valid.any():
+            scaler.partial_fit(dequantise(store.view(row)[:, valid], store.quantisation).T.astype(np.float64))
+    if not hasattr(scaler, "mean_"):
+        return 0, np.zeros(store.bands), np.zeros(store.bands)
+    return int(scaler.n_samples_seen_), scaler.mean_, scaler.var_

@@ -7,7 +7,6 @@ A store is a folder:
     manifest.json    format, count, shapes, what the writer adds, sha256 of every file; written last
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.core.data import npy
 from src.core.stage import files
 from src.core.stage.errors import DataError, ParamsError, StorageError
 
@@ -46,22 +46,11 @@ class EmbeddingStore:
         """Open a complete store; only the index is read into memory.
 
         Raises:
-            StorageError: there is no such folder, or it has no manifest.
-            DataError: the manifest is of another format or names a file that is not there; an array's header or size
-                is not what the manifest says (a truncated file kills the process that touches its mapping); the index
-                does not fit.
+            StorageError, DataError: as `files.read_manifest`; an array's header or size is not what the manifest says
+                (a truncated file kills the process that touches its mapping); the index does not fit.
         """
         folder = Path(folder)
-        manifest = files.read_json(folder / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-            raise DataError(
-                f"{folder}/manifest.json: format: found {found!r}, expected {FORMAT!r}; run the stage that wrote the "
-                "store again"
-            )
-        missing = [name for name in manifest["files"] if not (folder / name).is_file()]
-        if missing:
-            raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; write the store again")
+        manifest = files.read_manifest(folder, FORMAT)
         shapes = {name: tuple(shape) for name, shape in manifest["modalities"].items()}
         arrays = {name: _map(folder / f"{name}.npy", shape, "r") for name, shape in shapes.items()}
         index = files.read_table(folder / "index.parquet")
@@ -113,7 +102,7 @@ class EmbeddingStore:
 
     def verify(self) -> None:
         """Hash every file again; raises DataError if one differs from the manifest."""
-        files.verify(self.folder, self.manifest["files"], "delete the folder and write the store again")
+        files.verify(self.folder, self.manifest)
 
     def _rows_of(self, modality: str, rows: Sequence[int]) -> np.ndarray:
         """(B,) int64 rows of the modality's array, -1 where an observation has no embedding."""
@@ -171,10 +160,7 @@ class EmbeddingWriter:
         _check_rows(path, index, self.shapes)
         self.flush()
         self._arrays = {}
-        frame = index.copy()
-        frame.attrs = {}  # pandas would write them, paths of this machine among them, into the file
-        with files.complete_file(path) as aside:
-            frame.to_parquet(aside, index=False)
+        files.write_table(path, index)
         names = sorted(["index.parquet", *(f"{name}.npy" for name in self.shapes)])
         head = {"format": FORMAT, "count": len(index), "modalities": {name: list(s) for name, s in self.shapes.items()}}
         hashes = {name: files.sha256(self.folder / name) for name in names}
@@ -185,30 +171,22 @@ class EmbeddingWriter:
         if not path.exists():
             # Aside first: a run killed here would leave a file too short to be opened again.
             with files.complete_file(path) as aside:
-                np.lib.format.open_memmap(aside, mode="w+", dtype=DTYPE, shape=shape)
-                # A mapped hole that finds the disk full kills the process with SIGBUS; reserving raises here instead.
-                if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
-                    with aside.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
+                npy.create(aside, shape, DTYPE)
         return _map(path, shape, "r+")
 
 
 def _map(path: Path, shape: tuple[int, ...], mode: str) -> np.memmap:
     """Map an array after checking that header and size are those of `shape`; raises DataError or StorageError."""
     try:
-        array = np.lib.format.open_memmap(path, mode=mode)
+        _, found, columns_first, dtype = npy.read_array_header(path, str(path))
+        if found != shape or dtype != DTYPE or columns_first:
+            order = " (columns first)" * columns_first
+            raise DataError(
+                f"{path}: shape: found {found} {dtype}{order}, expected {shape} {DTYPE}; delete it and write it again"
+            )
+        return np.lib.format.open_memmap(path, mode=mode)
     except OSError as error:
         raise StorageError(f"{path}: cannot open: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:  # no header, objects, or fewer bytes than the header says
-        raise DataError(f"{path}: found {error}, expected {shape} {DTYPE}; delete it and write it again") from error
-    if array.shape != shape or array.dtype != DTYPE or not array.flags.c_contiguous:
-        raise DataError(
-            f"{path}: shape: found {array.shape} {array.dtype}, expected {shape} {DTYPE}; delete it and write it again"
-        )
-    expected, found = array.offset + array.nbytes, path.stat().st_size
-    if found != expected:
-        raise DataError(f"{path}: bytes: found {found}, expected {expected} as its header says; write it again")
-    return array
 
 
 def _check_rows(path: Path, index: pd.DataFrame, shapes: dict[str, tuple[int, ...]]) -> None:

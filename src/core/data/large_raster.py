@@ -1,6 +1,5 @@
 """A raster of any size, read window by window."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,11 @@ import rasterio
 from rasterio.enums import Interleaving
 
 from src.core.data import raster
-from src.core.data.quantisation import NODATA
 from src.core.data.raster import Header
 from src.core.stage.errors import DataError
 
 MAX_RASTER_BYTES = 2**42  # decoded; 20000 x 20000 px of 64 int8 bands are 2**35
 MAX_BLOCK_BYTES = 2**28  # decoded; GDAL decodes whole blocks, whatever the window
-THREADS = os.cpu_count() or 1
 
 
 def read_header(path: Path, bands: int) -> Header:
@@ -26,7 +23,7 @@ def read_header(path: Path, bands: int) -> Header:
     if path.suffix.lower() == ".npy":
         raise DataError(f"{path}: format: found .npy, expected a GeoTIFF, whose CRS the map takes; export it as one")
     header = raster.read_header(path, bands, max_bytes=MAX_RASTER_BYTES)
-    with opened(header) as dataset:
+    with raster.opened(header) as dataset:
         height, width = dataset.block_shapes[0]
         together = bands if dataset.interleaving == Interleaving.pixel else 1
     if height * width * together * np.dtype(header.dtype).itemsize > MAX_BLOCK_BYTES:
@@ -35,11 +32,6 @@ def read_header(path: Path, bands: int) -> Header:
             f"{MAX_BLOCK_BYTES} bytes, so that memory is bounded; rewrite it with gdal_translate -co TILED=YES"
         )
     return header
-
-
-def opened(header: Header) -> rasterio.DatasetReader:
-    """The header's file for `read_window`; keep it open, so that blocks shared by windows are decoded once."""
-    return raster.opened(header, THREADS)
 
 
 def read_window(
@@ -52,10 +44,7 @@ def read_window(
     Raises:
         DataError: as `raster.read_crop`, but a window without a valid pixel is no error.
     """
-    values = np.empty((header.bands, height, width), header.dtype)
-    raster.decode_window(header, dataset, top, left, values)
-    if header.dtype == "int8":
-        return values, values.min(axis=0) > NODATA
-    pixels, valid = np.empty(values.shape, np.float16), np.empty((height, width), bool)
-    raster.store_floats(header, values, False, THREADS, pixels, valid)
+    dtype = np.int8 if header.dtype == "int8" else np.float16
+    pixels, valid = np.empty((header.bands, height, width), dtype), np.empty((height, width), bool)
+    raster.read_window(header, dataset, top, left, False, pixels, valid)
     return pixels, valid

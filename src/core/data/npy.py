@@ -1,6 +1,7 @@
-"""`.npy` files: the header, read without unpickling, and a tile's JSON sidecar."""
+"""`.npy` files: new ones, the header, read without unpickling, and a tile's JSON sidecar."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from src.core.stage.errors import DataError
 SIDECAR_KEYS = ("quantisation", "scale", "nodata", "crs", "transform", "lat", "lon")
 
 
-def read_header(path: Path, name: str) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape (C, H, W) and dtype of the tile `name`; raises DataError as `read_array_header`, or without 3 axes."""
-    _, shape, _, dtype = read_array_header(path, name)
-    if len(shape) != 3 or min(shape) < 1:
-        raise DataError(f"{name}: shape: found {shape}, expected (bands, height, width); save it in that order")
-    return shape, dtype
+def create(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """A mapped array of zeros to write into; raises OSError where the disk has no room for it."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    # A mapped hole that finds the disk full kills the process with SIGBUS; reserving raises here instead.
+    if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def read_array_header(path: Path, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype]:

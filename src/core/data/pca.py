@@ -1,7 +1,6 @@
 """Principal components of a stream of rows, in memory that does not grow with their number."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,37 +9,8 @@ from src.core.stage.errors import DataError
 BLOCK_ROWS = 4096  # multiplied at once in float32; larger blocks leave the processor's cache
 
 
-@dataclass(frozen=True)
-class PCA:
-    """Principal components of C columns.
-
-    Attributes:
-        mean: (C,) float64.
-        components: (K, C) float64, orthonormal rows by falling variance, the largest loading of each positive.
-        variance: (K,) float64, population variance (divided by n) along each.
-        ratio: (K,) float64, share of the total variance.
-        count: rows seen.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    variance: np.ndarray
-    ratio: np.ndarray
-    count: int
-
-    def z_scoring(self) -> tuple[np.ndarray, np.ndarray]:
-        """The affine map to components of mean 0 and sd 1 over the rows seen: z = weight @ x + bias.
-
-        Returns:
-            weight (K, C) and bias (K,), float32.
-        """
-        weight = self.components / np.sqrt(self.variance)[:, None]
-        # in C order, because safetensors writes memory as it lies: a Fortran array comes back scrambled
-        return weight.astype(np.float32, order="C"), (-weight @ self.mean).astype(np.float32)
-
-
-def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
-    """Fit in one pass over the rows, through their covariance.
+def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Principal components of C columns in one pass over the rows, through their covariance.
 
     Each block of rows is centred before it is multiplied in float32; sums are added in float64 (Chan, Golub and
     LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances"). Without centring, as in
@@ -48,6 +18,12 @@ def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
 
     Args:
         chunks: (n, C) float32 arrays.
+
+    Returns:
+        weight (K, C), bias (K,): float32; the components z = weight @ x + bias have mean 0 and sd 1 over the rows seen
+            and fall in variance, the largest loading of each is positive.
+        ratio: (K,) float64, share of the total variance.
+        count: rows seen.
 
     Raises:
         DataError: no row came, or rows vary in fewer directions than there are components.
@@ -85,16 +61,16 @@ def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> PCA:
     components = vectors.T[::-1][:n_components]
     largest = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(n_components), largest])[:, None]
-    return PCA(mean, components, variance, variance / values.sum(), count)
+    weight = components / np.sqrt(variance)[:, None]
+    # in C order, because safetensors writes memory as it lies: a Fortran array comes back scrambled
+    scaled = weight.astype(np.float32, order="C"), (-weight @ mean).astype(np.float32)
+    return *scaled, variance / values.sum(), count
 
 
 def project(standardised: np.ndarray, valid: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(K, H, W) float32 components of a tile, unclipped; masked pixels are 0.
+    """(K, H, W) float32 components of a tile, unclipped, 0 where it is not `valid` (H, W) bool.
 
-    Args:
-        standardised: (C, H, W) float32.
-        valid: (H, W) bool.
-        weight, bias: (K, C) and (K,) float32.
+    `standardised` is (C, H, W) float32, `weight` and `bias` are those of `fit_pca`.
     """
     values = np.tensordot(weight, standardised, axes=1) + bias[:, None, None]
     return np.where(valid, values, np.float32(0))

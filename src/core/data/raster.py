@@ -6,7 +6,9 @@ crs and transform (a, b, c, d, e, f) or lat and lon of the centre. Arrays are (C
 """
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +31,9 @@ from src.core.stage.errors import DataError
 
 MAX_TILE_BYTES = 2**30  # decoded; a header may claim anything, and one tile must fit into one shard
 MIN_SIDE = 2
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 DTYPES = ("int8", "float16", "float32")
+Source = rasterio.DatasetReader | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,7 @@ def footprint(header: Header, size: int) -> tuple[float, float, float]:
     return float(lat[0]), float((lon[0] + 180) % 360 - 180), float(to_corners.max())
 
 
-def read_crop(
-    header: Header, size: int, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
-) -> None:
+def read_crop(header: Header, size: int, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray) -> None:
     """Decode the north-up centre crop of `size` px into `pixels` (C, size, size) and `valid` (size, size) bool.
 
     An int8 tile gives int8 pixels, invalid where any band is -128. A float tile gives float16 pixels, invalid (and
@@ -122,36 +124,38 @@ def read_crop(
         DataError: the pixels cannot be decoded, none is valid, a float is NaN (without
             `nan_is_nodata`) or outside the range of float16.
     """
-    values = pixels if header.dtype == "int8" else np.empty(pixels.shape, header.dtype)
-    decode_crop(header, size, threads, values)
-    if header.dtype == "int8":
-        np.greater(values.min(axis=0), NODATA, out=valid)
-    else:
-        store_floats(header, values, nan_is_nodata, threads, pixels, valid)
+    top, left = centre_origin(header.height, header.width, size, size)
+    with opened(header) as source:
+        read_window(header, source, top, left, nan_is_nodata, pixels, valid)
     if not valid.any():
         raise _unexpected(header.name, "pixels", "nothing but no data", "a valid pixel", "remove the tile")
 
 
-def decode_crop(header: Header, size: int, threads: int, out: np.ndarray) -> None:
-    """Decode the north-up centre crop into `out` (C, size, size) of the header's dtype, without masks."""
-    top, left = centre_origin(header.height, header.width, size, size)
-    if header.path.suffix.lower() == ".npy":
-        decode_window(header, np.load(header.path, mmap_mode="r", allow_pickle=False), top, left, out)
+def read_window(
+    header: Header, source: Source, top: int, left: int, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
+) -> None:
+    """Decode the window whose first pixel is (top, left) of the north-up raster, as `read_crop` does the centre."""
+    if header.dtype == "int8":
+        decode_window(header, source, top, left, pixels)
+        np.greater(pixels.min(axis=0), NODATA, out=valid)
     else:
-        with opened(header, threads) as dataset:
-            decode_window(header, dataset, top, left, out)
+        values = np.empty(pixels.shape, header.dtype)
+        decode_window(header, source, top, left, values)
+        _store_floats(header, values, nan_is_nodata, pixels, valid)
 
 
-def opened(header: Header, threads: int) -> rasterio.DatasetReader:
-    """The header's GeoTIFF, decoded by `threads` GDAL threads; GDAL keeps decoded blocks while it is open."""
+def opened(header: Header) -> AbstractContextManager[Source]:
+    """Source for `read_window`; while a GeoTIFF is open, GDAL keeps decoded blocks, which windows may share."""
+    if header.path.suffix.lower() == ".npy":
+        return nullcontext(np.load(header.path, mmap_mode="r"))
     try:
-        return _open(header.path, num_threads=threads)
+        return _open(header.path, num_threads=THREADS)
     except RasterioError as error:
         raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
 
 
-def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, top: int, left: int, out: np.ndarray):
-    """Read into `out` (C, h, w) the window whose first pixel is (top, left) of the north-up raster `source`."""
+def decode_window(header: Header, source: Source, top: int, left: int, out: np.ndarray) -> None:
+    """Read a window as `read_window` does into `out` (C, h, w) of the header's dtype, without mask."""
     height, width = out.shape[1:]
     if header.flipped:
         top = header.height - height - top
@@ -166,15 +170,11 @@ def decode_window(header: Header, source: rasterio.DatasetReader | np.ndarray, t
         out[:] = out[:, ::-1].copy()
 
 
-def store_floats(
-    header: Header, values: np.ndarray, nan_is_nodata: bool, threads: int, pixels: np.ndarray, valid: np.ndarray
+def _store_floats(
+    header: Header, values: np.ndarray, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
-    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` does; `values` is overwritten."""
-    # A sum is NaN where a band is NaN, and also where infinities cancel: check those pixels band by band.
-    with np.errstate(invalid="ignore", over="ignore"):
-        suspect = np.isnan(values.sum(axis=0))
-    missing = np.zeros_like(suspect)
-    missing[suspect] = np.isnan(values[:, suspect]).any(axis=0)
+    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` says; `values` is overwritten."""
+    missing = np.isnan(values).any(axis=0)
     nan_declared = header.nodata is not None and math.isnan(header.nodata)
     if missing.any() and not (nan_is_nodata or nan_declared):
         found = f"NaN in {int(missing.sum())} of {valid.size}"
@@ -190,7 +190,7 @@ def store_floats(
         found = f"a value of magnitude {largest:g}"
         raise _unexpected(header.name, "pixels", found, "at most 65504 (float16)", "rescale the tile")
     # numpy converts to float16 one value at a time and without the GIL; it takes as long as decoding.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(np.copyto, pixels, values))
 
 
@@ -203,41 +203,27 @@ def _geotiff_header(path: Path, name: str, max_bytes: int) -> Header:
             shape = (dataset.count, dataset.height, dataset.width)
             _check_bytes(name, shape, dataset.dtypes[0], max_bytes)
             _check_blocks(dataset, path, name)
-            names = dataset.descriptions
-            return Header(
-                path,
-                name,
-                *shape,
-                dataset.dtypes[0],
-                *_georeference(dataset.crs, dataset.transform, dataset.height, name),
-                dataset.nodata,
-                declared(dataset.tags(), name),
-                names if all(names) else None,
-            )
+            position = _georeference(dataset.crs, dataset.transform, dataset.height, name)
+            meaning = dataset.nodata, declared(dataset.tags(), name)
+            names = dataset.descriptions if all(dataset.descriptions) else None
+            return Header(path, name, *shape, dataset.dtypes[0], *position, *meaning, names)
     except RasterioError as error:
         raise _unexpected(name, "format", _reason(error), "a GeoTIFF", "export it again as GeoTIFF") from error
 
 
 def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
-    shape, dtype = npy.read_header(path, name)
+    _, shape, _, dtype = npy.read_array_header(path, name)
+    if len(shape) != 3 or min(shape) < 1:
+        raise _unexpected(name, "shape", shape, "(bands, height, width)", "save it in that order")
     _check_bytes(name, shape, dtype.name, max_bytes)
     where = f"{name}.json"
     sidecar = npy.read_sidecar(path, where)
     position = (None, None, False)
     if "crs" in sidecar:
         position = _georeference(sidecar["crs"], Affine(*sidecar["transform"]), shape[1], where)
-    return Header(
-        path,
-        name,
-        *shape,
-        dtype.name,
-        *position,
-        sidecar.get("nodata"),
-        declared(sidecar, where),
-        None,
-        sidecar.get("lat", math.nan),
-        sidecar.get("lon", math.nan),
-    )
+    meaning = sidecar.get("nodata"), declared(sidecar, where)
+    centre = sidecar.get("lat", math.nan), sidecar.get("lon", math.nan)
+    return Header(path, name, *shape, dtype.name, *position, *meaning, None, *centre)
 
 
 def _georeference(crs: CRS | str | None, transform: Affine, height: int, where: str) -> tuple[str, Affine, bool]:

@@ -1,4 +1,4 @@
-"""Tables of users: the cells of a spreadsheet (.xlsx, .csv), or columns of records as text (.csv, .parquet).
+"""Tables of users, .csv, .xlsx or .parquet: all cells of a small one, or columns of a large one as text.
 
 Sizes are checked before parsing, XML entities are refused (defusedxml), formulas are not computed: a formula without
 a stored result is an error. Records are read as text, because guessed types would change ids of 19 digits.
@@ -19,7 +19,6 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from openpyxl.utils import get_column_letter
 
 from src.core.stage.errors import BandwiseError, DataError, DependencyError, StorageError
 
@@ -29,11 +28,15 @@ MAX_SHEET_ROWS = 2**20  # Excel's own limit; a cell that claims a later row woul
 MAX_SHEET_COLUMNS = 1000
 MAX_RECORDS_BYTES = 2**30  # about two million records of 50 columns
 MAX_RECORDS = 5_000_000
+EXACT = 2**53  # from here on a float does not hold every whole number
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """`header` as stripped NFKC text; `rows` as (number the spreadsheet shows, cells), empty rows left out."""
+    """`header` as stripped NFKC text; `rows` as (number, cells), empty rows left out.
+
+    The header is row 1, as a spreadsheet shows it; in Parquet, where no row holds it, row 1 is the first below it.
+    """
 
     path: Path
     header: list[str]
@@ -48,44 +51,44 @@ class Sheet:
 
 
 def read_sheet(path: Path) -> Sheet:
-    """The first sheet of an .xlsx file, or a UTF-8 .csv file.
+    """A UTF-8 .csv file, the first sheet of an .xlsx file, or a .parquet file.
 
-    A cell is None, str, int, float, bool or a date; a number that Excel shows as a percentage is
-    returned as the text shown (`5.2%`), because its value is 100 times smaller.
+    A cell is None or text, of .xlsx also an int, float, bool or date; a number that Excel shows as a percentage is
+    returned as the text shown (`5.2%`), because its value is 100 times smaller. Columns of Parquet that hold no single
+    values, such as the geometry of GeoParquet, are left out, as is the index that pandas adds.
 
     Raises:
         StorageError: the file cannot be read.
-        DataError: it is not a spreadsheet, is too large, or holds formulas without stored results.
+        DataError: it is not such a table, is too large, has two columns of one name (Parquet) or a line with more or
+            fewer cells than the header (CSV), or holds formulas without stored results (Excel).
     """
     path = Path(path)
-    reader = {".xlsx": _read_xlsx, ".csv": _read_csv}.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: found a file named *{path.suffix}, expected .xlsx or .csv; save it as one of them")
+    readers = {".csv": _csv_rows, ".xlsx": _xlsx_rows, ".parquet": _parquet_rows}  # the header is the first row
+    if (suffix := path.suffix.lower()) not in readers:
+        raise DataError(
+            f"{path}: found a file named *{path.suffix}, expected {', '.join(readers)}; save it as one of them"
+        )
     try:
         with _as_table(path):
-            rows = reader(path)
+            header, *rows = [[_stripped(cell) for cell in row] for row in readers[suffix](path)] or [[]]
     except OSError as error:
         raise StorageError(f"{path}: cannot read: {error.strerror or error}; check the path") from error
-    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(cell is not None for cell in row)]
-    if not numbered or numbered[0][0] != 1:
+    if not any(header):
         raise DataError(f"{path}: found no column names in row 1; put them there")
-    header = [_heading(cell) for cell in numbered[0][1]]
-    return Sheet(path, header, [(number, [*row, *[None] * len(header)][: len(header)]) for number, row in numbered[1:]])
+    numbered = enumerate(rows, start=1 if suffix == ".parquet" else 2)
+    filled = [(number, row) for number, row in numbered if any(cell is not None for cell in row)]
+    return Sheet(path, [_heading(cell) for cell in header], filled)
 
 
 def read_records(path: Path, columns: list[str]) -> pd.DataFrame:
     """(N, those of `columns` that are there) stripped text, "" where blank, of a .csv or .parquet file.
 
     The index is called line (CSV, in which the header is line 1; a record with a line break inside has the number of
-    its last line) or row (Parquet, counted from 1). A header with tabs makes a table of tabs without quotes, which
-    data portals send under the name .csv.
+    its last line) or row (Parquet, counted from 1).
 
     Raises:
         DataError: not such a table, too large, a row with too many or too few cells, or a column twice.
     """
-    size = path.stat().st_size
-    if size > MAX_RECORDS_BYTES:
-        raise DataError(f"{path}: bytes: found {size}, expected at most {MAX_RECORDS_BYTES}; divide the table")
     with _as_table(path):
         return _parquet_records(path, columns) if path.suffix == ".parquet" else _csv_records(path, columns)
 
@@ -100,28 +103,69 @@ def _as_table(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: found no table ({error}); save it again") from error
 
 
+def _stripped(cell: Any) -> Any:
+    return cell.strip() or None if isinstance(cell, str) else cell
+
+
 def _heading(cell: Any) -> str:
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)  # LibreOffice stores 2018 as 2018.0
-    return "" if cell is None else unicodedata.normalize("NFKC", str(cell)).strip()
+    return unicodedata.normalize("NFKC", _text(cell)).strip()  # LibreOffice stores 2018 as 2018.0
 
 
-def _read_csv(path: Path) -> list[list[str | None]]:
-    if path.stat().st_size > MAX_SHEET_BYTES:
-        raise DataError(f"{path}: found {path.stat().st_size} bytes, expected at most {MAX_SHEET_BYTES}")
+def _csv_lines(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
+    """Line number (of a row's last line) and cells of every row of a file of at most `most` bytes, the header first.
+
+    A header with tabs makes a table of tabs without quotes, which data portals send under the name .csv.
+    """
+    if (size := path.stat().st_size) > most:
+        raise DataError(f"{path}: bytes: found {size}, expected at most {most}; divide the table")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return [[cell.strip() or None for cell in row] for row in csv.reader(file, strict=True)]
+        first = file.readline()
+        tabs = "\t" in first
+        if ";" in first and "," not in first and not tabs:
+            raise DataError(f"{path}: header: found the separator ;, expected commas or tabs; save it with one of them")
+        file.seek(0)
+        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
+        reader = csv.reader(file, strict=True, **style)
+        header = next(reader, [])
+        yield reader.line_num, header
+        for row in reader:
+            if header and any(row) and len(row) != len(header):
+                raise DataError(
+                    f"{path}: line {reader.line_num}: found {len(row)} cells, expected the {len(header)} of the "
+                    "header; correct the line, or quote what holds a separator"
+                )
+            yield reader.line_num, row
 
 
-def _read_xlsx(path: Path) -> list[list[Any]]:
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    return (cells for _, cells in _csv_lines(path, MAX_SHEET_BYTES))
+
+
+def _csv_records(path: Path, columns: list[str]) -> pd.DataFrame:
+    rows = _csv_lines(path, MAX_RECORDS_BYTES)
+    header = [name.strip() for name in next(rows)[1]]
+    at = {name: header.index(name) for name in _present(path, header, columns)}
+    cells, lines = {name: [] for name in at}, []
+    for line, row in rows:
+        if not any(row):
+            continue  # a blank line
+        if len(lines) == MAX_RECORDS:
+            raise DataError(f"{path}: rows: found more than {MAX_RECORDS}; divide the table")
+        lines.append(line)
+        for name, column in at.items():
+            cells[name].append(row[column].strip())
+    return pd.DataFrame(cells, index=pd.Index(lines, name="line", dtype="int64"), dtype=object)
+
+
+def _xlsx_rows(path: Path) -> list[list[Any]]:
     if not openpyxl.DEFUSEDXML:
         raise DependencyError(
             "openpyxl would parse XML without defusedxml: pip install defusedxml and unset OPENPYXL_DEFUSEDXML"
         )
     with path.open("rb") as file:
         try:
-            _check_archive(path, file)
-            return _xlsx_rows(path, file)
+            _check_unpacked_size(path, file)
+            return _first_sheet(path, file)
         except (BandwiseError, OSError):
             raise
         except Exception as error:  # openpyxl has no error of its own for a broken workbook
@@ -132,7 +176,7 @@ def _read_xlsx(path: Path) -> list[list[Any]]:
             ) from error
 
 
-def _check_archive(path: Path, file: Any) -> None:
+def _check_unpacked_size(path: Path, file: Any) -> None:
     """An .xlsx is a zip: its declared sizes bound what is unpacked, because zipfile stops at them."""
     with zipfile.ZipFile(file) as archive:
         total = sum(member.file_size for member in archive.infolist())
@@ -144,27 +188,24 @@ def _check_archive(path: Path, file: Any) -> None:
         )
 
 
-def _xlsx_rows(path: Path, file: Any) -> list[list[Any]]:
-    books = [
+def _first_sheet(path: Path, file: Any) -> list[list[Any]]:
+    values, formulas = (
         openpyxl.load_workbook(file, read_only=True, data_only=data_only, keep_links=False)
         for data_only in (True, False)
-    ]
-    if len(books[0].sheetnames) > 1:
-        logging.info("%s: reads the sheet %r and none of the others", path, books[0].worksheets[0].title)
-    shown, formulas = (book.worksheets[0] for book in books)
-    for sheet in (shown, formulas):
+    )
+    if len(values.sheetnames) > 1:
+        logging.info("%s: reads the sheet %r and none of the others", path, values.worksheets[0].title)
+    sheets = [book.worksheets[0] for book in (values, formulas)]
+    for sheet in sheets:
         sheet.reset_dimensions()  # the stated size is only a claim
-    width = len(next(shown.iter_rows(max_row=1), ()))
+    width = len(next(sheets[0].iter_rows(max_row=1), ()))
     if width > MAX_SHEET_COLUMNS:
         raise DataError(f"{path}: found {width} columns, expected at most {MAX_SHEET_COLUMNS}")
-    limits = {"max_row": MAX_SHEET_ROWS, "max_col": width or 1}
     rows, uncached = [], []
-    for number, (cells, sources) in enumerate(
-        zip(shown.iter_rows(**limits), formulas.iter_rows(**limits), strict=True), start=1
-    ):
-        for column, (cell, source) in enumerate(zip(cells, sources, strict=True), start=1):
-            if cell.value is None and source.data_type == "f":
-                uncached.append(f"{get_column_letter(column)}{number}")
+    both = (sheet.iter_rows(max_row=MAX_SHEET_ROWS, max_col=width or 1) for sheet in sheets)
+    for cells, sources in zip(*both, strict=True):
+        pairs = zip(cells, sources, strict=True)
+        uncached += [source.coordinate for cell, source in pairs if cell.value is None and source.data_type == "f"]
         rows.append([_shown(cell) for cell in cells])
     if uncached:
         more = f" and {len(uncached) - 10} more" * (len(uncached) > 10)
@@ -176,58 +217,42 @@ def _xlsx_rows(path: Path, file: Any) -> list[list[Any]]:
 
 
 def _shown(cell: Any) -> Any:
-    value = cell.value
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, int | float) and "%" in cell.number_format:
-        return f"{100 * value:g}%"
-    return value
+    if isinstance(cell.value, int | float) and "%" in cell.number_format:
+        return f"{100 * cell.value:g}%"
+    return cell.value
 
 
-def _csv_records(path: Path, columns: list[str]) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        tabs = "\t" in first
-        if ";" in first and "," not in first and not tabs:
-            raise DataError(f"{path}: header: found the separator ;, expected commas or tabs; save it with one of them")
-        file.seek(0)
-        style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"delimiter": ","}
-        reader = csv.reader(file, strict=True, **style)
-        header = [name.strip() for name in next(reader, [])]
-        at = {name: header.index(name) for name in _present(path, header, columns)}
-        cells, lines = {name: [] for name in at}, []
-        for row in reader:
-            if not any(row):
-                continue  # a blank line
-            if len(row) != len(header):
-                raise DataError(
-                    f"{path}: line {reader.line_num}: found {len(row)} cells, expected the {len(header)} of the "
-                    "header; correct the line, or quote what holds a separator"
-                )
-            if len(lines) == MAX_RECORDS:
-                raise DataError(f"{path}: rows: found more than {MAX_RECORDS}; divide the table")
-            lines.append(reader.line_num)
-            for name, column in at.items():
-                cells[name].append(row[column].strip())
-    return pd.DataFrame(cells, index=pd.Index(lines, name="line", dtype="int64"), dtype=object)
+def _parquet_rows(path: Path) -> list[list[str]]:
+    table = _parquet_records(path)
+    return [list(table.columns), *table.to_numpy().tolist()]
 
 
-def _parquet_records(path: Path, columns: list[str]) -> pd.DataFrame:
+def _parquet_records(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """As `read_records` returns them; without `columns` all that a sheet has, within its limits."""
+    most_rows, most_bytes = (MAX_SHEET_ROWS, MAX_SHEET_BYTES) if columns is None else (MAX_RECORDS, MAX_RECORDS_BYTES)
     with pq.ParquetFile(path) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+        several = [name for name, kind in kinds.items() if pa.types.is_nested(kind) or "binary" in str(kind)]
+        if columns is None:
+            columns = [name for name in kinds if name not in several and not name.startswith("__index_level_")]
+            if several:
+                logging.info("%s: leaves out what holds no single values: %s", path, ", ".join(several))
         names = _present(path, file.schema_arrow.names, columns)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if several := [name for name in names if name in several]:
+            kind = kinds[several[0]]
+            raise DataError(f"{path}: {several[0]}: found {kind}, expected text, numbers or dates; convert it")
         # The footer's own sizes, before anything is unpacked.
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         parts = [group.column(column) for group in groups for column in range(group.num_columns)]
         unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
-        if file.metadata.num_rows > MAX_RECORDS or unpacked > MAX_RECORDS_BYTES:
+        if file.metadata.num_rows > most_rows or unpacked > most_bytes:
             raise DataError(
                 f"{path}: found {file.metadata.num_rows} rows and {unpacked} bytes unpacked, expected at most "
-                f"{MAX_RECORDS} and {MAX_RECORDS_BYTES}; divide the table"
+                f"{most_rows} and {most_bytes}; divide the table"
             )
         table = file.read(columns=names)
-    cells = {name: [_text(path, name, value) for value in table[name].to_pylist()] for name in names}
-    rows = pd.RangeIndex(1, len(table) + 1, name="row")
-    return pd.DataFrame(cells, index=rows, dtype=object)
+    cells = {name: [_text(value) for value in table[name].to_pylist()] for name in names}
+    return pd.DataFrame(cells, index=pd.RangeIndex(1, len(table) + 1, name="row"), dtype=object)
 
 
 def _present(path: Path, header: list[str], columns: list[str]) -> list[str]:
@@ -237,11 +262,11 @@ def _present(path: Path, header: list[str], columns: list[str]) -> list[str]:
     return names
 
 
-def _text(path: Path, name: str, value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, datetime.date):  # a datetime is one too
         return value.isoformat()
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise DataError(f"{path}: {name}: found {type(value).__name__}, expected text, numbers or dates; convert it")
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)  # a blank in a column of whole numbers makes them floats
     return str(value).strip()

@@ -9,14 +9,15 @@ A store is a folder:
     manifest.json         shapes, dtype, quantisation, sha256 of every file; written last
 """
 
-import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from src.core.data import npy
 from src.core.data.quantisation import Quantisation
 from src.core.stage import files
 from src.core.stage.errors import DataError
@@ -58,20 +59,8 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
-        """Open a complete store; only the index is read into memory.
-
-        Raises:
-            StorageError: there is no such folder, or it has no manifest.
-            DataError: the manifest is of another format, or names a file that is not there.
-        """
-        folder = Path(folder)
-        manifest = files.read_json(folder / "manifest.json")
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{folder}/manifest.json: expected a store of format {FORMAT}; run preprocess again")
-        missing = [name for name in manifest["files"] if not (folder / name).is_file()]
-        if missing:
-            raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; run preprocess again")
-        return cls(folder, manifest)
+        """Open a complete store; only the index is read into memory. Raises as `files.read_manifest`."""
+        return cls(Path(folder), files.read_manifest(Path(folder), FORMAT))
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -80,47 +69,43 @@ class Store:
         """(C, H, W) memory-mapped pixels of one tile; a crop of it reads that crop alone."""
         return self._pixels[row // self._per_shard][row % self._per_shard]
 
-    def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """(N, C, H, W) pixels in the stored dtype; into `out` where given, which saves the allocation."""
-        if out is None:
-            out = np.empty((len(rows), self.bands, self.height, self.width), self.dtype)
-        for target, row in zip(out, rows, strict=True):
-            np.copyto(target, self.view(row))
-        return out
+    def read(self, rows: Sequence[int]) -> np.ndarray:
+        """(N, C, H, W) pixels in the stored dtype."""
+        return self._copy(self._pixels, rows)
 
     def valid(self, rows: Sequence[int]) -> np.ndarray:
         """(N, H, W) bool: True where no band is no data."""
-        out = np.empty((len(rows), self.height, self.width), bool)
+        return self._copy(self._valid, rows)
+
+    def _copy(self, shards: list[np.ndarray], rows: Sequence[int]) -> np.ndarray:
+        out = np.empty((len(rows), *shards[0].shape[1:]), shards[0].dtype)
         for target, row in zip(out, rows, strict=True):
-            np.copyto(target, self._valid[row // self._per_shard][row % self._per_shard])
+            np.copyto(target, shards[row // self._per_shard][row % self._per_shard])
         return out
 
     def verify(self) -> None:
         """Hash every file again; raises DataError if one differs from the manifest."""
-        files.verify(self.folder, self.manifest["files"], "delete the folder and run preprocess again")
+        files.verify(self.folder, self.manifest)
 
 
 class Writer:
     """Writes a store row by row into an empty folder, which `files.complete_folder` then puts in place.
 
-    Tiles are decoded straight into the shard, so memory stays at one tile. A full shard is flushed and hashed at once.
+    Tiles are decoded straight into the shard, so memory stays at one tile.
     """
 
     def __init__(self, folder: Path, count: int, shape: tuple[int, int, int], dtype: np.dtype | str):
         self.folder, self.count, self.shape, self.dtype = Path(folder), count, shape, np.dtype(dtype)
         self._per_shard = tiles_per_shard(shape, dtype)
-        self._hashes: dict[str, str] = {}
         self._shard = -1
 
     def tile(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Arrays to write tile `row` into: (C, H, W) pixels and (H, W) bool valid. Rows must ascend."""
         shard, local = divmod(row, self._per_shard)
         if shard != self._shard:
-            self._close_shard()
-            self._shard = shard
-            rows = min(self._per_shard, self.count - shard * self._per_shard)
-            self._pixels = self._create("tiles", (rows, *self.shape), self.dtype)
-            self._valid = self._create("valid", (rows, *self.shape[1:]), np.dtype(bool))
+            self._shard, rows = shard, min(self._per_shard, self.count - shard * self._per_shard)
+            self._pixels = npy.create(self.folder / _name("tiles", shard), (rows, *self.shape), self.dtype)
+            self._valid = npy.create(self.folder / _name("valid", shard), (rows, *self.shape[1:]), np.dtype(bool))
         return self._pixels[local], self._valid[local]
 
     def finish(
@@ -131,12 +116,9 @@ class Writer:
         band_names: Sequence[str] | None = None,
     ) -> None:
         """Write index and samples, and the manifest last."""
-        self._close_shard()
-        for name, frame in (("index.parquet", tiles), ("samples.parquet", samples)):
-            frame = frame.copy()
-            frame.attrs = {}  # pandas would write them, paths of this machine among them, into the file
-            frame.to_parquet(self.folder / name, index=False)
-            self._hashes[name] = files.sha256(self.folder / name)
+        files.write_table(self.folder / "index.parquet", tiles)
+        files.write_table(self.folder / "samples.parquet", samples)
+        shards = [_name(kind, shard) for kind in ("tiles", "valid") for shard in range(self._shard + 1)]
         manifest = {
             "format": FORMAT,
             "shape": [self.count, *self.shape],
@@ -144,28 +126,9 @@ class Writer:
             "quantisation": quantisation.as_dict(),
             "band_names": list(band_names) if band_names else None,
             "tiles_per_shard": self._per_shard,
-            "files": dict(sorted(self._hashes.items())),
+            "files": {name: files.sha256(self.folder / name) for name in ["index.parquet", "samples.parquet", *shards]},
         }
         files.write_json(self.folder / "manifest.json", manifest)
-
-    def _create(self, kind: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-        path = self.folder / _name(kind, self._shard)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        # A mapped hole that finds the disk full kills the process with SIGBUS; reserving raises here instead.
-        if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return array
-
-    def _close_shard(self) -> None:
-        if self._shard < 0:
-            return
-        for kind, array in (("tiles", self._pixels), ("valid", self._valid)):
-            array.flush()
-            name = _name(kind, self._shard)
-            self._hashes[name] = files.sha256(self.folder / name)
-        del self._pixels, self._valid
-        self._shard = -1
 
 
 def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
@@ -178,6 +141,14 @@ def tiles_per_shard(shape: tuple[int, int, int], dtype: np.dtype | str) -> int:
             f"{tile_bytes / 2**30:.2f} GiB, expected less than 1 GiB; give a smaller `tile_px`"
         )
     return count
+
+
+def differing_band(found: Sequence[str] | None, expected: Sequence[str] | None) -> str:
+    """Text on the first band with another name, because another order is other data; "" for none, or unknown names."""
+    for band, names in enumerate(zip_longest(found or (), expected or ()), start=1):
+        if found and expected and names[0] != names[1]:
+            return f"band {band}: found {names[0]!r}, expected {names[1]!r}"
+    return ""
 
 
 def _name(kind: str, shard: int) -> str:

@@ -4,7 +4,6 @@ Every function checks all tiles before it raises, so that one run names every ba
 """
 
 import hashlib
-import os
 from collections import Counter
 from typing import Any
 
@@ -87,16 +86,11 @@ def check_pixel_sizes(headers: list[Header]) -> None:
 
 
 def check_band_names(headers: list[Header]) -> None:
-    """Raise DataError when tiles that name their bands name them differently: another order is other data."""
+    """Raise DataError when tiles that name their bands name them differently."""
     named = [header for header in headers if header.band_names]
     for header in named:
-        if header.band_names != named[0].band_names:
-            pairs = enumerate(zip(header.band_names, named[0].band_names, strict=True), start=1)
-            band, (found, expected) = next((band, pair) for band, pair in pairs if pair[0] != pair[1])
-            raise DataError(
-                f"{header.name}: band {band}: found {found!r}, expected {expected!r} as in {named[0].name}; "
-                "export the bands in one order"
-            )
+        if differs := tile_store.differing_band(header.band_names, named[0].band_names):
+            raise DataError(f"{header.name}: {differs} as in {named[0].name}; export the bands in one order")
 
 
 def common_size(headers: list[Header], size: int | None) -> int:
@@ -119,29 +113,25 @@ def common_size(headers: list[Header], size: int | None) -> int:
 def table(names: list[TileName], headers: list[Header], size: int) -> pd.DataFrame:
     """The store's `tiles` without the columns that need pixels; raises DataError for coordinates off Earth."""
     footprints = archive.collect(headers, lambda header: raster.footprint(header, size))
-    places = [
-        (f"{name.region}/{name.place}/{name.year}", name.region, name.place, name.year, *footprint[:2])
-        for name, footprint in zip(names, footprints, strict=True)
+    rows = [
+        (name.region, name.place, name.year, lat, lon, header.crs or "", header.pixel_size[0], half_diagonal_km)
+        for name, header, (lat, lon, half_diagonal_km) in zip(names, headers, footprints, strict=True)
     ]
-    tiles = pd.DataFrame(places, columns=["tile_id", "region", "place", "year", "lat", "lon"])
-    tiles.insert(0, "tile", range(len(tiles)))
-    return tiles.assign(
-        crs=[header.crs or "" for header in headers],
-        pixel_size=[header.pixel_size[0] for header in headers],
-        half_diagonal_km=[half_diagonal_km for _, _, half_diagonal_km in footprints],
-    )
+    columns = ["region", "place", "year", "lat", "lon", "crs", "pixel_size", "half_diagonal_km"]
+    tiles = pd.DataFrame(rows, columns=columns)
+    tiles.insert(0, "tile_id", [f"{name.region}/{name.place}/{name.year}" for name in names])
+    return tiles.rename_axis("tile").reset_index()
 
 
 def read_pixels(
     headers: list[Header], writer: tile_store.Writer, size: int, nan_is_nodata: bool
 ) -> dict[str, list[Any]]:
     """Decode every tile into the store; its valid fraction and sha256. One DataError lists all bad tiles."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     def read(numbered: tuple[int, Header]) -> tuple[float, str]:
         row, header = numbered
         pixels, valid = writer.tile(row)
-        raster.read_crop(header, size, nan_is_nodata, threads, pixels, valid)
+        raster.read_crop(header, size, nan_is_nodata, pixels, valid)
         return float(np.mean(valid)), hashlib.sha256(pixels).hexdigest()
 
     found = archive.collect(enumerate(tqdm(headers, desc="tiles", unit="tile")), read)

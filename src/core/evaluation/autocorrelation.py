@@ -1,4 +1,4 @@
-"""How far the rows of a panel repeat one another: intraclass correlation, Moran's I, effective sample size."""
+"""Dependence of the rows of a panel on one another: intraclass correlation, Moran's I, effective sample size."""
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -40,16 +40,15 @@ def effective_size(groups: np.ndarray, correlation: float) -> float:
     return float(size.sum() / (1 + (np.sum(size**2) / size.sum() - 1) * correlation))
 
 
-def morans_i(values: np.ndarray, lat: np.ndarray, lon: np.ndarray, seed: int) -> dict | None:
-    """Moran's I of (N,) values of N places at degrees `lat`, `lon`: keys value, expectation, p.
+def morans_i(values: np.ndarray, lat: np.ndarray, lon: np.ndarray, seed: int) -> tuple[float, float] | None:
+    """Moran's I of (N,) values of N places at degrees `lat`, `lon`, and its p-value.
 
-    Weights are 1/8 for the 8 nearest places on the sphere. `expectation` is that without spatial
-    correlation, -1/(N - 1); `p` is one-sided (neighbours are alike), from 999 permutations of the values
-    over the places (Cliff and Ord 1981). None below MINIMUM_PLACES places or without variance.
+    Weights are 1/8 for the 8 nearest places on the sphere. Without spatial correlation -1/(N - 1) is expected; the
+    p-value is one-sided (neighbours are alike), from 999 permutations of the values over the places (Cliff and Ord
+    1981). None below MINIMUM_PLACES places or without variance.
     """
     values = np.asarray(values, dtype=np.float64)
-    count = len(values)
-    if count < MINIMUM_PLACES or np.ptp(values) == 0:
+    if len(values) < MINIMUM_PLACES or np.ptp(values) == 0:
         return None
     weights = _nearest(lat, lon)
     centred = values - values.mean()
@@ -59,7 +58,7 @@ def morans_i(values: np.ndarray, lat: np.ndarray, lon: np.ndarray, seed: int) ->
     found = np.sum(drawn * (weights @ drawn.T).T, axis=1) / np.sum(centred**2)
     # As high as the value itself up to the order of summation.
     above = np.count_nonzero(found[1:] >= found[0] - 1e-12)
-    return {"value": float(found[0]), "expectation": -1 / (count - 1), "p": float((1 + above) / (1 + PERMUTATIONS))}
+    return float(found[0]), float((1 + above) / (1 + PERMUTATIONS))
 
 
 def describe(
@@ -67,35 +66,34 @@ def describe(
     prediction: np.ndarray,
     place: np.ndarray,
     block: np.ndarray | None,
-    lat: np.ndarray | None,
-    lon: np.ndarray | None,
+    lat: np.ndarray,
+    lon: np.ndarray,
     seed: int,
 ) -> dict:
-    """How the residuals of (N,) rows depend on one another, for JSON; None where something is not defined.
+    """Dependence of the residuals of (N,) rows on one another, for JSON; None where something is not defined.
+
+    `lat` and `lon` (degrees) are NaN where they are not known.
 
     n_units_place and n_units_block; morans_i and morans_i_p of the places' mean residuals, at their mean
     coordinates; icc_place and icc_block; n_effective, the smaller of the effective sizes by place and block.
     """
     residual = np.asarray(prediction, dtype=np.float64) - np.asarray(y, dtype=np.float64)
     names, index, size = np.unique(np.asarray(place), return_inverse=True, return_counts=True)
-    result = {
+    found = None
+    if np.isfinite(lat).all() and np.isfinite(lon).all():
+        found = morans_i(*(np.bincount(index, weights=values) / size for values in (residual, lat, lon)), seed)
+    by_place, by_block = (None if groups is None else icc(residual, groups) for groups in (place, block))
+    pairs = ((place, by_place), (block, by_block))
+    effective = [effective_size(groups, correlation) for groups, correlation in pairs if correlation is not None]
+    return {
         "n_units_place": len(names),
         "n_units_block": None if block is None else len(np.unique(block)),
-        "morans_i": None,
-        "morans_i_p": None,
+        "morans_i": found and found[0],
+        "morans_i_p": found and found[1],
+        "icc_place": by_place,
+        "icc_block": by_block,
+        "n_effective": min(effective, default=None),
     }
-    if lat is not None and lon is not None and np.isfinite(lat).all() and np.isfinite(lon).all():
-        mean, place_lat, place_lon = (np.bincount(index, weights=values) / size for values in (residual, lat, lon))
-        found = morans_i(mean, place_lat, place_lon, seed)
-        if found is not None:
-            result |= {"morans_i": found["value"], "morans_i_p": found["p"]}
-    effective = []
-    for name, groups in (("place", place), ("block", block)):
-        correlation = None if groups is None else icc(residual, groups)
-        result[f"icc_{name}"] = correlation
-        if correlation is not None:
-            effective.append(effective_size(groups, correlation))
-    return result | {"n_effective": min(effective) if effective else None}
 
 
 def _nearest(lat: np.ndarray, lon: np.ndarray) -> csr_array:

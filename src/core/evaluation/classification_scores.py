@@ -10,8 +10,6 @@ absolute values, so chance alone raises it, and intervals of well calibrated mod
 stands what a perfectly calibrated model would score on as many rows.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
@@ -25,136 +23,28 @@ BINS = 15
 TOLERANCE = 1e-3  # by which probabilities may miss 1: they are stored as float32 logarithms
 
 
-def scores(
-    log_probability: np.ndarray, truth: np.ndarray, truth_class: np.ndarray | None = None, bins: int = BINS
-) -> dict:
-    """SCORES, calibration_error_if_calibrated, n and n_unknown.
+class Answers:
+    """A model's probabilities for N rows, and what each row adds to the sums that the scores are functions of.
 
-    A score is None where it is not defined because no row, or none of a known class, is there.
-
-    Of classes with equal probability the first counts as the likelier one. calibration_error_if_calibrated is the
-    expected calibration error if every row were right with the probability of its guess, independently.
+    Of classes with equal probability the first counts as the likelier one.
 
     Args:
         log_probability: (N, C) natural logarithms; finite, and each row's probabilities sum to 1.
         truth: (N,) int64 class, -1 where it was never trained.
         truth_class: (N,) name of each row's class, or any code: rows of truth -1 that share one are one class of
-            macro-F1, with F1 0. Where None they are one class together.
+            macro-F1, with F1 0.
         bins: equal-width bins of confidence for the expected calibration error (Guo et al. 2017, arXiv:1706.04599).
+
+    Attributes, (N,) each:
+        known: its class was trained. hit, hit5: named rightly, first or among five. loss: nats, 0 where not known.
+        label: its class, those never trained behind the C trained ones. guess: the likeliest class. confidence: its
+        probability, 0 where not known. bin: of the confidence. gap: hit - confidence, 0 where not known.
 
     Raises:
         ValueError: a probability or a class is not what it should be.
     """
-    return _Rows(log_probability, truth, truth_class, bins).points()
 
-
-def score_intervals(
-    log_probability: np.ndarray,
-    truth: np.ndarray,
-    units: dict[str, np.ndarray],
-    truth_class: np.ndarray | None = None,
-    bins: int = BINS,
-) -> dict:
-    """`scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units (kind -> number) and "method".
-
-    Args:
-        units: kind ("regions", "dates") -> (N,) names, see `jackknife.widest_intervals`.
-    """
-    rows = _Rows(log_probability, truth, truth_class, bins)
-
-    def bounded(kept: np.ndarray) -> dict[str, float | None]:
-        # without the calibration error, whose intervals would be wrong
-        return {name: value for name, value in rows.scores(kept).items() if name != "calibration_error"}
-
-    return (
-        rows.points()
-        | {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
-        | {"n_units": {kind: len(np.unique(np.asarray(names, dtype=str))) for kind, names in units.items()}}
-        | jackknife.widest_intervals(bounded, units, SHARES)
-    )
-
-
-def paired_difference(
-    log_probability: np.ndarray,
-    other: np.ndarray,
-    truth: np.ndarray,
-    units: dict[str, np.ndarray],
-    truth_class: np.ndarray | None = None,
-) -> dict:
-    """Score of the first minus score of the `other` model on the same rows, with intervals.
-
-    Keys are DIFFERENCES with `_low` and `_high`, n, n_unknown, "method". The first is better where top1 and macro_f1
-    are above 0 and log_loss below. Both are scored without the same unit each time.
-    """
-    ours, theirs = (_Rows(values, truth, truth_class, BINS) for values in (log_probability, other))
-
-    def differences(kept: np.ndarray) -> dict[str, float | None]:
-        a, b = ours.scores(kept), theirs.scores(kept)
-        return {name: None if a[name] is None else a[name] - b[name] for name in DIFFERENCES}
-
-    result = differences(np.ones(len(ours.hit), dtype=bool))
-    result |= {f"{name}_{end}": None for name in DIFFERENCES for end in ("low", "high")}
-    result |= jackknife.widest_intervals(differences, units, frozenset())
-    return result | {"n": len(ours.hit), "n_unknown": int(np.sum(~ours.known))}
-
-
-def scores_by_bin(
-    log_probability: np.ndarray,
-    truth: np.ndarray,
-    units: dict[str, np.ndarray],
-    values: np.ndarray,
-    edges: Sequence[float],
-    truth_class: np.ndarray | None = None,
-    bins: int = BINS,
-) -> list[dict]:
-    """`score_intervals` of the rows in each bin of `values`, with its ends "from" and "to" (None: open).
-
-    Args:
-        values: (N,) what the rows are divided by: training records of their class, or km to the nearest one. A row
-            on an edge belongs to the bin that starts there.
-        edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores.
-
-    Raises:
-        ValueError: a value is NaN, or edges do not ascend.
-    """
-    values, edges = np.asarray(values, np.float64), [float(edge) for edge in edges]
-    if np.isnan(values).any() or sorted(set(edges)) != edges:
-        raise ValueError(f"found {np.isnan(values).sum()} NaN and edges {edges}, expected none, and ascending edges")
-    found, ends = np.digitize(values, edges), [None, *edges, None]
-    table = []
-    for number in range(len(edges) + 1):
-        here = found == number
-        named = None if truth_class is None else np.asarray(truth_class)[here]
-        some = {kind: np.asarray(names)[here] for kind, names in units.items()}
-        result = score_intervals(log_probability[here], truth[here], some, named, bins)
-        table.append({"from": ends[number], "to": ends[number + 1]} | result)
-    return table
-
-
-def reliability_table(log_probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Confidence against accuracy of the rows whose class is known, a row for each bin that holds any.
-
-    Columns low, high (ends of the bin, the upper one belongs to it), confidence, accuracy, count.
-    """
-    rows = _Rows(log_probability, truth, None, bins)
-    count, confidence, accuracy = (
-        np.bincount(rows.bin, weights, minlength=bins) for weights in (rows.known, rows.confidence, rows.hit)
-    )
-    table = pd.DataFrame({"low": np.arange(bins) / bins, "high": np.arange(1, bins + 1) / bins})
-    with np.errstate(invalid="ignore"):
-        table = table.assign(confidence=confidence / count, accuracy=accuracy / count, count=count.astype(np.int64))
-    return table[table["count"] > 0].reset_index(drop=True)
-
-
-class _Rows:
-    """Contributions of each row to the sums that the scores are functions of; all (N,).
-
-    known: its class was trained. hit, hit5: named rightly, first or among five. loss: nats, 0 where not known.
-    label: its class, those never trained behind the C trained ones. guess: the likeliest class. confidence: its
-    probability, 0 where not known. bin: of the confidence. gap: hit - confidence, 0 where not known.
-    """
-
-    def __init__(self, log_probability, truth, truth_class, bins):
+    def __init__(self, log_probability: np.ndarray, truth: np.ndarray, truth_class: np.ndarray, bins: int = BINS):
         log_probability, truth = np.asarray(log_probability, np.float64), np.asarray(truth)
         if log_probability.ndim != 2 or truth.shape != log_probability.shape[:1]:
             raise ValueError(f"found shapes {log_probability.shape} and {truth.shape}, expected (N, C) and (N,)")
@@ -171,26 +61,30 @@ class _Rows:
         rank = np.sum((log_probability > of_truth) | before, axis=1)
         self.hit, self.hit5 = self.known & (rank == 0), self.known & (rank < 5)
         self.loss = np.where(self.known, -of_truth[:, 0], 0.0)
-        self.label, self.count = truth.astype(np.int64), classes
-        if not self.known.all():
-            names = np.zeros(rows) if truth_class is None else np.asarray(truth_class)
-            missing, code = np.unique(names[~self.known], return_inverse=True)
-            self.label[~self.known] = classes + code
-            self.count += len(missing)
+        missing, code = np.unique(np.asarray(truth_class)[~self.known], return_inverse=True)
+        self.label, self.count = truth.astype(np.int64), classes + len(missing)
+        self.label[~self.known] = classes + code
         self.guess = np.argmax(log_probability, axis=1) if rows else np.zeros(0, np.int64)
         self.confidence = np.where(self.known, np.exp(log_probability.max(axis=1, initial=-np.inf)), 0.0)
         self.bin = np.clip(np.ceil(self.confidence * bins).astype(np.int64) - 1, 0, bins - 1)
         self.gap = np.where(self.known, self.hit - self.confidence, 0.0)
 
-    def points(self) -> dict[str, float | int | None]:
-        """`scores` of all rows, what a calibrated model would score, and the numbers of rows."""
-        return self.scores(np.ones(len(self.hit), dtype=bool)) | {
-            "calibration_error_if_calibrated": self.error_if_calibrated(),
+    def scores(self) -> dict[str, float | int | None]:
+        """SCORES, calibration_error_if_calibrated, n and n_unknown.
+
+        calibration_error_if_calibrated is the expected calibration error if every row were right with the probability
+        of its guess, independently: the mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each
+        bin's number of right guesses.
+        """
+        variance = np.bincount(self.bin, self.confidence * (1 - self.confidence), minlength=self.bins)
+        error, known = np.sqrt(2 / np.pi) * np.sqrt(np.maximum(variance, 0)).sum(), self.known.sum()
+        return self.scores_of(np.ones(len(self.hit), dtype=bool)) | {
+            "calibration_error_if_calibrated": float(error / known) if known else None,
             "n": len(self.hit),
             "n_unknown": int(np.sum(~self.known)),
         }
 
-    def scores(self, kept: np.ndarray) -> dict[str, float | None]:
+    def scores_of(self, kept: np.ndarray) -> dict[str, float | None]:
         """SCORES of the rows that the mask (N,) keeps; None where no row, or none of a known class, is left."""
         n, known = int(kept.sum()), int(self.known[kept].sum())
         gap = np.bincount(self.bin[kept], self.gap[kept])
@@ -202,12 +96,6 @@ class _Rows:
             "calibration_error": float(np.abs(gap).sum() / known) if known else None,
         }
 
-    def error_if_calibrated(self) -> float | None:
-        """Mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each bin's number of right guesses."""
-        variance = np.bincount(self.bin, self.confidence * (1 - self.confidence), minlength=self.bins)
-        n = self.known.sum()
-        return float(np.sqrt(2 / np.pi) * np.sqrt(np.maximum(variance, 0)).sum() / n) if n else None
-
     def _macro_f1(self, kept: np.ndarray) -> float:
         """Mean F1 of the classes that are in the truth; one that is never guessed rightly has 0."""
         label = self.label[kept]
@@ -215,3 +103,50 @@ class _Rows:
         right = np.bincount(label, self.hit[kept], minlength=self.count)
         there = true > 0
         return float(np.mean(2 * right[there] / (true + guessed)[there]))
+
+
+def score_intervals(answers: Answers, units: dict[str, np.ndarray]) -> dict:
+    """`Answers.scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units of each kind, "method".
+
+    Args:
+        units: kind ("regions", "dates") -> (N,) names, see `jackknife.widest_intervals`.
+    """
+
+    def bounded(kept: np.ndarray) -> dict[str, float | None]:
+        # without the calibration error, whose intervals would be wrong
+        return {name: value for name, value in answers.scores_of(kept).items() if name != "calibration_error"}
+
+    return (
+        answers.scores()
+        | {f"{name}_{end}": None for name in SCORES for end in ("low", "high")}
+        | {"n_units": {kind: len(np.unique(np.asarray(names, dtype=str))) for kind, names in units.items()}}
+        | jackknife.widest_intervals(bounded, units, SHARES)
+    )
+
+
+def paired_difference(ours: Answers, theirs: Answers, units: dict[str, np.ndarray]) -> dict:
+    """Our score minus that of another model on the same rows, with intervals.
+
+    Keys are DIFFERENCES with `_low` and `_high`, n, n_unknown, "method". Ours is better where top1 and macro_f1 are
+    above 0 and log_loss below. Both are scored without the same unit each time.
+    """
+
+    def differences(kept: np.ndarray) -> dict[str, float | None]:
+        a, b = ours.scores_of(kept), theirs.scores_of(kept)
+        return {name: None if a[name] is None else a[name] - b[name] for name in DIFFERENCES}
+
+    result = differences(np.ones(len(ours.hit), dtype=bool))
+    result |= {f"{name}_{end}": None for name in DIFFERENCES for end in ("low", "high")}
+    result |= jackknife.widest_intervals(differences, units, frozenset())
+    return result | {"n": len(ours.hit), "n_unknown": int(np.sum(~ours.known))}
+
+
+def reliability_table(answers: Answers) -> pd.DataFrame:
+    """Confidence against accuracy of the rows whose class is known, a row for each bin that holds any.
+
+    Columns bin, confidence, accuracy, count, low, high (ends of the bin, the upper one belongs to it).
+    """
+    rows = pd.DataFrame({"bin": answers.bin, "confidence": answers.confidence, "accuracy": answers.hit})
+    of_bin = rows[answers.known].groupby("bin")
+    table = of_bin.mean().assign(count=of_bin.size()).reset_index()
+    return table.assign(low=table["bin"] / answers.bins, high=(table["bin"] + 1) / answers.bins)

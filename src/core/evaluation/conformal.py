@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GroupKFold
 
+from src.core.evaluation.regression_scores import finite
 from src.core.stage.errors import DataError
 
 ROUNDING = 1e-9
@@ -31,12 +32,7 @@ HIERARCHICAL_PLACES = 50
 
 
 def required_places(level: float) -> int:
-    """Fewest calibration places that support `level`: with fewer the interval would be infinite.
-
-    Raises ValueError unless 0 < level < 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level: found {level}, expected a number between 0 and 1")
+    """Fewest calibration places that support `level` (between 0 and 1): with fewer the interval would be infinite."""
     return math.ceil(level / (1 - level) - ROUNDING)
 
 
@@ -53,8 +49,8 @@ def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) ->
         DataError: too few places for `level`.
         ValueError: a score is not finite.
     """
-    scores = _finite(scores)
-    return float(_quantile(scores[:, None], weigh(place, scores, level, seed), level)[0])
+    weights = weigh(place, scores, level, seed)
+    return float(_quantile(finite(scores)[:, None], weights, level)[0])
 
 
 def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.ndarray:
@@ -107,19 +103,15 @@ def sample_range(samples: np.ndarray, level: float, fallback: float) -> tuple[np
 
 
 def sample_scores(y: np.ndarray, samples: np.ndarray, level: float, fallback: float) -> np.ndarray:
-    """How far (N,) `y` lies outside `sample_range`, negative inside (Romano, Patterson and Candès 2019, CQR)."""
+    """Distance of (N,) `y` from `sample_range`, negative inside (Romano, Patterson and Candès 2019, CQR)."""
     low, high = sample_range(samples, level, fallback)
     return np.maximum(low - y, y - high)
 
 
 def sample_bounds(samples: np.ndarray, q: float, level: float, fallback: float) -> tuple[np.ndarray, np.ndarray]:
-    """`sample_range` widened by the calibrated score `q` -> (low (N,), high (N,)).
-
-    A negative `q` narrows; an interval that would turn inside out is its middle, which can only cover more.
-    """
+    """`sample_range` widened by the calibrated score `q`, or narrowed by a negative one -> (low (N,), high (N,))."""
     low, high = sample_range(samples, level, fallback)
-    middle = (low + high) / 2
-    return np.minimum(low - q, middle), np.maximum(high + q, middle)
+    return _uncrossed(low - q, high + q)
 
 
 def cv_plus(
@@ -146,7 +138,7 @@ def cv_plus(
         DataError: too few places for `level`.
         ValueError: a place lies in two folds, or a number is not finite.
     """
-    residual, fold, fold_predictions = _finite(residual), np.asarray(fold), _finite(fold_predictions)
+    residual, fold, fold_predictions = finite(residual), np.asarray(fold), finite(fold_predictions)
     names, index = np.unique(np.asarray(place, dtype=str), return_inverse=True)
     pairs = np.unique(np.stack([index, fold], axis=1), axis=0)
     if len(pairs) > len(names):
@@ -155,11 +147,8 @@ def cv_plus(
     weights = weigh(place, residual, level, seed)
     used = weights > 0
     weights, centre, width = weights[used], fold_predictions[fold[used]], residual[used, None]  # (n,), (n, M), (n, 1)
-    high = _quantile(centre + width, weights, level)
-    low = -_quantile(width - centre, weights, level)
-    # Folds that disagree about a row by more than their residuals would turn its interval inside out.
-    middle = (low + high) / 2
-    return np.minimum(low, middle), np.maximum(high, middle)
+    # folds that disagree about a row by more than their residuals would turn its interval inside out
+    return _uncrossed(-_quantile(width - centre, weights, level), _quantile(centre + width, weights, level))
 
 
 def cross_fit(
@@ -170,21 +159,16 @@ def cross_fit(
     Args:
         x, y, place: (N, D), (N,), (N,) of the labels that may be learned from.
         x_new: (M, D).
+        folds: at most as many as there are places.
         seed: assigns places to folds.
 
     Returns:
         residual (N,), fold (N,) and fold_predictions (folds, M).
-
-    Raises:
-        DataError: fewer places than folds.
     """
-    place = np.asarray(place, dtype=str)
-    if (places := len(np.unique(place))) < folds:
-        raise DataError(f"labels: found {places} places, expected at least {folds}, one for each fold of CV+")
     residual, fold = np.empty(len(y)), np.empty(len(y), dtype=int)
     fold_predictions = []
     splitter = GroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (kept, held) in enumerate(splitter.split(x, y, place)):
+    for number, (kept, held) in enumerate(splitter.split(x, y, np.asarray(place, dtype=str))):
         model = clone(estimator).fit(x[kept], y[kept])
         residual[held] = np.abs(y[held] - model.predict(x[held]))
         fold[held] = number
@@ -192,21 +176,10 @@ def cross_fit(
     return residual, fold, np.stack(fold_predictions)
 
 
-def guarantee(level: float, *, later: bool = False, elsewhere: bool = False, crossed: bool = False) -> str:
-    """The promise of the intervals, in words for the page.
-
-    Args:
-        later: test years are later than calibration years, so that years are not exchangeable.
-        elsewhere: test places lie in other regions than calibration places, so that places are not.
-        crossed: intervals of `cv_plus` instead of `calibrate`.
-    """
-    if later:
-        return "no guarantee: test years are later than calibration years"
-    if elsewhere:
-        return "no guarantee: calibration and test places come from different regions"
-    if crossed:
-        return f"about {level:g}, proven only {max(2 * level - 1, 0):.3g}, for a new place like the calibration places"
-    return f"at least {level:g} for a new place like the calibration places"
+def _uncrossed(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same bounds, but the middle of an interval that is inside out, which can only cover more."""
+    middle = (low + high) / 2
+    return np.minimum(low, middle), np.maximum(high, middle)
 
 
 def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
@@ -214,10 +187,3 @@ def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarr
     order = np.argsort(values, axis=0, kind="stable")
     enough = np.cumsum(weights[order], axis=0) >= level - ROUNDING
     return np.take_along_axis(values, order, axis=0)[enough.argmax(axis=0), np.arange(values.shape[1])]
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {values.size} values are not finite")
-    return values

@@ -1,4 +1,4 @@
-"""Do prediction intervals hold what they say: coverage by place and by region, and nominal against observed coverage.
+"""Coverage of prediction intervals by place and by region, and nominal against observed coverage.
 
 A place counts once, with the share of its rows that is covered: the guarantee of `conformal` is
 about one row of a new place.
@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 from src.core.evaluation.conformal import required_places
 from src.core.evaluation.jackknife import MINIMUM_UNITS
+from src.core.evaluation.regression_scores import finite
 from src.core.report.figures import ACCENT, FAINT, INK, STYLE, save
 
 MINIMUM_REGION_PLACES = 20
@@ -40,21 +41,24 @@ def coverage(
 
     Raises ValueError where a number is not finite: an infinite interval says nothing.
     """
-    y, low, high = (np.asarray(values, dtype=np.float64) for values in (y, low, high))
-    if not all(np.isfinite(values).all() for values in (y, low, high)):
-        raise ValueError("y, low and high must be finite")
-    place = np.asarray(place, dtype=str)
-    inside, width = (low <= y) & (y <= high), high - low
-    result = _coverage(inside, width, place)
+    y, low, high = finite(y), finite(low), finite(high)
+    names, index = np.unique(np.asarray(place, dtype=str), return_inverse=True)
+    rows = np.bincount(index)
+    share, width = (np.bincount(index, weights=values) / rows for values in ((low <= y) & (y <= high), high - low))
+    result = {
+        "coverage": float(share.mean()),
+        "coverage_low": None,
+        "coverage_high": None,
+        "mean_width": float(width.mean()),
+        "n_places": len(names),
+    }
+    if len(names) >= MINIMUM_UNITS:
+        result["coverage_low"], result["coverage_high"] = _wilson(result["coverage"], len(names))
     if region is not None:
-        region = np.asarray(region, dtype=str)
-        result |= {"regions": {}, "regions_left_out": 0}
-        for name in np.unique(region):
-            here = region == name
-            if len(np.unique(place[here])) < MINIMUM_REGION_PLACES:
-                result["regions_left_out"] += 1
-            else:
-                result["regions"][str(name)] = _coverage(inside[here], width[here], place[here])
+        here = [(str(name), np.asarray(region) == name) for name in np.unique(region)]
+        kept = [(name, of) for name, of in here if len(np.unique(index[of])) >= MINIMUM_REGION_PLACES]
+        result["regions"] = {name: coverage(y[of], low[of], high[of], index[of]) for name, of in kept}
+        result["regions_left_out"] = len(here) - len(kept)
     return result
 
 
@@ -77,9 +81,7 @@ def reliability(
     rows = []
     for level in LEVELS:
         if required_places(level) <= calibration_places:
-            found = coverage(y, *bounds(level), place)
-            values = (found[name] for name in ("coverage", "coverage_low", "coverage_high", "mean_width", "n_places"))
-            rows.append((level, *values, calibration_places))
+            rows.append((level, *coverage(y, *bounds(level), place).values(), calibration_places))
     kinds = {name: np.int64 if "places" in name else np.float64 for name in REPORTED}
     return pd.DataFrame(rows, columns=list(REPORTED)).astype(kinds)
 
@@ -109,21 +111,6 @@ def _describe_places(table: pd.DataFrame) -> str:
     tested, calibrated = table.n_places.iloc[0], table.calibration_places.iloc[0]
     short = "" if tested >= MINIMUM_UNITS else f" (no interval below {MINIMUM_UNITS})"
     return f"{calibrated} calibration, {tested} test places{short}"
-
-
-def _coverage(inside: np.ndarray, width: np.ndarray, place: np.ndarray) -> dict:
-    _, index = np.unique(place, return_inverse=True)
-    rows = np.bincount(index)
-    share, widths = (np.bincount(index, weights=values) / rows for values in (inside, width))
-    mean, n = float(share.mean()), len(rows)
-    low, high = _wilson(mean, n) if n >= MINIMUM_UNITS else (None, None)
-    return {
-        "coverage": mean,
-        "coverage_low": low,
-        "coverage_high": high,
-        "mean_width": float(widths.mean()),
-        "n_places": n,
-    }
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ the score varies alike wherever it lies, and the quantile is Student's with n - 
 Tibshirani 1993, ch. 11 and 12; for clusters Cameron, Gelbach and Miller 2008 and MacKinnon, Nielsen
 and Webb 2023), n being Kish's effective number of units, (sum m)^2 / sum m^2 for units of m rows.
 
-Why one method for every number of units: over 1000 simulations the percentile bootstrap of whole
+One method serves every number of units: over 1000 simulations the percentile bootstrap of whole
 units covered 0.77 to 0.91 at 10 units and 0.92 to 0.95 at 110 (r2, mae and paired r2; BCa 0.80 to
 0.94 and 0.92 to 0.94), this one 0.90 to 0.96 and 0.94 to 0.95. `python -m tests.panels` prints its
 table; COVERAGE holds what is outside 0.92 to 0.98, and every result carries that as its label.
@@ -19,14 +19,14 @@ import numpy as np
 from scipy.stats import t
 
 from src.core.evaluation import regression_scores
-from src.core.evaluation.regression_scores import PANEL_SCORES, SCORES, finite
+from src.core.evaluation.regression_scores import PANEL_SCORES, finite
 
 LEVEL = 0.95
 MINIMUM_UNITS = 10
 """With fewer independent units no interval is given."""
 
 MINIMUM_EFFECTIVE_UNITS = 5
-"""Where one of 12 units holds half of all rows (3.7 effective units), 0.97 to 0.99 is covered, not 0.95."""
+"""If one of 12 units holds half of all rows (3.7 effective units), 0.97 to 0.99 is covered, not 0.95."""
 
 NO_WIDTH = 1e-9
 """An interval of a classification that is narrower varies by rounding alone."""
@@ -55,7 +55,7 @@ _SCALES |= {"mae": _LOG, "rmse": _LOG, "pearson_r": _FISHER, "spearman_r": _FISH
 
 
 def interval_method(units: np.ndarray) -> tuple[str | None, str]:
-    """Which interval (N,) names of units allow: ("jackknife-t" or None, a sentence for the reader).
+    """Kind of interval that (N,) names of units allow: ("jackknife-t" or None, a sentence for the reader).
 
     None below MINIMUM_UNITS units and below MINIMUM_EFFECTIVE_UNITS effective ones.
     """
@@ -101,40 +101,34 @@ def bounds_of(score: Score, units: np.ndarray, scales: dict[str, tuple] | None =
     return bounds
 
 
-def intervals(
+def score_panel(
     y: np.ndarray,
     prediction: np.ndarray,
     units: np.ndarray,
-    *,
-    year: np.ndarray | None = None,
-    place: np.ndarray | None = None,
-    reference: np.ndarray | None = None,
+    year: np.ndarray,
+    place: np.ndarray,
+    reference: np.ndarray,
 ) -> dict:
-    """`<score>_low` and `<score>_high` of every score of (N,) arrays, "method" and "label".
+    """All scores of `regression_scores`, of (N,) arrays, with `<score>_low`, `<score>_high`, n, "method" and "label".
 
-    The scores are SCORES and those of PANEL_SCORES whose column (N,) is given, as `regression_scores`
-    defines them. Bounds are None where `interval_method` gives none or the score is not defined with
-    every unit left out. "label" says which scores the method covers badly, with the number, or is None.
+    Bounds are None where `interval_method` gives none or the score is not defined with every unit left out. "label"
+    says which scores the method covers badly, with the number, or is None.
 
     Raises ValueError where a value is not finite or a place lies in two units.
     """
     y, prediction, units = finite(y), finite(prediction), np.asarray(units, dtype=str)
-    given = {"r2_within_year": year, "r2_between_place": place, "r2_change": place, "r2_oos": reference}
-    names = (*SCORES, *(name for name in PANEL_SCORES if given[name] is not None))
-    method, sentence = interval_method(units)
-    if method is None:
-        return _ends(dict.fromkeys(names)) | {"method": sentence, "label": None}
-    if place is not None:
-        place = _whole_places(np.asarray(place, dtype=str), units)
 
     def score(rows: np.ndarray) -> dict[str, float | None]:
-        some = [None if column is None else column[rows] for column in (year, place, reference)]
-        scores = regression_scores.scores(y[rows], prediction[rows])
-        scores |= regression_scores.panel_scores(y[rows], prediction[rows], *some)
-        return {name: scores[name] for name in names}
+        some = [column[rows] for column in (y, prediction, year, place, reference)]
+        return regression_scores.scores(*some[:2]) | regression_scores.panel_scores(*some)
 
-    label = coverage_label(names, len(np.unique(units)))
-    return _ends(bounds_of(score, units, _SCALES)) | {"method": sentence, "label": label}
+    points, (method, sentence), label = score(np.ones(len(y), dtype=bool)), interval_method(units), None
+    bounds = dict.fromkeys(points)
+    if method is not None:
+        place = _whole_places(np.asarray(place, dtype=str), units)
+        bounds, label = bounds_of(score, units, _SCALES), coverage_label(tuple(points), len(np.unique(units)))
+    del bounds["n"]
+    return _with_ends(points, bounds) | {"method": sentence, "label": label}
 
 
 def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> dict:
@@ -152,10 +146,7 @@ def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarr
 
     method, sentence = interval_method(units)
     points = difference(np.ones(len(y), dtype=bool))
-    bounds = dict.fromkeys(points) if method is None else bounds_of(difference, units)
-    result = {}
-    for name, point in points.items():
-        result |= {name: point} | _ends({name: bounds[name]})
+    result = _with_ends(points, dict.fromkeys(points) if method is None else bounds_of(difference, units))
     return result | {"n": len(y), "n_units": len(np.unique(np.asarray(units, dtype=str))), "method": sentence}
 
 
@@ -169,26 +160,23 @@ def mean_interval(values: np.ndarray, units: np.ndarray) -> dict:
     method, sentence = interval_method(units)
     if method is not None and np.ptp(values) == 0:
         method, sentence = None, f"none: all {len(values)} values are equal"
-    bounds = None if method is None else bounds_of(lambda rows: {"": values[rows].mean()}, units)[""]
-    if bounds is not None and np.isin(values, (0, 1)).all():
-        bounds = _within_0_and_1(bounds)
-    return {"": float(values.mean())} | _ends({"": bounds}) | {"method": sentence}
+    bounds = {"": None} if method is None else bounds_of(lambda rows: {"": values[rows].mean()}, units)
+    if bounds[""] is not None and np.isin(values, (0, 1)).all():
+        bounds[""] = np.clip(bounds[""], 0, 1).tolist()
+    return {"": float(values.mean())} | _ends(bounds) | {"method": sentence}
 
 
 def widest_intervals(score: Score, units: dict[str, np.ndarray], shares: frozenset[str]) -> dict:
     """`<score>_low` and `<score>_high` of rows that share more than one kind of unit, and "method", a sentence.
 
     The wider interval of all kinds is kept: rows share a region and a day, and each kind of unit alone takes the
-    other's rows for independent ones. There are no bounds where any kind of unit allows none (`interval_method`): the
-    other kind alone would claim too much. So it is where a score does not vary between units: no spread does not mean
-    no doubt.
+    other's rows for independent ones. There are no bounds where any kind of unit allows none (`interval_method`), or
+    where a score does not vary between units: no spread does not mean no doubt.
 
     Args:
-        units: kind ("regions") -> (N,) names.
+        units: kind ("regions") -> (N,) names; one kind at least.
         shares: scores whose bounds stay within 0 and 1.
     """
-    if not units:
-        raise ValueError("units: found no kind, expected one at least")
     methods = {kind: interval_method(names) for kind, names in units.items()}
     sentences = {kind: sentence.replace("units", kind) for kind, (_, sentence) in methods.items()}
     refused = [sentences[kind] for kind, (method, _) in methods.items() if method is None]
@@ -199,10 +187,9 @@ def widest_intervals(score: Score, units: dict[str, np.ndarray], shares: frozens
     for name in next(iter(found.values())):
         given = {kind: bounds[name] for kind, bounds in found.items()}
         if any(pair is None or pair[1] - pair[0] < NO_WIDTH for pair in given.values()):
-            widest[name] = None
             continue
         if name in shares:
-            given = {kind: _within_0_and_1(pair) for kind, pair in given.items()}
+            given = {kind: np.clip(pair, 0, 1).tolist() for kind, pair in given.items()}
         kind = max(given, key=lambda kind: given[kind][1] - given[kind][0])
         widest[name] = given[kind]
         kinds[kind].append(name)
@@ -229,8 +216,12 @@ def _ends(bounds: Bounds) -> dict[str, float | None]:
     }
 
 
-def _within_0_and_1(bounds: tuple[float, float]) -> tuple[float, float]:
-    return max(bounds[0], 0.0), min(bounds[1], 1.0)
+def _with_ends(points: dict[str, float | None], bounds: Bounds) -> dict[str, float | None]:
+    """Each score followed by its `_low` and `_high`, if it is among the bounds."""
+    result = {}
+    for name, point in points.items():
+        result |= {name: point} | _ends({name: bounds[name]} if name in bounds else {})
+    return result
 
 
 def _whole_places(place: np.ndarray, units: np.ndarray) -> np.ndarray:

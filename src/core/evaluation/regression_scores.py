@@ -41,13 +41,9 @@ def scores(y: np.ndarray, prediction: np.ndarray) -> dict:
 
 
 def panel_scores(
-    y: np.ndarray,
-    prediction: np.ndarray,
-    year: np.ndarray | None = None,
-    place: np.ndarray | None = None,
-    reference: np.ndarray | None = None,
+    y: np.ndarray, prediction: np.ndarray, year: np.ndarray, place: np.ndarray, reference: np.ndarray
 ) -> dict:
-    """PANEL_SCORES of (N,) arrays; None where a score is not defined or its column is not given.
+    """PANEL_SCORES of (N,) arrays; None where a score is not defined.
 
     r2_within_year: errors against deviations from each year's own mean, so that a predictor that knows only these
         means scores 0: what is explained beyond the calendar; needs two years.
@@ -58,22 +54,19 @@ def panel_scores(
         trained on, so that this mean as a prediction scores exactly 0 (Campbell and Thompson 2008).
     """
     y, prediction = finite(y), finite(prediction)
-    result = dict.fromkeys(PANEL_SCORES)
-    if year is not None and len(np.unique(year)) > 1:
-        index, count = _index_and_count(year)
-        result["r2_within_year"] = _share_explained(
-            prediction - y, y - (np.bincount(index, weights=y) / count)[index], y
-        )
-    if place is not None:
-        index, count = _index_and_count(place)
-        mean_y, mean_p = (np.bincount(index, weights=values) / count for values in (y, prediction))
-        result["r2_between_place"] = _share_explained(mean_p - mean_y, mean_y - mean_y.mean(), y)
-        change_y, change_p = y - mean_y[index], prediction - mean_p[index]
-        again = count[index] > 1
-        result["r2_change"] = _share_explained((change_p - change_y)[again], change_y[again], y)
-    if reference is not None:
-        result["r2_oos"] = _share_explained(prediction - y, y - finite(reference), y)
-    return result
+    index, count = _index_and_count(year)
+    of_year = y - (np.bincount(index, weights=y) / count)[index]
+    several = len(count) > 1
+    index, count = _index_and_count(place)
+    mean_y, mean_p = (np.bincount(index, weights=values) / count for values in (y, prediction))
+    change_y, change_p = y - mean_y[index], prediction - mean_p[index]
+    again = count[index] > 1
+    return {
+        "r2_within_year": _share_explained(prediction - y, of_year, y) if several else None,
+        "r2_between_place": _share_explained(mean_p - mean_y, mean_y - mean_y.mean(), y),
+        "r2_change": _share_explained((change_p - change_y)[again], change_y[again], y),
+        "r2_oos": _share_explained(prediction - y, y - finite(reference), y),
+    }
 
 
 def r2(y: np.ndarray, prediction: np.ndarray) -> float | None:

@@ -1,4 +1,4 @@
-"""Distances between many points on the WGS84 ellipsoid, and the grid squares they lie in.
+"""Distances between many points on the WGS84 ellipsoid, and the boxes and grid squares of degrees they lie in.
 
 A k-d tree over Earth-centred coordinates proposes pairs by their chord, and Karney's geodesic (pyproj; Karney 2013,
 "Algorithms for geodesics", J. Geodesy 87) decides, so results are exact and a million points take seconds.
@@ -72,7 +72,7 @@ def pairs_within(
 def any_within_km(
     lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray, radius_km: float
 ) -> np.ndarray:
-    """Whether any of the others is not farther than `radius_km` from each point, (N,) bool.
+    """True for each point from which any of the others is not farther than `radius_km`, (N,) bool.
 
     Args are those of `pairs_within`, with one radius. The chord to the nearest of the others settles all points but
     those in a shell that is micrometres thick at 100 km.
@@ -113,15 +113,34 @@ def longest_chord_km(km: np.ndarray | float) -> np.ndarray:
     return np.minimum(arc, km) + ROUNDING_KM
 
 
+def bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float, float, float]:
+    """South, north, west and width in degrees of a box that holds all points within `reach_km`, at most the Earth."""
+    angle = 1.001 * reach_km / SHARPEST_KM
+    south, north = lat - np.degrees(angle), lat + np.degrees(angle)
+    if south <= -90 or north >= 90:
+        return south, north, -180.0, 360.0
+    # 1 % beyond the sphere's formula: geodetic latitude is not the auxiliary sphere's
+    half = 1.01 * np.degrees(np.arcsin(min(1.0, np.sin(angle) / np.cos(np.radians(lat)))))
+    return south, north, lon - half, 2 * half
+
+
+def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All P pairs of a box and a point in it, the date line and the poles included.
+
+    Of points (N,) in degrees and boxes (K, 4), rows of `bounding_box`: row of the box, ascending, and of the point.
+    """
+    found = []
+    for south, north, west, width in boxes:
+        here = np.flatnonzero((lat >= south) & (lat <= north))
+        eastwards = (lon[here] - west) - 360 * np.floor((lon[here] - west) / 360)  # faster than %
+        found.append(here[eastwards <= width])
+    return np.repeat(np.arange(len(boxes)), [len(here) for here in found]), np.concatenate(found)
+
+
 def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:
-    """South-west corner "lat,lon" of the grid square that holds each point.
+    """South-west corner of the grid square, `degrees` wide, that holds each point: (N,) str such as "35,-95".
 
-    Args:
-        lat, lon: (N,) degrees; longitudes 360 degrees apart are the same.
-        degrees: side of a square.
-
-    Returns:
-        (N,) str, for example "35,-95".
+    `lat` and `lon` are (N,) degrees; longitudes 360 degrees apart are the same.
     """
     south = np.floor(np.asarray(lat, float) / degrees) * degrees
     west = np.floor(((np.asarray(lon, float) + 180) % 360 - 180) / degrees) * degrees

@@ -4,6 +4,8 @@ The chat format is written here and not taken from a template because text that 
 stay text: it is encoded apart from the markers, with control tokens split into characters.
 """
 
+from functools import partial
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
@@ -40,15 +42,12 @@ def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokeni
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of `text` in which no control token survives as one."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: int, images: int = 1) -> list[int]:
     """One user turn, `images` of `image_tokens` each before the text, up to where the assistant's answer begins."""
-
-    def markers(string: str) -> list[int]:
-        return tokenizer(string, add_special_tokens=False)["input_ids"]
-
+    markers = partial(tokenizer.encode, add_special_tokens=False)
     image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
     return [
         *markers(f"{IM_START}user\n"),

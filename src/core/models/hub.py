@@ -46,12 +46,11 @@ def fetch(source: str | Path, *, weights: bool = True) -> Path:
     suffixes = (*SMALL, ".safetensors") if weights else SMALL
     try:
         found = HfApi().model_info(source, timeout=ANSWER_TIME)
-        names = sorted(sibling.rfilename for sibling in found.siblings or [])
         logger.info("%s: commit %s", source, found.sha)
-        wanted = {name for name in names if "/" not in name and name.endswith(suffixes)} - {CONFIG}
         config = hf_hub_download(source, CONFIG, etag_timeout=ANSWER_TIME)  # the first, to note what `main` is
-        for name in sorted(wanted):
-            hf_hub_download(source, name, revision=found.sha, etag_timeout=ANSWER_TIME)
+        for name in sorted({sibling.rfilename for sibling in found.siblings or []} - {CONFIG}):
+            if "/" not in name and name.endswith(suffixes):
+                hf_hub_download(source, name, revision=found.sha, etag_timeout=ANSWER_TIME)
         return Path(config).parent
     except Exception as error:  # of the client's own hierarchies, which have no common root
         known = known_folder(source)
@@ -78,8 +77,11 @@ def check_config(folder: Path) -> dict[str, Any]:
         DataError: config.json is absent or not JSON; a config holds `auto_map` (code to run); the folder is a LoRA
             adapter, for which transformers would load the base that it names; the weights are quantised already.
     """
-    if not (folder / CONFIG).exists() and (folder / "adapter_config.json").exists():
-        raise DataError(f"{folder}: found a LoRA adapter, expected a whole model; give the folder of merged weights")
+    if (folder / "adapter_config.json").exists():
+        raise DataError(
+            f"{folder}/adapter_config.json: found a LoRA adapter, expected a whole model; merge it into its base "
+            "(merge_and_unload of peft) and save that to a folder"
+        )
     config = _read_object(folder / CONFIG)
     for path in sorted(folder.glob("*config.json")):
         found = _find(_read_object(path), "auto_map")
@@ -88,11 +90,6 @@ def check_config(folder: Path) -> dict[str, Any]:
                 f"{path}: found auto_map ({str(found)[:80]}), expected a model without code of its own; remote code is "
                 "never run: use the family's original folder"
             )
-    if (folder / "adapter_config.json").exists():
-        raise DataError(
-            f"{folder}/adapter_config.json: found a LoRA adapter, expected a whole model; merge it into its base "
-            "(merge_and_unload of peft) and save that to a folder"
-        )
     for field, fix in REFUSED.items():
         found = _find(config, field)
         if found is not None:
@@ -168,8 +165,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _find(value: Any, field: str) -> Any:
     """Value of `field` in `value` or in any object within it; None if it is absent or null."""
-    if isinstance(value, dict):
-        return next((hit for hit in (value.get(field), *(_find(v, field) for v in value.values())) if hit), None)
-    if isinstance(value, list):
-        return next((hit for hit in (_find(v, field) for v in value) if hit), None)
-    return None
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = value.get(field) if isinstance(value, dict) else None
+    return own or next((hit for part in inner if (hit := _find(part, field))), None)

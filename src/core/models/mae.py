@@ -177,8 +177,7 @@ def unit_statistics(patches: torch.Tensor, weight: torch.Tensor, unit: int) -> t
     count = counts.sum(pixels, keepdim=True).clamp_min(1)
     mean = (values * counts).sum(pixels, keepdim=True) / count
     variance = ((values - mean) ** 2 * counts).sum(pixels, keepdim=True) / count
-    repeat = [part.expand(-1, -1, unit, -1, -1, -1).flatten(1, 2) for part in (mean, (variance + 1e-6).sqrt())]
-    return repeat[0], repeat[1]
+    return tuple(part.expand(-1, -1, unit, -1, -1, -1).flatten(1, 2) for part in (mean, (variance + 1e-6).sqrt()))
 
 
 def sine_positions(positions: torch.Tensor, width: int) -> torch.Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from src.core.models.qwen_vl import vision_encoder
 from src.core.stage.errors import ParamsError
 
 Init = Literal["normal", "zero", "copy", "pca"]
@@ -34,9 +33,10 @@ def widen(
     Raises:
         ParamsError: the model does not read RGB, or there are fewer than three bands.
     """
-    visual = vision_encoder(model)
+    visual = model.model.visual
     embed = visual.patch_embed
-    old = fold_frames(embed.proj.weight.data)  # (D, 3, p, p)
+    # (D, 3, p, p): a still image, repeated over T frames, meets the sum of their kernels
+    old = embed.proj.weight.data.float().sum(2)
     if old.shape[1] != RGB or bands < RGB:
         raise ParamsError(
             f"`init`: {init} widens a patch embedding of 3 channels to at least 3 bands, found {old.shape[1]} "
@@ -65,11 +65,6 @@ def widen(
         if hasattr(config, "in_chans"):  # published, read by nobody here, and wrong from now on
             config.in_chans = bands
     return model
-
-
-def fold_frames(weight: torch.Tensor) -> torch.Tensor:
-    """(D, C, T, p, p) -> (D, C, p, p) for still images: a frame repeated T times meets the sum of the kernels."""
-    return weight.float().sum(2)
 
 
 def shifted_mean(mean: torch.Tensor, sd: torch.Tensor, projection: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,10 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: build a tiny model or load a folder; other architectures are an error."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,7 +19,7 @@ from transformers.models.qwen3_vl import Qwen3VLConfig
 from src.core.models import hub
 from src.core.models.fast_encoder import quicken
 from src.core.stage import distributed
-from src.core.stage.errors import DataError, DependencyError, ParamsError
+from src.core.stage.errors import DataError, DependencyError, ParamsError, require
 
 FAMILIES = {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}
 
@@ -41,13 +39,32 @@ def tiny_config(
     Temporal patches hold one frame: a still image need not be doubled. All 2.5 blocks but the last attend
     within windows of half the side, as the real model does with 112 of its pixels.
     """
-    tokens = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in tokens.items()}
+    depth, width, heads = text
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    ids |= {name: tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>") for name in ("image", "video")}
+    half = width // heads // 2
+    # Rotary frequencies of a head, shared between time, row and column as in the real models (16:24:24).
+    time, row = half // 4, (half - half // 4) // 2
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [time, row, half - time - row]}
+    text_config = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(heads // 2, 1),
+        "head_dim": width // heads,
+        "max_position_embeddings": 4096,
+        "rope_parameters": rope | ({"mrope_interleaved": True} if family == "qwen3_vl" else {}),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     return FAMILIES[family](
-        vision_config=_tiny_vision(family, channels, patch_size, side, vision, text_width=text[1]),
-        text_config=_tiny_text(family, text, tokenizer),
+        vision_config=_tiny_vision(family, channels, patch_size, side, vision, text_width=width),
+        text_config=text_config,
         tie_word_embeddings=False,
-        **ids,
+        **{f"{name}_token_id": number for name, number in ids.items()},
     )
 
 
@@ -66,31 +83,6 @@ def _tiny_vision(
     return shared | {"num_position_embeddings": (side // patch_size) ** 2, "deepstack_visual_indexes": [0]}
 
 
-def _tiny_text(family: str, text: tuple[int, int, int], tokenizer: PreTrainedTokenizerBase) -> dict:
-    depth, width, heads = text
-    head_dim = width // heads
-    # Rotary frequencies of a head, shared between time, row and column as in the real models (16:24:24).
-    time = head_dim // 8
-    sections = [time, (head_dim // 2 - time) // 2, head_dim // 2 - time - (head_dim // 2 - time) // 2]
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-    if family == "qwen3_vl":
-        rope["mrope_interleaved"] = True
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "num_key_value_heads": max(heads // 2, 1),
-        "head_dim": head_dim,
-        "max_position_embeddings": 4096,
-        "rope_parameters": rope,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def build(config, seed: int) -> PreTrainedModel:
     """A model of `config` with weights drawn from `seed` alone, float32, on the CPU."""
     with torch.random.fork_rng(devices=[]):
@@ -103,7 +95,7 @@ def build(config, seed: int) -> PreTrainedModel:
 
 def outline(source: str | Path, *, channels: tuple[int, ...], dtype: torch.dtype) -> PreTrainedModel:
     """The model in `source` as shapes on the `meta` device, without its weights; raises what `read_config` does."""
-    config = _checked_config(source, channels)
+    config = read_config(source, channels)
     if Path(source).is_dir() and hub.has_weights(Path(source)):
         hub.check_weights(Path(source))
     with torch.device("meta"):
@@ -111,29 +103,36 @@ def outline(source: str | Path, *, channels: tuple[int, ...], dtype: torch.dtype
     return quicken(model)
 
 
-def read_config(source: str | Path):
+def read_config(source: str | Path, channels: tuple[int, ...]):
     """The config of the model in `source` (a folder or a hub id), checked; no weights are read or fetched.
 
     Raises:
         DataError: `source` is out of reach, its architecture is none of the three families, or it holds what
             `hub.check_config` refuses.
+        ParamsError: the patch embedding has none of the numbers of `channels`, of which the last is the tiles'.
     """
     folder = hub.fetch(source, weights=False)
     raw = hub.check_config(folder)
-    file, found = folder / hub.CONFIG, raw.get("model_type")
-    if found not in FAMILIES:
-        raise DataError(f"{file}: model_type is {found!r}, expected one of {', '.join(FAMILIES)}; use another model")
+    file, family = folder / hub.CONFIG, raw.get("model_type")
+    if family not in FAMILIES:
+        raise DataError(f"{file}: model_type is {family!r}, expected one of {', '.join(FAMILIES)}; use another model")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise DataError(f"{file}: found fields that do not make a {found} ({error}); copy the folder again") from error
-    vision = raw.get("vision_config") or {}
-    channels = config.vision_config.in_channels
+        raise DataError(f"{file}: found fields that do not make a {family} ({error}); copy the folder again") from error
+    vision, found = raw.get("vision_config") or {}, config.vision_config.in_channels
     # The published name, which transformers ignores: a folder of 64 channels would be taken for one of 3.
-    if "in_channels" not in vision and vision.get("in_chans", channels) != channels:
+    if "in_channels" not in vision and vision.get("in_chans", found) != found:
         raise DataError(
             f"{file}: vision_config.in_chans: found {vision['in_chans']}, which transformers does not read (it takes "
-            f"{channels} channels); write in_channels: {vision['in_chans']} if that is what the weights have"
+            f"{found} channels); write in_channels: {vision['in_chans']} if that is what the weights have"
+        )
+    if found not in channels:
+        raise ParamsError(
+            f"{source}: vision_config.in_channels: its patch embedding reads {found} channels and the tiles have "
+            f"{channels[-1]}, expected {' or '.join(map(str, dict.fromkeys(channels)))}; use "
+            + ("`input`: pca3 for a 3-channel model, or " if found == 3 else "")
+            + f"a model of {channels[-1]} channels"
         )
     return config
 
@@ -161,11 +160,11 @@ def load(
 
     Raises:
         DataError: see `read_config`; or weights are missing, damaged, pickled, or do not fit the config.
-        ParamsError: the patch embedding has another number of channels; flash attention in float32.
+        ParamsError: see `read_config`; or flash attention is asked for in float32.
         DependencyError: bitsandbytes or flash-attn is asked for and absent.
     """
-    _check_packages(four_bit, attention, dtype)
-    config = _checked_config(source, channels if isinstance(channels, tuple) else (channels,))
+    _check_options(four_bit, attention, dtype)
+    config = read_config(source, channels if isinstance(channels, tuple) else (channels,))
     folder = hub.fetch(source)
     hub.check_weights(folder)
     try:
@@ -196,44 +195,16 @@ def load(
     return quicken(model)
 
 
-def load_unpacked(source: str | Path, channels: int, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in `source` with the rounding of 4 bits, but in `dtype`, on the CPU: a GPU may have no room for two."""
-    model = load(source, channels=channels, dtype=dtype, four_bit=True, device="cpu")
-    return model.dequantize(dtype=dtype)
-
-
-def _checked_config(source: str | Path, allowed: tuple[int, ...]):
-    """`read_config`, where the patch embedding reads one of the `allowed` numbers of channels."""
-    config = read_config(source)
-    found = config.vision_config.in_channels
-    if found not in allowed:
-        *_, bands = allowed
-        raise ParamsError(
-            f"{source}: vision_config.in_channels: its patch embedding reads {found} channels and the tiles have "
-            f"{bands}, expected {' or '.join(map(str, dict.fromkeys(allowed)))}; use "
-            + ("`input`: pca3 for a 3-channel model, or " if found == 3 else "")
-            + f"a model of {bands} channels"
-        )
-    return config
-
-
-def _check_packages(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
+def _check_options(four_bit: bool, attention: str, dtype: torch.dtype) -> None:
     if four_bit and distributed.sharding():
         raise ParamsError(
             f"`four_bit`: {distributed.sharding()} cannot share out packed weights; set false, or launch with "
             "accelerate/ddp.yaml"
         )
-    if four_bit and not find_spec("bitsandbytes"):
-        raise DependencyError(
-            "`four_bit`: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has "
-            "the version), or set false"
-        )
+    if four_bit:
+        require("bitsandbytes", "four_bit", "false")
     if attention == "flash_attention_2":
-        if not find_spec("flash_attn"):
-            raise DependencyError(
-                "`attention`: flash-attn is not installed; run pip install flash-attn --no-build-isolation "
-                "(requirements-gpu.txt has the version), or set sdpa"
-            )
+        require("flash-attn --no-build-isolation", "attention", "sdpa")
         if dtype == torch.float32:
             raise ParamsError("`attention`: flash_attention_2 does not compute in float32; use bfloat16 or sdpa")
 
@@ -246,8 +217,3 @@ def _four_bits() -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=["model.visual", "lm_head"],  # so named, but it holds for 4 bits too
     )
-
-
-def vision_encoder(model: nn.Module) -> nn.Module:
-    """The vision transformer inside a Qwen-VL model (`model.model.visual`)."""
-    return model.model.visual

@@ -1,6 +1,7 @@
 """Figures of a regression on places, drawn from arrays and written as PNG with the same bytes each time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def save(figure: Figure, path: Path, dpi: int = DPI, **options) -> None:
         figure.savefig(aside, format="png", dpi=dpi, metadata={"Software": None}, **options)
 
 
+@contextmanager
+def drawing(path: Path, width: float, height: float, font_size: float = STYLE["font.size"]) -> Iterator[Figure]:
+    """An empty figure in STYLE, width and height in inches, which is saved to `path` at the end."""
+    with matplotlib.rc_context(STYLE | {"font.size": font_size}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        save(figure, path)
+
+
 @dataclass(frozen=True)
 class Curve:
     """One panel of `curves`: `lines` maps a name (train, validation) to steps and values, each (S,)."""
@@ -45,8 +55,7 @@ def predicted_vs_actual(path: Path, y: np.ndarray, panels: dict[str, tuple[np.nd
     values = np.concatenate([y, *(prediction for prediction, _ in panels.values())])
     margin = 0.04 * np.ptp(values)
     limits = values.min() - margin, values.max() + margin
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.9 * len(panels), 4.7), layout="constrained")
+    with drawing(path, 3.9 * len(panels), 4.7) as figure:
         for axes, (name, (prediction, score)) in zip(
             figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
         ):
@@ -57,7 +66,6 @@ def predicted_vs_actual(path: Path, y: np.ndarray, panels: dict[str, tuple[np.nd
         axes = figure.axes[0]
         axes.set_ylabel(f"predicted ({unit})")
         axes.legend(loc="upper left", frameon=False, fontsize=8)
-        save(figure, path)
 
 
 def residual_map(
@@ -75,8 +83,7 @@ def residual_map(
     """
     limit = np.percentile(np.abs(residual), 98) or 1.0
     order = np.argsort(np.abs(residual), kind="stable")  # large residuals are drawn on top
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 4.8), layout="constrained")
+    with drawing(path, 9.5, 4.8) as figure:
         axes = figure.subplots()
         axes.scatter(context[1], context[0], s=8, color=FAINT, linewidth=0, label="tiles not tested")
         points = axes.scatter(
@@ -98,14 +105,12 @@ def residual_map(
         axes.legend(loc="lower left", frameon=False, fontsize=8)
         bar = figure.colorbar(points, ax=axes, shrink=0.8, extend="both")
         bar.set_label(f"predicted minus actual ({unit})\nblue: too low, red: too high")
-        save(figure, path)
 
 
 def curves(path: Path, stages: dict[str, Sequence[Curve]]) -> None:
     """Small multiples, one block of panels per training stage, four panels to a row."""
     rows = {stage: -(-len(panels) // 4) for stage, panels in stages.items()}
-    with matplotlib.rc_context(STYLE | {"font.size": 8}):
-        figure = Figure(figsize=(11, 0.45 * len(stages) + 2.1 * sum(rows.values())), layout="constrained")
+    with drawing(path, 11, 0.45 * len(stages) + 2.1 * sum(rows.values()), font_size=8) as figure:
         blocks = figure.subfigures(len(stages), 1, squeeze=False, height_ratios=[*rows.values()])[:, 0]
         for block, (stage, panels) in zip(blocks, stages.items(), strict=True):
             block.suptitle(stage, fontsize=11, fontweight="bold", x=0.01, ha="left")
@@ -114,13 +119,11 @@ def curves(path: Path, stages: dict[str, Sequence[Curve]]) -> None:
                 axes.set_axis_off()
             for axes, panel in zip(grid, panels, strict=False):
                 _curve(axes, panel)
-        save(figure, path)
 
 
 def score_intervals(path: Path, groups: dict[str, dict], highlight: Sequence[str], title: str) -> None:
     """R² of every group as a point with its interval, one under the other; `highlight` ones in colour."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 0.8 + 0.3 * len(groups)), layout="constrained")
+    with drawing(path, 7.5, 0.8 + 0.3 * len(groups)) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9, linestyle="--")
         for height, (name, score) in enumerate(groups.items()):
@@ -134,7 +137,6 @@ def score_intervals(path: Path, groups: dict[str, dict], highlight: Sequence[str
         axes.set_xlabel("R² (0: no better than the mean of what is scored)")
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
-        save(figure, path)
 
 
 def _curve(axes, panel: Curve) -> None:

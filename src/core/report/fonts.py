@@ -15,3 +15,9 @@ def with_chinese() -> list[str]:
 def verbatim(text: str) -> str:
     """`text` with its dollar signs as they are."""
     return text.replace("$", r"\$")
+
+
+def drawable(text: str, otherwise: str) -> str:
+    """`text`, or `otherwise` where no font of `with_chinese` has a glyph for one of its characters."""
+    charts = [font_manager.get_font(font_manager.findfont(name)).get_charmap() for name in with_chinese()]
+    return text if all(any(ord(one) in chart for chart in charts) for one in text) else otherwise

@@ -8,11 +8,9 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from src.core.stage import files
-from src.core.stage.errors import StorageError
 
 BLOCK = 256  # px
 
@@ -35,15 +33,13 @@ def write_map(
     """
     height, width = shape
     rows = iter(rows)
-    options = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "predictor": 3}
-    profile = {"count": 1, "height": height, "width": width, "dtype": "float32", "nodata": np.nan, **options}
-    with files.complete_file(path) as aside:
-        try:
-            with rasterio.open(aside, "w", driver="GTiff", crs=crs, transform=transform, **profile) as dataset:
-                dataset.set_band_description(1, description)
-                dataset.update_tags(**tags)
-                for top in range(0, height, BLOCK):
-                    block = np.stack(list(islice(rows, BLOCK)))
-                    dataset.write(block, 1, window=Window(0, top, width, len(block)))
-        except RasterioError as error:
-            raise StorageError(f"{path}: cannot write ({error}); free some space or choose another folder") from error
+    profile = {"driver": "GTiff", "crs": crs, "transform": transform, "count": 1, "height": height, "width": width}
+    profile |= {"dtype": "float32", "nodata": np.nan, "compress": "deflate", "predictor": 3}
+    profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+    # A file that rasterio cannot write is an OSError.
+    with files.complete_file(path) as aside, rasterio.open(aside, "w", **profile) as dataset:
+        dataset.set_band_description(1, description)
+        dataset.update_tags(**tags)
+        for top in range(0, height, BLOCK):
+            block = np.stack(list(islice(rows, BLOCK)))
+            dataset.write(block, 1, window=Window(0, top, width, len(block)))

@@ -52,17 +52,25 @@ class Section:
 
 def write(path: Path, title: str, lead: str, sections: list[Section]) -> None:
     """Render templates/report.html to `path`. All text is escaped: names come from users' files."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+    page = (
+        templates(TEMPLATES, autoescape=True)
+        .get_template("report.html")
+        .render(title=title, lead=lead, sections=sections)
+    )
+    with complete_file(path) as aside:
+        aside.write_text(page, encoding="utf-8")
+
+
+def templates(folder: Path, autoescape: bool) -> Environment:
+    """The templates of a folder: an unknown name raises, and a line that is a statement leaves no blank one."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page = environment.get_template("report.html").render(title=title, lead=lead, sections=sections)
-    with complete_file(path) as aside:
-        aside.write_text(page, encoding="utf-8")
 
 
 def cell(value: float | None, digits: int = 2) -> str:

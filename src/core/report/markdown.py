@@ -1,9 +1,6 @@
-"""Text for Markdown files: escaped lines, fenced blocks, YAML."""
+"""Text for Markdown files: escaped lines, fenced blocks, tables."""
 
-import io
 import re
-
-from ruamel.yaml import YAML
 
 
 def plain(value: object) -> str:
@@ -21,13 +18,3 @@ def fenced(text: str, language: str = "") -> str:
     """`text` as a code block whose fence is longer than any in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def block_yaml(values: dict) -> str:
-    """Block YAML in the order given, a line for each value."""
-    writer = YAML(pure=True)
-    writer.width = 4096
-    writer.indent(mapping=2, sequence=4, offset=2)
-    text = io.StringIO()
-    writer.dump(values, text)
-    return text.getvalue()

@@ -8,7 +8,6 @@ import pandas as pd
 
 from src.core.stage.errors import DataError
 
-NEEDED = ("train", "validation", "test")
 VALIDATION_SHARE = 15 / 80  # of what the test fold leaves: with five folds 65 / 15 / 20
 
 
@@ -86,11 +85,11 @@ def draw_roles(unit: pd.Series, what: str, folds: int, fold: int, seed: int, adv
     return role
 
 
-def require_roles(role: pd.Series | np.ndarray, what: str, advice: str, needed: tuple[str, ...] = NEEDED) -> None:
-    """Raise DataError if nothing has one of the `needed` roles.
+def require_roles(role: pd.Series | np.ndarray, what: str, advice: str) -> None:
+    """Raise DataError if nothing has one of the roles train, validation and test.
 
     `what` begins the message: the file, the field and what was divided; `advice` ends it.
     """
-    empty = [name for name in needed if not (role == name).any()]
+    empty = [name for name in ("train", "validation", "test") if not (role == name).any()]
     if empty:
         raise DataError(f"{what}: found nothing for {' and '.join(empty)}, expected at least one of each; {advice}")

@@ -43,11 +43,7 @@ def lock_hash(places: pd.DataFrame, regions: list[str]) -> str:
 
 
 def check_lock(places: pd.DataFrame, expected: str) -> pd.Series:
-    """Mask of the locked rows of `places`, (N,) bool.
-
-    Args:
-        places: place, region (str).
-        expected: the hash in params.yaml.
+    """Mask of the locked rows of `places` (place, region), (N,) bool; `expected` is the hash in params.yaml.
 
     Raises:
         DataError: the data's own lock has another hash; or see `draw_locked`.

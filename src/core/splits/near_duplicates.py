@@ -188,7 +188,7 @@ def _windows(channels: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _steps(length: int, side: int) -> np.ndarray:
-    """Where squares of `side` px begin, half of that apart, the last at the end."""
+    """First pixels of squares of `side` px, half of that apart, the last at the end."""
     return np.linspace(0, length - side, max(2, 1 + round((length - side) / max(1, side / 2)))).astype(int)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from pyproj import Proj
 
-from src.core.data.embedding_store import EmbeddingStore
 from src.core.geo.distances import geodesic_km, nearest_km, pairs_within
 from src.core.splits import embedding_audit
 from src.core.splits.embedding_audit import USED
@@ -31,39 +30,26 @@ def audit(
     side_km: float,
     buffer_km: float,
     max_uncertainty_m: float,
-    label: str,
-    store: EmbeddingStore | None = None,
-    statistics: dict[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Measure what train, validation and test share.
 
     Args:
         points: record, role, kind ("" | temporal | spatial | both), square (row of `squares`, -1 outside), lat, lon
-            (degrees), uncertainty_m (NaN unknown), first_day, last_day and the column `label`; one row for each of the
-            store's, in its order.
+            (degrees), uncertainty_m (NaN unknown), first_day and last_day.
         squares: lat, lon of the centres.
-        label: what is to be predicted.
-        store, statistics: see `embedding_audit.audit`; without them embeddings are not audited.
 
     Returns:
-        shared_records: records that have images in two roles.
-        uncertain_in_use: points of a role that are less certain than `max_uncertainty_m`.
-        misplaced_points: points whose `square` is not the one they lie in.
-        training_in_squares: training points that lie in a square, or are said to.
-        amiss_kinds: validation and test points without a kind, of which no distance and no day below is measured, and
-            points of other roles, buffers too, with one.
-        points_near_squares: points outside of all squares and within `buffer_km` of one.
+        What `require_clean` explains, and
         square_gap_km: the least distance between the edges of two squares; None for one square.
         nearest_A_B_K_km for the pairs train-test, train-validation and validation-test, and the kinds spatial and
             both of the latter: the least geodesic distance; None where there are no such points.
         temporal_A_B_km: least and median distance of the kind temporal, which may be 0.
         gap_days_A_B: days that lie between the last day of A and the first of B (temporal or both).
-        embeddings: `embedding_audit.audit`.
     """
     used = points[points["role"].isin(USED)]
     said, (inside, outside) = used["square"].to_numpy() >= 0, _misplaced(used, squares, side_km)
     held_out = points["role"].isin(USED[1:])
-    findings = {
+    return {
         "shared_records": int((used.groupby("record")["role"].nunique() > 1).sum()),
         "uncertain_in_use": int((used["uncertainty_m"] > max_uncertainty_m).sum()),
         "misplaced_points": int((inside | outside).sum()),
@@ -72,8 +58,6 @@ def audit(
         **_compare_outlines(used, squares, side_km, buffer_km),
         **_compare_roles(used),
     }
-    embeddings = {} if store is None else embedding_audit.audit(store, points, statistics or {}, label=label)
-    return findings | {"embeddings": embeddings}
 
 
 def require_clean(
@@ -88,7 +72,7 @@ def require_clean(
     """Raise DataError, naming every violation, unless the audit found none.
 
     Args:
-        findings: what `audit` returned.
+        findings: what `audit` returned, and "embeddings", what `embedding_audit.audit` did.
         buffer_km, apart_km, gap_days: what the split was asked to keep.
         shared_embeddings: modalities of which roles may share embeddings.
         where: the folder the split would have been written to.
@@ -129,13 +113,13 @@ def _compare_roles(used: pd.DataFrame) -> dict[str, Any]:
     findings: dict[str, Any] = {}
     for one, other in PAIRS:
         a, b = (used[used["role"] == role] for role in (one, other))
+        km = nearest_km(b["lat"], b["lon"], a["lat"], a["lon"])  # inf where there is none
+        km = {kind: km[(b["kind"] == kind) & np.isfinite(km)] for kind in KINDS}
         for kind in ("spatial", "both"):
-            km = _nearest(b[b["kind"] == kind], a)
-            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km.min()) if len(km) else None
-        km = _nearest(b[b["kind"] == "temporal"], a)
-        findings[f"temporal_{one}_{other}_km"] = (
-            {"least": float(km.min()), "median": float(np.median(km))} if len(km) else None
-        )
+            findings[f"nearest_{one}_{other}_{kind}_km"] = float(km[kind].min()) if len(km[kind]) else None
+        here = km["temporal"]
+        range_km = {"least": float(here.min()), "median": float(np.median(here))} if len(here) else None
+        findings[f"temporal_{one}_{other}_km"] = range_km
         later = b[b["kind"].isin(["temporal", "both"])]
         gap = int(later["first_day"].min() - a["last_day"].max() - 1) if len(a) and len(later) else None
         findings[f"gap_days_{one}_{other}"] = gap
@@ -157,21 +141,20 @@ def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: floa
 
 
 def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which points lie in a square and are said to be outside, and which are not in the one they are said to be in.
+    """Points that lie in a square and are said to be outside, and such as are not in the one they are said to be in.
 
     (N,) bool each; points within EDGE_KM of an edge may be told either way.
     """
     lat, lon = points[["lat", "lon"]].to_numpy(float).T
     which, point, _ = pairs_within(squares["lat"], squares["lon"], lat, lon, 0.8 * side_km)
-    beyond = np.full(len(which), np.inf)  # km outside of the nearest edge's line, negative inside
-    for k, (centre_lat, centre_lon) in enumerate(squares[["lat", "lon"]].to_numpy(float)):
-        here = which == k
-        x, y = _projection(centre_lat, centre_lon)(lon[point[here]], lat[point[here]])
-        beyond[here] = np.maximum(np.abs(x), np.abs(y)) - side_km / 2
     said = points["square"].to_numpy()
     inside, outside = np.zeros(len(points), bool), said >= 0
-    inside[point[(beyond < -EDGE_KM) & (said[point] < 0)]] = True
-    outside[point[(beyond <= EDGE_KM) & (said[point] == which)]] = False
+    for k, centre in enumerate(squares[["lat", "lon"]].to_numpy(float)):
+        here = point[which == k]
+        x, y = _projection(*centre)(lon[here], lat[here])
+        beyond = np.maximum(np.abs(x), np.abs(y)) - side_km / 2  # the nearest edge's line, negative inside
+        inside[here[(beyond < -EDGE_KM) & (said[here] < 0)]] = True
+        outside[here[(beyond <= EDGE_KM) & (said[here] == k)]] = False
     return inside, outside
 
 
@@ -187,10 +170,3 @@ def _outline(lat: float, lon: float, side_km: float) -> np.ndarray:
 def _projection(lat: float, lon: float) -> Proj:
     """Azimuthal equidistant around a point, in km."""
     return Proj(proj="aeqd", lat_0=lat, lon_0=lon, ellps="WGS84", units="km")
-
-
-def _nearest(points: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Geodesic km from each point to the nearest of the others, empty where there are none."""
-    if others.empty:
-        return np.empty(0)
-    return nearest_km(points["lat"], points["lon"], others["lat"], others["lon"])

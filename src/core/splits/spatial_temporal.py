@@ -1,10 +1,7 @@
-"""Roles of tiles: by place, by spatial block or region with a buffer, and by time.
+"""Roles of tiles: by whole units with a buffer around the held-out ones, and by time.
 
-All tiles of a place have one role, except in a split by time. `split_blocks` draws whole squares of a
-latitude/longitude grid, `split_regions` whole regions. Both leave out tiles too near to a held-out tile (Roberts et
-al. 2017, "Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic structure").
-`split_places` draws places and ignores distance. `split_years` separates the past from the future, and `combine`
-keeps the rows for which place and year are both new. Validation is always made like the test.
+All tiles of a place have one role, except in a split by time: `split_years` separates the past from the future, and
+`combine` keeps the rows for which place and year are both new. Validation is always made like the test.
 """
 
 from pathlib import Path
@@ -20,51 +17,61 @@ from src.core.stage.errors import DataError, ParamsError
 ROLES = ("train", "validation", "test", "buffer", "locked")
 
 
-def split_blocks(tiles: pd.DataFrame, *, degrees: float, **draw) -> pd.DataFrame:
-    """Roles by whole blocks of `degrees` x `degrees`, with a buffer around the held-out ones.
+def split_with_buffer(
+    tiles: pd.DataFrame,
+    unit: pd.Series,
+    what: str,
+    advice: str,
+    *,
+    buffer_km: float,
+    folds: int,
+    fold: int,
+    seed: int,
+    keep_from: pd.DataFrame,
+) -> pd.Series:
+    """Roles by whole units, such as blocks or regions. Test keeps all its tiles.
+
+    A place with a tile within `buffer_km` (geodesic, between centres) of a test tile leaves validation, and one within
+    that of a test or validation tile leaves training: their role is `buffer` (Roberts et al. 2017, "Cross-validation
+    strategies for data with temporal, spatial, hierarchical, or phylogenetic structure").
 
     Args:
-        tiles: one row per tile with tile_id, place, lat, lon (degrees), half_diagonal_km.
-        degrees: side of a block.
-        draw: buffer_km, folds, fold, seed and keep_from, as in `_split_with_buffer`.
+        tiles: one row each, with place, lat, lon (degrees) and half_diagonal_km, none missing (`require_coordinates`).
+        unit, what, advice: each tile's unit, and the rest as in `draw_roles`.
+        keep_from: lat, lon of locked tiles, from which training and validation keep the same distance.
 
     Returns:
-        DataFrame with the index of `tiles` and the columns block (str) and role (str).
+        (N,) str with the index of `tiles`.
 
     Raises:
         ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
-        DataError: a tile has no coordinates, there are too few blocks, or a role is left without a tile.
+        DataError: there are too few units, or a role is left without a tile.
     """
-    what, advice = f"blocks of {degrees:g} degrees", "lower `block_degrees` or `folds`"
-    return _split_with_buffer(tiles, blocks_of_places(tiles, degrees), what, advice, **draw)
-
-
-def split_regions(tiles: pd.DataFrame, *, region: pd.Series, **draw) -> pd.DataFrame:
-    """Roles by whole regions, as `split_blocks` does it by blocks; `block` is the name of the region.
-
-    Args:
-        region: each tile's, with the index of `tiles`.
-
-    Raises:
-        DataError: also if a region is missing, holds all places, or shares a place with another one.
-    """
-    region = region.reindex(tiles.index)
-    require_regions(tiles["place"], region)
-    names = sorted(region.unique())
-    what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-    return _split_with_buffer(tiles, region, what, "lower `folds` or split by blocks (`method`)", **draw)
-
-
-def split_places(tiles: pd.DataFrame, *, degrees: float, folds: int, fold: int, seed: int) -> pd.DataFrame:
-    """Roles by place, without a buffer; `block` is for information only ("" without coordinates).
-
-    Args and returns are those of `split_blocks`; lat and lon may be NaN.
-
-    Raises:
-        DataError: there are too few places for the folds and a validation set.
-    """
-    role = draw_roles(tiles["place"], "places", folds, fold, seed, "lower `folds` or bring more places")
-    return pd.DataFrame({"block": blocks_of_places(tiles, degrees), "role": role}, index=tiles.index)
+    diagonal_km = 2 * tiles["half_diagonal_km"].max()
+    if buffer_km < diagonal_km:
+        raise ParamsError(
+            f"params.yaml: `buffer_km`: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
+            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
+            f"raise `buffer_km`"
+        )
+    role = draw_roles(unit, what, folds, fold, seed, advice)
+    test, points, locked = role == "test", *(rows[["lat", "lon"]].to_numpy(float) for rows in (tiles, keep_from))
+    for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
+        mine = (role == inner).to_numpy()
+        others = np.concatenate([points[role.isin(held_out)], locked])
+        # years of a place may be centred differently: one too near takes the others along
+        near = tiles["place"][mine][any_within_km(*points[mine].T, *others.T, buffer_km)]
+        role[tiles["place"].isin(near)] = "buffer"
+    held_out = "the test fold or locked tiles" if len(locked) else "the test fold"
+    if not role.isin(["train", "validation"]).any():
+        raise DataError(
+            f"index.parquet: lat, lon: all {tiles['place'][~test].nunique()} places outside the test fold lie within "
+            f"`buffer_km` = {buffer_km:g} km of {held_out}, expected some to learn from; "
+            f"lower `buffer_km` or bring places farther away"
+        )
+    what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
+    require_roles(role, what, "lower `buffer_km`, choose another `fold` or bring more tiles")
+    return role
 
 
 def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> np.ndarray:
@@ -200,54 +207,8 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
         )
 
 
-def _split_with_buffer(
-    tiles: pd.DataFrame,
-    unit: pd.Series,
-    what: str,
-    advice: str,
-    *,
-    buffer_km: float,
-    folds: int,
-    fold: int,
-    seed: int,
-    keep_from: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Roles by whole units. Test keeps all its tiles.
-
-    A place with a tile within `buffer_km` (geodesic, between centres) of a test tile leaves validation, and one within
-    that of a test or validation tile leaves training: their role is `buffer`. Training and validation keep the same
-    distance from the locked tiles `keep_from` (lat, lon).
-    """
-    require_coordinates(tiles)
-    diagonal_km = 2 * tiles["half_diagonal_km"].max()
-    if buffer_km < diagonal_km:
-        raise ParamsError(
-            f"params.yaml: `buffer_km`: found {buffer_km:g}, expected at least {diagonal_km:.4g} "
-            f"(the largest tile's diagonal in km, index.parquet), or tiles of two roles share ground; "
-            f"raise `buffer_km`"
-        )
-    role = draw_roles(unit, what, folds, fold, seed, advice)
-    test, points = role == "test", tiles[["lat", "lon"]].to_numpy(float)
-    locked = np.empty((0, 2)) if keep_from is None else keep_from[["lat", "lon"]].to_numpy(float)
-    for inner, held_out in (("validation", ["test"]), ("train", ["test", "validation"])):
-        mine = (role == inner).to_numpy()
-        others = np.concatenate([points[role.isin(held_out)], locked])
-        # years of a place may be centred differently: one too near takes the others along
-        near = tiles["place"][mine][any_within_km(*points[mine].T, *others.T, buffer_km)]
-        role[tiles["place"].isin(near)] = "buffer"
-    held_out = "the test fold" if keep_from is None else "the test fold or locked tiles"
-    if not role.isin(["train", "validation"]).any():
-        raise DataError(
-            f"index.parquet: lat, lon: all {tiles['place'][~test].nunique()} places outside the test fold lie within "
-            f"`buffer_km` = {buffer_km:g} km of {held_out}, expected some to learn from; "
-            f"lower `buffer_km` or bring places farther away"
-        )
-    what = f"index.parquet: {what} outside the buffer of {buffer_km:g} km around {held_out}"
-    require_roles(role, what, "lower `buffer_km`, choose another `fold` or bring more tiles")
-    return pd.DataFrame({"block": unit, "role": role}, index=tiles.index)
-
-
 def require_coordinates(tiles: pd.DataFrame) -> None:
+    """Raise DataError if a tile (tile_id) has no lat, lon or half_diagonal_km, without which there is no distance."""
     missing = tiles.loc[tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=1), "tile_id"].sort_values()
     if len(missing):
         raise DataError(

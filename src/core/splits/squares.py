@@ -11,8 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from src.core.geo.boxes import bounding_box, in_any_box, in_boxes
-from src.core.geo.distances import SHARPEST_KM, WGS84, pairs_within, to_cartesian
+from src.core.geo.distances import SHARPEST_KM, WGS84, bounding_box, in_boxes, pairs_within, to_cartesian
 from src.core.stage.errors import DataError, ParamsError
 
 LONGEST_DEGREE_KM = 111.7  # of latitude, at the poles
@@ -22,58 +21,52 @@ FARTHEST_KM = 500
 def choose_squares(
     lat: np.ndarray,
     lon: np.ndarray,
+    classes: np.ndarray,
     *,
-    side_km: float = 10,
-    apart_km: float = 15,
+    side_km: float,
+    apart_km: float,
     count: int,
-    minimum: int = 1,
-    maximum: float = np.inf,
-    seed: int = 0,
-    classes: np.ndarray | None = None,
-    spread: float = 1.0,
+    minimum: int,
+    maximum: float,
+    seed: int,
+    spread: float,
 ) -> pd.DataFrame:
     """Squares far from each other, by greedy maximin (Gonzalez 1985, Theoretical Computer Science 38).
 
-    Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most points (or most classes) is
-    first. Each next one is, of those whose centre's least distance to the chosen ones is at least `spread` times the
-    largest such distance, to the metre, the one with most points (most classes that no chosen square holds); ties go
-    to the farther, then from south to north and west to east. Edges of two squares are `apart_km` apart or more. Where
-    that ends below `count`, only candidates that are all apart (`_pack`) are left to choose from.
+    Candidates are the cells of a grid with `minimum` to `maximum` points. The one with most classes is first. Each next
+    one is, of those whose centre's least distance to the chosen ones is at least `spread` times the largest such
+    distance, to the metre, the one with most classes that no chosen square holds; ties go to the farther, then from
+    south to north and west to east. Edges of two squares are `apart_km` apart or more. Where that ends below `count`,
+    only candidates that are all apart (`_pack`) are left to choose from.
 
     Args:
         lat, lon: (N,) degrees.
+        classes: (N,) names.
         seed: shifts the grid and does nothing else.
-        classes: (N,) names; which squares are best is then decided by how many more of them they cover.
-        spread: 0 < spread <= 1, where 1 is maximin and less trades distance for points (classes).
+        spread: 0 < spread <= 1, where 1 is maximin and less trades distance for classes.
 
     Returns:
-        DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), points, and with `classes`
-        their number.
+        DataFrame of `count` rows in the order chosen: lat, lon of the centre (degrees), numbers of points and classes.
 
     Raises:
-        DataError: a coordinate is missing, or neither way reaches `count`, the larger number reached being named, which
-            need not be the largest there is.
+        DataError: neither way reaches `count`; the larger number reached is named, which need not be the largest.
     """
-    lat, lon = _finite(lat, lon)
     cells = _grid_cells(lat, lon, side_km, seed).drop_duplicates("cell")
     points, holds = _count_points(cells, lat, lon, side_km, classes)
-    cells = cells[["lat", "lon"]].assign(points=points)
-    if classes is not None:
-        cells["classes"] = np.diff(holds.indptr)
+    cells = cells[["lat", "lon"]].assign(points=points, classes=np.diff(holds.indptr))
     kept = np.lexsort([cells["lon"], cells["lat"]])
     kept = kept[(points[kept] >= minimum) & (points[kept] <= maximum)]
-    cells = cells.iloc[kept].reset_index(drop=True)
-    holds = None if holds is None else holds[kept]
+    cells, holds = cells.iloc[kept].reset_index(drop=True), holds[kept]
     options = {"count": count, "side_km": side_km, "apart_km": apart_km, "spread": spread}
     chosen = _maximin(cells, holds, np.arange(len(cells)), **options)
     if len(chosen) < count:
         chosen = max(chosen, _maximin(cells, holds, _pack(cells, side_km, apart_km), **options), key=len)
     if len(chosen) < count:
-        held = f"{minimum} or more" if np.isinf(maximum) else f"{minimum} to {int(maximum)}"
         raise DataError(
             f"squares: found no way to more than {len(chosen)} of {side_km:g} km, {apart_km:g} km apart and with "
-            f"{held} of the {len(lat)} points each ({len(cells)} candidates), expected {count}; ask for at most "
-            f"{len(chosen)}, for smaller or nearer squares or other numbers of points, or bring more points"
+            f"{minimum} to {int(maximum)} of the {len(lat)} points each ({len(cells)} candidates), expected {count}; "
+            f"ask for at most {len(chosen)}, for smaller or nearer squares or other numbers of points, or bring more "
+            "points"
         )
     return cells.iloc[chosen].reset_index(drop=True)
 
@@ -81,7 +74,7 @@ def choose_squares(
 def assign_squares(
     lat: np.ndarray, lon: np.ndarray, squares: pd.DataFrame, *, side_km: float, buffer_km: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which square each point is in, and which points outside are too near to one.
+    """The square of each point, and the points outside that are too near to one.
 
     Args:
         lat, lon: (N,) degrees.
@@ -93,10 +86,8 @@ def assign_squares(
         square and in none.
 
     Raises:
-        DataError: a point without coordinates.
         ParamsError: squares and buffers too large for their projection.
     """
-    lat, lon = _finite(lat, lon)
     reach = side_km / np.sqrt(2) + buffer_km
     if reach > FARTHEST_KM:
         raise ParamsError(
@@ -106,31 +97,27 @@ def assign_squares(
     slack = slack_km(reach)
     centres = np.stack([squares["lat"], squares["lon"]], axis=1)
     boxes = np.array([bounding_box(*centre, reach + slack) for centre in centres])
-    rows = in_any_box(lat, lon, boxes)
-    square_of, row = in_boxes(lat[rows], lon[rows], boxes)
-    row = rows[row]
+    square_of, row = in_boxes(lat, lon, boxes)
     beyond, distance = _from_square(*_chord_offsets_km(centres, square_of, lat[row], lon[row]), side_km / 2)
     # offsets along the chord and in the projection differ by a sixth of the slack
     edge = np.flatnonzero(np.minimum(np.abs(beyond), np.abs(distance - buffer_km - slack)) <= slack / 2)
     exact = offsets_km(*centres[square_of[edge]].T, lat[row[edge]], lon[row[edge]])
     beyond[edge], distance[edge] = _from_square(*exact, side_km / 2)
-
-    square, near = np.full(len(lat), len(centres)), np.zeros(len(lat), dtype=bool)
-    inside = beyond <= 0
-    np.minimum.at(square, row[inside], square_of[inside])
-    square[square == len(centres)] = -1
+    square, near = np.full(len(lat), -1), np.zeros(len(lat), dtype=bool)
+    inside = np.flatnonzero(beyond <= 0)[::-1]  # of squares that overlap the first is written last
+    square[row[inside]] = square_of[inside]
     near[row[distance <= buffer_km + slack]] = True
     near[row[inside]] = False
     return square, near
 
 
-def name_cells(lat: np.ndarray, lon: np.ndarray, *, side_km: float, seed: int = 0) -> np.ndarray:
+def name_cells(lat: np.ndarray, lon: np.ndarray, *, side_km: float, seed: int) -> np.ndarray:
     """Each point's cell "row,column" in the grid from which `choose_squares` takes its candidates, (N,) str.
 
     Args:
         lat, lon: (N,) degrees.
     """
-    return _grid_cells(*_finite(lat, lon), side_km, seed)["cell"].to_numpy()
+    return _grid_cells(lat, lon, side_km, seed)["cell"].to_numpy()
 
 
 def outline(lat: float, lon: float, *, side_km: float, beyond_km: float = 0.0) -> np.ndarray:
@@ -164,7 +151,7 @@ def slack_km(reach_km: np.ndarray | float) -> np.ndarray | float:
 
 def _maximin(
     cells: pd.DataFrame,
-    holds: csr_array | None,
+    holds: csr_array,
     rows: np.ndarray,
     *,
     count: int,
@@ -173,19 +160,16 @@ def _maximin(
     spread: float,
 ) -> list[int]:
     """At most `count` of `rows` of the candidates, as `choose_squares` says."""
-    merit, unseen = cells["points"].to_numpy(), None if holds is None else np.ones(holds.shape[1], np.int64)
+    unseen = np.ones(holds.shape[1], np.int64)
     position, centres = cells[["lat", "lon"]].to_numpy(), to_cartesian(cells["lat"], cells["lon"])
     chosen, nearest = [], np.full(len(cells), -1.0)  # km through the Earth; -1 where the edges are too near
     nearest[rows] = np.inf
     while len(chosen) < count and (nearest >= 0).any():
-        if holds is not None:
-            merit = holds @ unseen
         least = np.round(nearest, 3)
         far = np.flatnonzero((least >= 0) & (least >= spread * least.max()))
-        best = far[np.lexsort([-least[far], -merit[far]])[0]]
+        best = far[np.lexsort([-least[far], -(holds[far] @ unseen)])[0]]
         chosen.append(best)
-        if holds is not None:
-            unseen[holds[[best]].indices] = 0
+        unseen[holds[[best]].indices] = 0
         chord = np.linalg.norm(centres - centres[best], axis=1)
         nearest = np.minimum(nearest, chord)
         near = np.flatnonzero(chord <= apart_km + 1.5 * side_km)  # else circles around the squares are apart
@@ -219,14 +203,6 @@ def _pack(cells: pd.DataFrame, side_km: float, apart_km: float) -> np.ndarray:
     return np.array(packed, np.int64)
 
 
-def _finite(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    lat, lon = np.asarray(lat, float), np.asarray(lon, float)
-    missing = int((~np.isfinite(lat) | ~np.isfinite(lon)).sum())
-    if missing:
-        raise DataError(f"lat, lon: {missing} of {len(lat)} points without coordinates, expected a number for each")
-    return lat, lon
-
-
 def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, seed: int) -> pd.DataFrame:
     """The cell of every point, `side_km` or a little less wide and high: its name, and lat, lon of its centre."""
     shift = np.random.default_rng(seed).uniform(size=2)
@@ -246,17 +222,15 @@ def _grid_cells(lat: np.ndarray, lon: np.ndarray, side_km: float, seed: int) -> 
 
 
 def _count_points(
-    cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, classes: np.ndarray | None
-) -> tuple[np.ndarray, csr_array | None]:
-    """Points in the square around each centre, (C,) int64, and which classes they are, (C, S) of 0 and 1."""
+    cells: pd.DataFrame, lat: np.ndarray, lon: np.ndarray, side_km: float, classes: np.ndarray
+) -> tuple[np.ndarray, csr_array]:
+    """Points in the square around each centre, (C,) int64, and the classes that they are of, (C, S) of 0 and 1."""
     cell, point, km = pairs_within(cells["lat"], cells["lon"], lat, lon, side_km / np.sqrt(2))
     edge = np.flatnonzero(km > side_km / 2)
     at = cells.iloc[cell[edge]]
     outside = _from_square(*offsets_km(at["lat"], at["lon"], lat[point[edge]], lon[point[edge]]), side_km / 2)[0] > 0
     cell, point = np.delete(cell, edge[outside]), np.delete(point, edge[outside])
     points = np.bincount(cell, minlength=len(cells))
-    if classes is None:
-        return points, None
     names, code = np.unique(classes, return_inverse=True)
     distinct = np.divmod(np.unique(cell * len(names) + code[point]), len(names))
     return points, csr_array((np.ones(len(distinct[0]), np.int64), distinct), shape=(len(cells), len(names)))
@@ -290,6 +264,6 @@ def _chord_offsets_km(
 
 
 def _from_square(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far (x, y) is beyond the nearest edge's line (negative inside), and from the square (0 inside)."""
+    """Distance of (x, y) beyond the nearest edge's line (negative inside), and from the square (0 inside)."""
     x, y = np.abs(x) - half, np.abs(y) - half
     return np.maximum(x, y), np.hypot(np.maximum(x, 0), np.maximum(y, 0))

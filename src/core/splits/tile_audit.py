@@ -50,20 +50,12 @@ def audit(
         origin: in a task of time the first year of which nothing is known, else None.
 
     Returns:
-        shared_places: places with labels of more than one role.
-        overlapping_footprints: pairs of tiles of two roles that are nearer than the sum of their half
-            diagonals, the least distance at which squares cannot share ground; None without coordinates.
+        What `require_clean` explains, and
         nearest_A_B_km for each of PAIRS: geodesic, between centres; None without coordinates or such tiles.
-        duplicate_tiles: pairs of tiles of two roles with equal pixels, flipped or rotated or not.
-        near_identical_tiles: pairs of tiles of two roles with the same pixels, also shifted or with noise.
         nearest_tile_difference: the least of `near_duplicates.registered_differences` between a training tile and
             one that is held out, 0 for a copy and about 1 for unrelated ones; None where none has a pattern.
-        statistics_difference: largest difference between `mean`, `sd` and a fit on the training tiles alone.
-        gap_years: from the last year of a training label to the first of a test label. This and the next two
-            are None without `origin`.
-        future_labels: training and validation labels dated at or after the origin, and training labels dated at
-            or after the first validation label.
-        future_tiles: labels whose tile is dated at or after the origin.
+        gap_years: from the last year of a training label to the first of a test label; None, as what is of the
+            future, without `origin`.
     """
     located = store.tiles[["tile", "half_diagonal_km"]].reset_index(drop=True)
     used = located.assign(**{key: tiles[key].to_numpy() for key in ("place", "role", "lat", "lon")})
@@ -145,7 +137,7 @@ def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndar
         stored: weight (K, C) and bias (K,), as in pca.safetensors; for bands standardised on the training tiles.
     """
     mean, sd = (array.astype(np.float32) for array in band_statistics(store, train_rows))
-    fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"])).z_scoring()
+    fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"]))[:2]
     maps = [
         np.column_stack([weight, bias]).astype(float) for weight, bias in (fitted, (stored["weight"], stored["bias"]))
     ]
@@ -196,14 +188,9 @@ def count_overlaps(tiles: pd.DataFrame) -> int | None:
 
 
 def count_duplicates(store: Store, tiles: pd.DataFrame) -> int:
-    """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations.
-
-    One pass over the store finds candidates by sums that no flip or rotation changes; only these are compared exactly.
-    """
-    sums = [_invariant(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
-    candidates = tiles[pd.Series(sums, index=tiles.index).duplicated(keep=False)]
-    pixels = [canonical_sha256(store.view(row)) for row in candidates["tile"]]
-    per_role = candidates.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED)
+    """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations."""
+    pixels = [canonical_sha256(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
+    per_role = tiles.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED, fill_value=0)
     return int(sum((per_role[a] * per_role[b]).sum() for a, b in PAIRS))
 
 
@@ -215,21 +202,10 @@ def canonical_sha256(tile: np.ndarray) -> str:
     )
 
 
-def _invariant(tile: np.ndarray) -> str:
-    """Digest of each band's sum and sum of squares over the stored integers (float16 by its bits)."""
-    whole = tile.view(np.int8 if tile.dtype == np.int8 else np.int16)
-    digest = hashlib.sha256()
-    for band in whole:
-        values = band.astype(np.int64).ravel()
-        digest.update(np.array([values.sum(), values @ values]).tobytes())
-    return digest.hexdigest()
-
-
 def _nearest(tiles: pd.DataFrame, one: str, other: str) -> float | None:
-    a, b = tiles[tiles["role"] == one], tiles[tiles["role"] == other]
-    if a.empty or b.empty or a[["lat", "lon"]].isna().any(axis=None) or b[["lat", "lon"]].isna().any(axis=None):
-        return None
-    return float(distances.nearest_km(*_latlon(a), *_latlon(b)).min())
+    a, b = (_latlon(tiles[tiles["role"] == role]) for role in (one, other))
+    known = a.size and b.size and not np.isnan(a).any() and not np.isnan(b).any()
+    return float(distances.nearest_km(*a, *b).min()) if known else None
 
 
 def _latlon(tiles: pd.DataFrame) -> np.ndarray:

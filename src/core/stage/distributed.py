@@ -34,8 +34,8 @@ def is_main() -> bool:
 
 def sharding() -> str:
     """Library that splits the weights over processes: "fsdp", "deepspeed", or "" if each process has all weights."""
-    kinds = [kind for kind in ("fsdp", "deepspeed") if os.environ.get(f"ACCELERATE_USE_{kind.upper()}") == "true"]
-    return kinds[0] if kinds else ""
+    kinds = ("fsdp", "deepspeed")
+    return next((kind for kind in kinds if os.environ.get(f"ACCELERATE_USE_{kind.upper()}") == "true"), "")
 
 
 def wait() -> None:
@@ -60,11 +60,6 @@ def gather(value: Any) -> list:
     values = [None] * count()
     group.all_gather_object(values, value)
     return values
-
-
-def any_of(flag: bool) -> bool:
-    """True if the flag is set in at least one process."""
-    return any(gather(flag))
 
 
 def quiet() -> None:

@@ -7,6 +7,7 @@ arguments and columns into backquotes; `spelled` turns them into what the pipeli
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 class BandwiseError(Exception):
@@ -53,3 +54,14 @@ class Interrupted(BandwiseError):
     """Stopped by a signal after saving; the same command continues where it stopped."""
 
     exit_code = 75
+
+
+def require(install: str, key: str, instead: str) -> None:
+    """Raise DependencyError where the optional package that `pip install <install>` brings is absent; `key` asks for
+    it, and needs nothing with the value `instead`."""
+    package = install.split()[0]
+    if not find_spec(package.replace("-", "_")):
+        raise DependencyError(
+            f"`{key}`: {package} is not installed; run pip install {install} (see requirements-gpu.txt), "
+            f"or set {instead}"
+        )

@@ -40,7 +40,7 @@ def complete_folder(path: Path) -> Iterator[Path]:
         distributed.wait()
         for file in sorted(aside.rglob("*")):
             if file.is_file():
-                _sync(file)
+                sync(file)
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(aside, path)
@@ -58,7 +58,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        _sync(aside)
+        sync(aside)
         os.replace(aside, path)
     except OSError as error:
         raise _storage_error(path, error) from error
@@ -75,33 +75,30 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Parse `path`; raises StorageError if it cannot be read and DataError if it is not JSON."""
-    try:
+    with _reading(path, "JSON"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: found something that is not JSON ({error})") from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .safetensors file; raises StorageError or DataError as `read_json` does."""
-    try:
+    with _reading(path, "safetensors"):
         return safetensors.numpy.load_file(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise DataError(f"{path}: found something that is not safetensors ({error})") from error
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """The rows of a .parquet file; raises StorageError or DataError as `read_json` does."""
+    with _reading(path, "Parquet"), Path(path).open("rb") as file:
+        return pd.read_parquet(file)
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
     try:
-        with Path(path).open("rb") as file:
-            return pd.read_parquet(file)
+        yield
     except OSError as error:
         raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except ValueError as error:  # ArrowInvalid is one
-        raise DataError(f"{path}: found something that is not Parquet ({error})") from error
+    except (ValueError, SafetensorError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise DataError(f"{path}: found something that is not {kind} ({error})") from error
 
 
 def sha256(path: Path) -> str:
@@ -114,25 +111,43 @@ def tree_sha256(paths: Iterable[Path]) -> str:
     """One digest over files and folders: names below each path and contents, in sorted order."""
     digest = hashlib.sha256()
     for path in map(Path, paths):
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        for file in files:
+        for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
             name = file.name if file == path else file.relative_to(path).as_posix()
             digest.update(f"{name}\0{sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
-def verify(folder: Path, hashes: dict[str, str], advice: str) -> None:
-    """Hash every file of `folder` again, name -> sha256 as a manifest has them.
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """`frame` as Parquet, without its index and without `attrs`, which may hold paths of this machine."""
+    frame = frame.copy(deep=False)
+    frame.attrs = {}
+    with complete_file(path) as aside:
+        frame.to_parquet(aside, index=False)
+
+
+def read_manifest(folder: Path, form: int | str) -> dict[str, Any]:
+    """manifest.json of a folder that is complete; its `files` are name -> sha256.
 
     Raises:
-        DataError: a file's bytes are others; `advice` says what to do.
+        StorageError: there is no such folder, or it has no manifest.
+        DataError: the manifest's format is not `form`, or it names a file that is not there.
     """
-    for name, expected in tqdm(hashes.items(), desc="verify", unit="file"):
-        found = sha256(folder / name)
-        if found != expected:
+    manifest, again = read_json(folder / "manifest.json"), "run the stage that wrote the folder again"
+    found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    if found != form:
+        raise DataError(f"{folder}/manifest.json: format: found {found!r}, expected {form!r}; {again}")
+    if missing := [name for name in manifest["files"] if not (folder / name).is_file()]:
+        raise DataError(f"{folder}: {missing[0]} is missing, the manifest names it; {again}")
+    return manifest
+
+
+def verify(folder: Path, manifest: dict[str, Any]) -> None:
+    """Hash every file of `folder` again; raises DataError if one differs from the manifest."""
+    for name, expected in tqdm(manifest["files"].items(), desc="verify", unit="file"):
+        if (found := sha256(folder / name)) != expected:
             raise DataError(
                 f"{folder / name}: sha256: found {found}, the manifest says {expected}; the file changed after it was "
-                f"written: {advice}"
+                "written: delete the folder and run the stage that wrote it again"
             )
 
 
@@ -140,7 +155,8 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until the file's bytes are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -149,7 +165,5 @@ def _sync(path: Path) -> None:
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    name = error.filename or path
-    return StorageError(
-        f"{path}: cannot write ({name}: {error.strerror or error}); free some space or choose another folder"
-    )
+    why = f"{error.filename or path}: {error.strerror or error}"
+    return StorageError(f"{path}: cannot write ({why}); free some space or choose another folder")

@@ -6,11 +6,14 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
@@ -32,18 +35,20 @@ def stage(
     doc: str,
     inputs: dict[str, str],
     outputs: dict[str, str],
+    sources: dict[str, str] | None = None,
     flags: dict[str, str] | None = None,
     argv: list[str] | None = None,
 ) -> None:
     """Run `main(params, inputs, out, dry_run)` from the command line and exit with its code.
 
-    `inputs` and `outputs` map option names to help texts; `main` receives them as two namespaces of `Path`; the first
-    also holds `flags`, as bool. `logs/<name>/run_status.json` gets the exit code, because DVC turns every failure into
-    255. SIGTERM ends the stage with 75 and leaves no partial output.
+    Options: `inputs` maps a name to the stage that writes what is read there; `sources`, which the user brings,
+    `outputs` and `flags` to help texts. `main` receives all as one namespace, as inputs and as out: paths, and flags as
+    bool. `logs/<name>/run_status.json` gets the exit code, because DVC turns every failure into 255. SIGTERM ends the
+    stage with 75 and leaves no partial output.
     """
-    flags = flags or {}
-    parser = _parser(name=name, doc=doc, inputs=inputs, outputs=outputs, flags=flags)
-    arguments = vars(parser.parse_args(argv))
+    sources, flags = sources or {}, flags or {}
+    paths = {option: f"output of {writer}" for option, writer in inputs.items()} | sources | outputs
+    given = _stage_parser(name, doc, paths, flags).parse_args(argv)
     _die_with_parent()
     logging.basicConfig(
         level=logging.INFO if distributed.is_main() else logging.ERROR, format="%(message)s", stream=sys.stderr
@@ -53,12 +58,9 @@ def stage(
 
     @spelled(params_file.spelling(params))
     def body() -> None:
-        main(
-            params_file.read(arguments["params"], params),
-            argparse.Namespace(**{option: arguments[option] for option in (*inputs, *flags)}),
-            argparse.Namespace(**{option: arguments[option] for option in outputs}),
-            arguments["dry_run"],
-        )
+        values = params_file.read(given.params, params)
+        with _missing_inputs_named(name, {option: (getattr(given, option), inputs[option]) for option in inputs}):
+            main(values, given, given, given.dry_run)
 
     started = time.time()
     code, message = 1, "stopped by an unexpected error; the traceback is in the log"
@@ -71,9 +73,43 @@ def stage(
         code, message = stop.code, "stopped by a signal; the same command starts again"
     finally:
         signal.signal(signal.SIGTERM, previous)
-        if not arguments["dry_run"] and distributed.is_main():
+        if not given.dry_run and distributed.is_main():
             _write_status(name, code, message, started)
     sys.exit(code)
+
+
+def _stage_parser(name: str, doc: str, paths: dict[str, str], flags: dict[str, str]) -> argparse.ArgumentParser:
+    options = command_line(name, doc)
+    default = _home(name) / "params.yaml"
+    options.add_argument("--params", type=Path, default=default, help=f"default: {default}")
+    options.add_argument(
+        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
+    )
+    for option, help_text in flags.items():
+        options.add_argument(f"--{option}", action="store_true", help=help_text)
+    for option, help_text in paths.items():
+        options.add_argument(f"--{option}", type=Path, required=True, help=help_text)
+    return options
+
+
+@contextmanager
+def _missing_inputs_named(name: str, inputs: dict[str, tuple[Path, str]]) -> Iterator[None]:
+    """Say which stage to run, where an error is about an input (path, stage that writes it) that is not there.
+
+    Not all are looked for beforehand: a dry run may do without some.
+    """
+    try:
+        yield
+    except (BandwiseError, OSError) as error:
+        about = str(getattr(error, "filename", None) or error)
+        for option, (path, writer) in inputs.items():
+            if not path.exists() and re.match(rf"{re.escape(str(path))}(/|:|$)", about):
+                home = _home(name)
+                command = f"dvc repro {home / 'dvc.yaml'}:{writer}" if home.parts else f"dvc repro {writer}"
+                raise StorageError(
+                    f"{path}: --{option}: found nothing there, expected the output of {writer}; run `{command}`"
+                ) from error
+        raise
 
 
 def _home(name: str) -> Path:
@@ -82,7 +118,7 @@ def _home(name: str) -> Path:
     return folder if (REPOSITORY / folder).is_dir() else Path()
 
 
-def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
+def outcome(body: Callable[[], object], name: str) -> tuple[int, str]:
     """Run `body`; return the exit code and the message of a known error, which is printed to stderr."""
     try:
         body()
@@ -99,6 +135,18 @@ def outcome(body: Callable[[], None], name: str) -> tuple[int, str]:
     return code, message
 
 
+def finish(body: Callable[[], object], name: str) -> NoReturn:
+    """Run `body` as `outcome` does and exit with its code."""
+    sys.exit(outcome(body, name)[0])
+
+
+def command_line(name: str, doc: str) -> argparse.ArgumentParser:
+    """Parser of `python -m src.<name>`; its help shows `doc` line by line."""
+    return argparse.ArgumentParser(
+        prog=f"python -m src.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def set_threads(count: int) -> None:
     """Use `count` threads in BLAS, OpenMP and torch.
 
@@ -107,24 +155,6 @@ def set_threads(count: int) -> None:
     threadpool_limits(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
-
-
-def _parser(
-    *, name: str, doc: str, inputs: dict[str, str], outputs: dict[str, str], flags: dict[str, str]
-) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m src.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = _home(name) / "params.yaml"
-    parser.add_argument("--params", type=Path, default=default, help=f"default: {default}")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check params and inputs, say what would be done, write nothing"
-    )
-    for option, help_text in flags.items():
-        parser.add_argument(f"--{option}", action="store_true", help=help_text)
-    for option, help_text in (inputs | outputs).items():
-        parser.add_argument(f"--{option.replace('_', '-')}", type=Path, required=True, help=help_text)
-    return parser
 
 
 def _write_status(name: str, code: int, message: str, started: float) -> None:

@@ -6,14 +6,16 @@ same for the backward pass.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -39,11 +41,18 @@ def moments(
 
     A moment is left out if another one needs at least as much of both.
     """
-    with _fake(model, trained, dtype) as (mode, weights), _checkpointing(model, checkpointing), _cuda_norms(model):
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with _restored(model):
+        weights = _replace_by_fake(model, trained, dtype, mode)
+        for module in model.train().modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.gradient_checkpointing = checkpointing
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            elif isinstance(module, nn.LayerNorm):
+                module.forward = partial(_cuda_norm, module)
         with mode:
             batch = {name: torch.empty(x.shape, dtype=x.dtype) if name in PIXELS else x for name, x in sample.items()}
-        allocations = Allocations(weights, sum(x.nbytes for x in batch.values()))
-        with allocations:
+        with Allocations(weights, sum(x.nbytes for x in batch.values())) as allocations:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
                 value = loss(batch)
             value.backward()
@@ -71,7 +80,7 @@ class Allocations(TorchDispatchMode):
             return func(*args)
         if func.overloadpacket in INDEXING:
             args = (args[0], _positions(args[1]), *args[2:])
-        read = _tensors((*args, *kwargs.values()))
+        read = _tensors((args, kwargs))
         sources = {self.fixed.setdefault(x.untyped_storage(), False) for x in read}
         fixed = not any(sources) if func.overloadpacket in GRADIENTS else sources == {True}
         fake = next((x.fake_mode for x in read if isinstance(x, FakeTensor)), None)
@@ -80,7 +89,7 @@ class Allocations(TorchDispatchMode):
         else:
             with fake:
                 out = func(*args, **kwargs)
-        for x in _tensors(out if isinstance(out, tuple | list) else (out,)):
+        for x in _tensors(out):
             storage = x.untyped_storage()
             if storage not in self.fixed:
                 self.fixed[storage] = fixed
@@ -105,72 +114,46 @@ def _positions(indices: Iterable) -> list:
     return found
 
 
-def _tensors(values: Iterable) -> list[torch.Tensor]:
-    nested = [x if isinstance(x, tuple | list) else (x,) for x in values]
-    return [x for part in nested for x in part if isinstance(x, torch.Tensor)]
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [x for x in tree_leaves(values) if isinstance(x, torch.Tensor)]
 
 
 @contextmanager
-def _fake(model: nn.Module, trained: Iterable[nn.Parameter], dtype: torch.dtype):
-    """Fake parameters and buffers in the place of real ones, with the gradients that an earlier step left.
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Give every module its attributes, parameters and buffers back at the end."""
+    before = {
+        module: module.__dict__ | {"_parameters": module._parameters.copy(), "_buffers": module._buffers.copy()}
+        for module in model.modules()
+    }
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            module.__dict__ = attributes
 
-    Yields the mode in which they were made, and the fake ones.
-    """
+
+def _replace_by_fake(
+    model: nn.Module, trained: Iterable[nn.Parameter], dtype: torch.dtype, mode: FakeTensorMode
+) -> list[torch.Tensor]:
+    """Put fake parameters and buffers, made in `mode`, in the place of real ones, with the gradients that an earlier
+    step left; returns them."""
     chosen = {id(p) for p in trained}
-    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    real = [(store, name, x) for store in stores for name, x in store.items() if x is not None]
-    fake: dict[int, torch.Tensor] = {}  # by the real one's id, because weights can be tied
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        for _, _, x in real:
-            if not isinstance(x, nn.Parameter):
-                fake[id(x)] = torch.empty(x.shape, dtype=x.dtype)
-                continue
-            trains = id(x) in chosen
-            fake[id(x)] = nn.Parameter(torch.empty(x.shape, dtype=torch.float32 if trains else dtype), trains)
-            fake[id(x)].grad = torch.empty(x.shape) if trains else None
-    training = model.training
-    try:
-        for store, name, x in real:
-            store[name] = fake[id(x)]
-        model.train()
-        yield mode, list(fake.values())
-    finally:
-        for store, name, x in real:
-            store[name] = x
-        model.train(training)
+        fake = {id(x): torch.empty(x.shape, dtype=x.dtype) for x in model.buffers()}
+        for p in model.parameters():
+            trains = id(p) in chosen
+            empty = torch.empty(p.shape, dtype=torch.float32 if trains else dtype)
+            fake[id(p)] = nn.Parameter(empty, trains)
+            fake[id(p)].grad = torch.empty(p.shape) if trains else None
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            store |= {name: fake[id(x)] for name, x in store.items() if x is not None}
+    return list(fake.values())
 
 
-@contextmanager
-def _checkpointing(model: nn.Module, on: bool):
-    """Within it, gradient checkpointing is on or off in every layer that supports it."""
-    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    before = [layer.__dict__.copy() for layer in layers]
-    try:
-        for layer in layers:
-            layer.gradient_checkpointing = on
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-        yield
-    finally:
-        for layer, attributes in zip(layers, before, strict=True):
-            layer.__dict__ = attributes
-
-
-@contextmanager
-def _cuda_norms(model: nn.Module):
-    """Layer norms in float32, as autocast computes them on CUDA but not on the CPU, where the count runs."""
-
-    def forward(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-        if not torch.is_autocast_enabled("cpu"):
-            return nn.LayerNorm.forward(norm, x)
-        weight, bias = (None if p is None else p.float() for p in (norm.weight, norm.bias))
-        return nn.functional.layer_norm(x.float(), norm.normalized_shape, weight, bias, norm.eps)
-
-    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-    for norm in norms:
-        norm.forward = partial(forward, norm)
-    try:
-        yield
-    finally:
-        for norm in norms:
-            del norm.forward
+def _cuda_norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """Layer norm in float32, as autocast computes it on CUDA but not on the CPU, where the count runs."""
+    if not torch.is_autocast_enabled("cpu"):
+        return nn.LayerNorm.forward(norm, x)
+    weight, bias = (None if p is None else p.float() for p in (norm.weight, norm.bias))
+    return nn.functional.layer_norm(x.float(), norm.normalized_shape, weight, bias, norm.eps)

@@ -5,8 +5,6 @@ resumed. The manifest is written last, after sync; a checkpoint without a matchi
 """
 
 import logging
-import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -51,12 +49,6 @@ def train(trainer: Trainer, checkpoints: Path, save_steps: int) -> None:
         signal.signal(signal.SIGTERM, previous)
     if guard.stopped:
         raise Interrupted(f"stopped by a signal, saved in {checkpoints}; the same command goes on from there")
-
-
-def remove(checkpoints: Path) -> None:
-    """Delete the checkpoints of a finished stage."""
-    if distributed.is_main():
-        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class TrainedWeightsMixin:
@@ -122,7 +114,7 @@ class _Guard(TrainerCallback):
                 drawn.set_epoch(epoch)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.stopped = distributed.any_of(self.signalled)  # the signal reaches one process a step before another
+        self.stopped = any(distributed.gather(self.signalled))  # the signal reaches one process a step before another
         if not _epoch_is_whole(args, state):
             # The end of an epoch saves too, after its evaluation; a checkpoint before that would miss it.
             control.should_save = self.stopped or state.global_step % self.save_steps == 0
@@ -164,9 +156,7 @@ def _epoch_is_whole(args, state) -> bool:
 def _complete(path: Path) -> None:
     saved = sorted(file for file in path.iterdir() if file.is_file() and file.name != MANIFEST)
     for file in saved:
-        descriptor = os.open(file, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        files.sync(file)
     files.write_json(path / MANIFEST, {file.name: files.sha256(file) for file in saved})
 
 

@@ -5,24 +5,24 @@
         model.save(folder)
 
 `plan` comes from a pipeline's params, `groups` say what trains, and `scratch` (`stage.scratch`) is named by all that
-the weights depend on. `dry_run_report.report` takes the same plan, model, groups and samples.
+the weights depend on. `dry_run.memory_and_time` takes the same plan, model, groups and samples.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
-from src.core.stage import files
+from src.core.stage import distributed, files
 from src.core.stage.errors import ParamsError
 from src.core.training import checkpoints
 from src.core.training.dvclive_log import LiveLog
-from src.core.training.global_batches import GlobalBatchMixin
+from src.core.training.global_batches import GlobalBatchMixin, ready
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.sharding import ShardingMixin, gather_weights
 from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
@@ -74,7 +74,8 @@ def fit(
 
 def callbacks(plan: Plan, plots: Path) -> list:
     """Curves in `plots`, and the early stop that `plan` asks for."""
-    return [LiveLog(plots)] + ([EarlyStoppingCallback(plan.patience)] if plan.patience else [])
+    log = [LiveLog(plots)] if distributed.is_main() else []
+    return log + ([EarlyStoppingCallback(plan.patience)] if plan.patience else [])
 
 
 def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
@@ -105,10 +106,6 @@ def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str]) -
             f"{stage}: the GPU's memory is full ({str(error).splitlines()[0]}); --dry-run of this stage says what "
             f"fits. Cheapest first, where not done yet: {', '.join(remedies)}"
         ) from error
-    for path in scratch:
-        checkpoints.remove(path)
-
-
-def ready(batch: Any) -> Any:
-    """Return a ready batch unchanged: the collator of datasets that make whole batches."""
-    return batch
+    if distributed.is_main():
+        for path in scratch:
+            shutil.rmtree(path, ignore_errors=True)

@@ -8,12 +8,12 @@ from transformers import TrainerCallback
 
 from src.core.stage.errors import StorageError
 
-# Run times and rates belong in logs/, not in a stage's output.
-_UNSTABLE = ("train_loss", "runtime", "per_second", "total_flos", "epoch", "num_tokens")
+# Run times and rates belong in logs/, not in a stage's output; Trainer adds the step where only a resumed run reads it.
+_UNSTABLE = ("train_loss", "runtime", "per_second", "total_flos", "epoch", "num_tokens", "step")
 
 
 class LiveLog(TrainerCallback):
-    """Writes every logged figure to `folder`, one step an epoch.
+    """Writes every logged figure to `folder`, one step an epoch; of several processes the main one has it.
 
     A resumed training writes its history again, so that the curves are those of an undisturbed run.
     Without a git repository it works too; in one without a commit dvclive cannot start.
@@ -21,11 +21,8 @@ class LiveLog(TrainerCallback):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.live = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not state.is_world_process_zero:
-            return
         try:
             self.live = Live(dir=str(self.folder), dvcyaml=None, report=None, save_dvc_exp=False)
         except SCMError as error:
@@ -34,18 +31,14 @@ class LiveLog(TrainerCallback):
             self._write(entry)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.live is not None and logs:
-            self._write(logs | {"epoch": state.epoch})
+        self._write(logs | {"epoch": state.epoch})
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self.live is not None:
-            self.live.end()
+        self.live.end()
 
     def _write(self, entry: dict) -> None:
         self.live.step = round(entry.get("epoch") or 0)
         for name, value in sorted(entry.items()):
-            if name == "step":  # Trainer adds it to its history, which only a resumed run reads
-                continue
             if not any(word in name for word in _UNSTABLE) and isinstance(value, int | float):
                 group = "validation" if name.startswith("eval_") else "train"
                 self.live.log_metric(f"{group}/{name.removeprefix('eval_')}", value)

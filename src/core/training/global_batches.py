@@ -1,6 +1,7 @@
 """One batch split over processes and micro-batches, with the same samples and loss as in a single process."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -22,6 +23,11 @@ class ReadyBatches(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])
+
+
+def ready(batch: Any) -> Any:
+    """Return a ready batch unchanged: the collator of `ReadyBatches`."""
+    return batch
 
 
 class GlobalBatches(Sampler[list[int]]):

@@ -21,21 +21,20 @@ EIGHT_BIT = 2 * (1 + 4 / 256)  # bytes a trained weight: AdamW's two states, fou
 class Memory:
     """Bytes of a training by part, once gradients and optimiser states exist.
 
-    `plain` and `checkpointed` are what forward and backward add to them, without and with gradient
-    checkpointing: (fixed, per sample) at each moment that is the peak of some batch. `update` is what the
-    optimiser's step adds instead. Data parallelism adds its buckets, up to `gradients` again.
+    `peaks` are what forward and backward add to them, without (False) and with gradient checkpointing: (fixed, per
+    sample) at each moment that is the peak of some batch. `update` is what the optimiser's step adds instead. Data
+    parallelism adds its buckets, up to `gradients` again.
     """
 
     weights: int
     gradients: int
     optimizer: int
     update: int
-    plain: Moments
-    checkpointed: Moments
+    peaks: dict[bool, Moments]
 
     def activations(self, batch: int, checkpointing: bool) -> int:
         """Bytes that a micro-batch of `batch` samples adds at its peak."""
-        return max(fixed + batch * each for fixed, each in (self.checkpointed if checkpointing else self.plain))
+        return max(fixed + batch * each for fixed, each in self.peaks[checkpointing])
 
     def total(self, batch: int, checkpointing: bool) -> int:
         """Bytes of GPU memory, CUDA's context and fragmentation included."""
@@ -56,16 +55,6 @@ def suggest(memory: Memory, gigabytes: float, batch_size: int) -> tuple[int, int
     return None
 
 
-def remedies(memory: Memory) -> str:
-    """Changes to try if a single sample does not fit, the largest part first."""
-    parts = {
-        "LoRA on the encoder or an 8-bit optimiser": memory.gradients + memory.optimizer,
-        "4-bit weights (if not yet) or a smaller model": memory.weights,
-        "fewer pixels": memory.activations(1, checkpointing=True),
-    }
-    return ", ".join(sorted(parts, key=parts.get, reverse=True))
-
-
 def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: bool) -> str:
     """Lines for the log: each part for `micro_batch` samples at once, and settings that fit common GPUs.
 
@@ -78,12 +67,18 @@ def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: b
     parts["context, update and fragmentation"] = total - sum(parts.values())
     lines = [f"estimated memory of one GPU, all groups training, {micro_batch} at once: {total / 1e9:.1f} GB"]
     lines += [f"  {name:<42} {size / 1e9:>7.2f} GB" for name, size in parts.items()]
+    changes = {
+        "LoRA on the encoder or an 8-bit optimiser": memory.gradients + memory.optimizer,
+        "4-bit weights (if not yet) or a smaller model": memory.weights,
+        "fewer pixels": memory.activations(1, checkpointing=True),
+    }
+    largest_first = ", ".join(sorted(changes, key=changes.get, reverse=True))
     lines.append(f"suggested for {batch_size} a step:")
     for card in CARDS:
         found = suggest(memory, card, batch_size)
         if found is None:
             least = memory.total(1, checkpointing=True) / 1e9
-            text = f"does not fit: 1 at once with checkpointing takes {least:.1f} GB; use {remedies(memory)}"
+            text = f"does not fit: 1 at once with checkpointing takes {least:.1f} GB; use {largest_first}"
         else:
             micro, times, on = found
             text = f"batch {micro} x {times} accumulated, gradient checkpointing {'on' if on else 'off'}"
@@ -118,13 +113,12 @@ def estimate(
     frozen = {name: p for name, p in model.named_parameters() if id(p) not in chosen}
     packed = [p.numel() for name, p in frozen.items() if four_bit and "language_model.layers" in name and p.ndim == 2]
     whole = sum(p.numel() for p in frozen.values()) - sum(packed)
-    plain, checkpointed = (moments(model, trained, loss, sample, dtype, on) for on in (False, True))
+    found = {on: moments(model, trained, loss, sample, dtype, on) for on in (False, True)}
     unpacked = max(packed, default=0) * dtype.itemsize  # one matrix at a time, to be multiplied with
     return Memory(
         weights=round(4 * count + dtype.itemsize * whole + FOUR_BIT * sum(packed)),
         gradients=4 * count,
         optimizer=round(count * (EIGHT_BIT if optimizer_8bit else 8)),
         update=0 if optimizer_8bit else 4 * count,  # torch takes the roots of all second moments at once
-        plain=tuple((fixed + unpacked, each) for fixed, each in plain),
-        checkpointed=tuple((fixed + unpacked, each) for fixed, each in checkpointed),
+        peaks={on: tuple((fixed + unpacked, each) for fixed, each in pairs) for on, pairs in found.items()},
     )

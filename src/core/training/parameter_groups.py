@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from src.core.stage import distributed
-from src.core.stage.errors import BandwiseError, DependencyError
+from src.core.stage.errors import BandwiseError, require
 
 logger = logging.getLogger(__name__)
 
@@ -126,13 +126,9 @@ def checkpoint_activations(vlm: PreTrainedModel) -> None:
 
 def adamw8bit() -> type[torch.optim.Optimizer]:
     """The class of bitsandbytes; raises DependencyError where that is not installed."""
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise DependencyError(
-            "optimizer_8bit: bitsandbytes is not installed; run pip install bitsandbytes (requirements-gpu.txt has the "
-            "version), or set false"
-        ) from error
+    require("bitsandbytes", "optimizer_8bit", "false")
+    from bitsandbytes.optim import AdamW8bit
+
     return AdamW8bit
 
 

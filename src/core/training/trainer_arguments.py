@@ -1,6 +1,5 @@
 """Settings shared by all trainings: plan, arguments for repeatable runs, schedule, device."""
 
-import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from src.core.stage import distributed
-from src.core.stage.errors import DependencyError, ParamsError
+from src.core.stage.errors import ParamsError, require
 from src.core.training.precision import compute_dtype
 
 
@@ -52,6 +51,21 @@ class Plan:
         """`precision` on this machine."""
         return compute_dtype(self.precision)
 
+    @property
+    def micro_batch(self) -> int:
+        """Samples that one process trains on at once.
+
+        Raises:
+            ParamsError: processes and micro-batches do not share `batch_size` evenly.
+        """
+        parts = distributed.count() * self.accumulate
+        if self.batch_size % parts:
+            raise ParamsError(
+                f"batch_size: found {self.batch_size}, expected a multiple of {parts} ({distributed.count()} processes "
+                f"x accumulate {self.accumulate}); change one of them"
+            )
+        return self.batch_size // parts
+
     def steps(self, samples: int) -> int:
         """Steps of the whole training on so many samples."""
         return math.ceil(samples / self.batch_size) * self.epochs
@@ -59,56 +73,34 @@ class Plan:
 
 def arguments(plan: Plan, checkpoints: Path, **more) -> dict:
     """Keyword arguments for `TrainingArguments` (or a subclass), one log and one evaluation an epoch."""
-    report_to = plan.report_to
-    if report_to != "none" and importlib.util.find_spec(report_to) is None:
-        raise DependencyError(f"report_to: {report_to} is not installed; run pip install {report_to}, or set none")
+    if plan.report_to != "none":
+        require(plan.report_to, "report_to", "none")
     gpu, half = torch.cuda.is_available(), plan.dtype == torch.bfloat16
     # Trainer's own default lies in `checkpoints`, which the finished stage removes.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"runs/{checkpoints.name}")
-    chosen = {
+    return {
         "output_dir": str(checkpoints),
         "seed": plan.seed,
         "num_train_epochs": plan.epochs,
-        "per_device_train_batch_size": micro_batch(plan.batch_size, plan.accumulate),
+        "per_device_train_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulate,
         # As with one process, whose scores these are: each evaluates everything.
         "per_device_eval_batch_size": plan.eval_batch or plan.batch_size // plan.accumulate,
         "bf16": half,
+        # Or Trainer would refuse bfloat16, and accelerate not connect the processes.
+        "use_cpu": not gpu and (half or distributed.count() > 1),
         "logging_strategy": "epoch",
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "save_total_limit": 2,
+        "load_best_model_at_end": plan.best is not None,
+        "metric_for_best_model": plan.best,
         "restore_callback_states_from_checkpoint": True,
-        "report_to": [] if report_to == "none" else [report_to],
+        "report_to": plan.report_to,
         "remove_unused_columns": False,
         "dataloader_pin_memory": gpu,
-        "max_grad_norm": 1.0,
         "ddp_timeout": 24 * 3600,  # the others wait while the main process evaluates and saves
-    }
-    if plan.best:
-        chosen |= {
-            "load_best_model_at_end": True,
-            "metric_for_best_model": plan.best,
-            "greater_is_better": not plan.best.endswith("loss"),
-        }
-    if not gpu and (half or distributed.count() > 1):
-        chosen["use_cpu"] = True  # or Trainer would refuse bfloat16, and accelerate not connect the processes
-    return chosen | more
-
-
-def micro_batch(batch_size: int, accumulate: int) -> int:
-    """Samples that one process trains on at once, where `batch_size` is that of a step.
-
-    Raises:
-        ParamsError: processes and micro-batches do not share it evenly.
-    """
-    parts = distributed.count() * accumulate
-    if batch_size % parts:
-        raise ParamsError(
-            f"batch_size: found {batch_size}, expected a multiple of {parts} ({distributed.count()} processes x "
-            f"accumulate {accumulate}); change one of them"
-        )
-    return batch_size // parts
+    } | more
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, plan: Plan, samples: int) -> torch.optim.lr_scheduler.LambdaLR:

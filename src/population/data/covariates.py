@@ -12,56 +12,51 @@ from src.core.data.archive import refuse
 from src.core.stage.errors import DataError
 
 
-def lagged(labels: pd.DataFrame, places: list, names: list[str], lag_years: int) -> pd.DataFrame:
-    """The columns `names` of each label's place, `lag_years` before the label's year.
+def with_earlier(labels: pd.DataFrame, columns: dict[str, str], lag_years: int) -> pd.DataFrame:
+    """`labels` with the covariates of their place `lag_years` before their year.
 
     Args:
-        labels: as `labels.read` returns them: year, the columns, the spreadsheet's row as index.
-        places: (len(labels),) the place each row means.
-
-    Returns:
-        DataFrame with the index of `labels` and a float64 column for each name; NaN in all of them where the
-        file has no row of that place and year.
+        labels: as `labels.read` returns them, and the place that each row means.
+        columns: column of the file -> its name in what is returned, where it is float64; NaN in all of them where the
+            file has no row of that place and year.
 
     Raises:
-        DataError: a column is missing or holds text, a cell that is needed is blank, or no row has an earlier one.
+        DataError: a column is missing or holds text, a new name is taken, a cell that is needed is blank, or no row
+            has an earlier one.
     """
-    file = labels.attrs.get("path", "labels")
+    if not columns:
+        return labels
+    file, names = labels.attrs.get("path", "labels"), list(columns)
+    if taken := [name for name in columns.values() if name in labels and name not in columns]:
+        raise DataError(f"{file}: found a column named {taken[0]}, as the lagged covariate is called; rename it")
     for name in names:
         if name not in labels:
-            known = ", ".join(column for column in labels if column not in ("province", "city"))
+            known = ", ".join(column for column in labels if column not in ("province", "city", "place"))
             raise DataError(f"{file}: data.covariates: no column {name!r}, found {known}; add it or take it out")
         if not is_numeric_dtype(labels[name]):
             cells = labels[name].dropna()
-            row = next((row for row, cell in cells.items() if not _is_number(cell)), cells.index[0])
+            text = cells[~np.isfinite(pd.to_numeric(cells, errors="coerce"))]
+            row, cell = next(pd.concat([text, cells, labels[name]]).items())
             raise DataError(
-                f"{file}: row {row}, {name}: found {cells[row]!r}, expected numbers (a leading zero makes a code), "
+                f"{file}: row {row}, {name}: found {cell!r}, expected numbers (a leading zero makes a code), "
                 "because data.covariates names it; correct the column or take it out"
             )
-    at = {key: position for position, key in enumerate(zip(places, labels.year, strict=True))}
-    found = [at.get((place, year - lag_years), -1) for place, year in zip(places, labels.year, strict=True)]
-    source = np.array(found)  # (labels,) position of the earlier row, -1: none
+    keys, earlier = (pd.MultiIndex.from_arrays([labels.place, labels.year - lag]) for lag in (0, lag_years))
+    source = keys.get_indexer(earlier)  # -1: no such row
     if (source < 0).all():
         raise DataError(
             f"{file}: year: found {sorted(map(int, labels.year.unique()))}, expected for some place two that are "
             f"{lag_years} apart, because data.covariates are lagged; set data.covariate_lag: 0 if known by then"
         )
-    values = labels[names].astype("float64").to_numpy()
-    blank = np.argwhere(np.isnan(values[source[source >= 0]]))
-    rows = labels.index[source[source >= 0]]
+    values = labels[names].astype("float64")
+    blank = values.iloc[source[source >= 0]].isna().stack()
     refuse(
         [
-            f"{file}: row {rows[row]}, {names[column]}: blank, expected a number, because data.covariates names it; "
+            f"{file}: row {row}, {name}: blank, expected a number, because data.covariates names it; "
             "fill the cell or delete the row"
-            for row, column in blank
+            for row, name in blank.index[blank]
         ]
     )
-    taken = np.where((source >= 0)[:, None], values[source], np.nan)
-    return pd.DataFrame(taken, index=labels.index, columns=names)
-
-
-def _is_number(cell: object) -> bool:
-    try:
-        return np.isfinite(float(cell))
-    except (TypeError, ValueError):
-        return False
+    taken = np.where((source >= 0)[:, None], values.to_numpy()[source], np.nan)
+    kept = labels.drop(columns=list(columns.values()), errors="ignore")
+    return kept.assign(**dict(zip(columns.values(), taken.T, strict=True)))

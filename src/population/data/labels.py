@@ -1,4 +1,4 @@
-"""Labels as users bring them: one row per city and year, or one column per year, in .xlsx or .csv.
+"""Labels as users bring them: one row per city and year, or one column per year, in .xlsx, .csv or .parquet.
 
 Nothing is guessed: a blank, `n/a`, a percentage or a duplicate is an error that names the row the
 spreadsheet shows. Growth rates are in per mille per year.
@@ -31,7 +31,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.{1,2}$|<\|.*\|>")  # path parts, control characters and tokens
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, faults: list[str] | None = None) -> pd.DataFrame:
     """Labels in long form, whatever form the file has.
 
     Columns: province ("" in every row where the file has no such column), city, year (int64),
@@ -42,35 +42,39 @@ def read(path: Path) -> pd.DataFrame:
     In the wide form a blank year cell means that the year was not observed; anywhere else a blank in a
     known column is an error.
 
+    Args:
+        faults: takes what is wrong with cells, for the caller to raise; a wrong number is NaN, and a row with a wrong
+            name or year is left out. None: they are raised here.
+
     Raises:
         StorageError: the file cannot be read.
         DataError: it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
     """
     table = read_sheet(path)
     columns, years = _columns(table)
-    problems: list[str] = []
-    records = []
+    problems, records = [], []
     for row, cells in table.rows:
-        fields = {name: cells[position] for name, position in columns.items()}
-        values = {name: read_cell(name, cell, row, problems) for name, cell in fields.items() if name in NAMES}
-        others = {name: cell for name, cell in fields.items() if name not in NAMES}
-        base = {"row": row, "province": "", **values, **others}
+        base = {"row": row, "province": ""} | {name: cells[position] for name, position in columns.items()}
+        base |= {name: read_cell(name, base[name], row, problems) for name in columns if name in NAMES}
         if not years:
             records.append(base)
         for year, position in years.items():
             if cells[position] is not None:
                 rate = read_cell("growth_rate", cells[position], row, problems, column=table.header[position])
                 records.append({**base, "year": year, "growth_rate": rate})
-    if not problems:
-        problems = _duplicates(records)
-    refuse([f"{table.path}: {problem}" for problem in problems])
-    if not records:
-        raise DataError(f"{table.path}: found no label under the column names, expected one row for each city")
+    records = [record for record in records if None not in (record["province"], record["city"], record["year"])]
+    records = _without_duplicates(records, problems)
+    problems = [f"{table.path}: {problem}" for problem in problems]
+    if faults is None or not records:
+        nothing = f"{table.path}: found no label under the column names, expected one row for each city"
+        refuse(problems or [nothing] * (not records))
+    else:
+        faults += problems
     return _frame(table.path, records)
 
 
 def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
-    """The columns `names` of an .xlsx or .csv file beside its keys province, city and year, typed as by `read`.
+    """The columns `names` of a table (as of labels) beside its keys province, city and year, typed as by `read`.
 
     Raises:
         StorageError: the file cannot be read.
@@ -82,20 +86,20 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
     missing = [name for name in [*keys, *names] if name not in header]
     if missing:
         raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(table.header)}; add it")
-    problems: list[str] = []
-    records = []
+    problems, records = [], []
     for row, cells in table.rows:
         fields = dict(zip(header, cells, strict=True))
-        records.append({"row": row} | {name: read_cell(name, fields[name], row, problems) for name in keys})
-        records[-1] |= {name: fields[name] for name in names}
-    problems = problems or _duplicates(records)
+        record = {name: read_cell(name, fields[name], row, problems) for name in keys}
+        records.append({"row": row} | {name: fields[name] for name in names} | record)
+    if not problems:
+        _without_duplicates(records, problems)
     refuse([f"{path}: {problem}" for problem in problems])
     frame = pd.DataFrame({key: [record[key] for record in records] for key in keys})
     return frame.assign(**{name: _covariate([record[name] for record in records], frame.index) for name in names})
 
 
 def read_points(path: Path) -> pd.DataFrame:
-    """The columns lat and lon (float64, degrees) of an .xlsx or .csv file; others are not read.
+    """The columns lat and lon (float64, degrees) of a table (as of labels); others are not read.
 
     Raises:
         StorageError: the file cannot be read.
@@ -119,40 +123,33 @@ def read_aliases(path: Path) -> pd.DataFrame:
     table = read_sheet(path)
     if sorted(table.header) != ["found", "kind", "use"]:
         raise DataError(f"{path}: found the columns {', '.join(table.header)}; expected kind, found, use")
-    problems, meanings, records = [], {}, []
+    problems, meanings = [], {}
     for row, cells in table.rows:
         alias = dict(zip(table.header, cells, strict=True))
         if alias["kind"] not in ("province", "city"):
             problems.append(f"row {row}, kind: found {alias['kind']!r}, expected province or city")
         problems += [f"row {row}, {key}: blank, expected a name" for key in ("found", "use") if alias[key] is None]
-        if problems:
-            continue
-        key = (alias["kind"], squeeze(str(alias["found"])))
-        if key in meanings:
-            problems.append(f"row {row}, found: {alias['found']!r} already has a meaning in row {meanings[key]}")
-        meanings[key] = row
-        records.append({name: str(alias[name]) for name in ("kind", "found", "use")})
+        known = meanings.setdefault((alias["kind"], squeeze(str(alias["found"]))), (row, alias))[0]
+        if known != row and not problems:
+            problems.append(f"row {row}, found: {alias['found']!r} already has a meaning in row {known}")
     refuse([f"{path}: {problem}" for problem in problems])
-    return pd.DataFrame(records, columns=["kind", "found", "use"], dtype="str")
+    return pd.DataFrame([alias for _, alias in meanings.values()], columns=["kind", "found", "use"]).astype("str")
 
 
 def _columns(table: Sheet) -> tuple[dict[str, int], dict[int, int]]:
     """Field -> column position, and for the wide form year -> column position."""
-    columns: dict[str, int] = {}
-    years: dict[int, int] = {}
+    columns: dict[Any, int] = {}
     for position, heading in enumerate(table.header):
-        if not heading:
-            continue  # a column without a name belongs to nobody
-        if year := YEAR.fullmatch(heading):
-            target, key = years, int(year[1])
-        else:
-            target, key = columns, FIELDS.get(heading.casefold(), heading)
-        if key in target:
+        year = YEAR.fullmatch(heading)
+        key = int(year[1]) if year else FIELDS.get(heading.casefold(), heading)
+        if key in columns:
             raise DataError(f"{table.path}: found two columns for {key}; remove or rename one of them")
         if key in RESERVED:
             raise DataError(f"{table.path}: found a column named {key}, which the store uses itself; rename it")
-        target[key] = position
+        if heading:  # a column without a name belongs to nobody
+            columns[key] = position
 
+    years = {key: columns.pop(key) for key in list(columns) if isinstance(key, int)}
     form = ["city"] if years else ["city", "year", "growth_rate"]
     found = ", ".join(heading for heading in table.header if heading)
     missing = [" | ".join(NAMES[field]) for field in form if field not in columns]
@@ -216,9 +213,7 @@ def _name(cell: Any) -> str | None:
 
 
 def _year(cell: Any) -> int | None:
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    year = YEAR.fullmatch(unicodedata.normalize("NFKC", str(cell)))
+    year = YEAR.fullmatch(unicodedata.normalize("NFKC", _text(cell) or ""))
     return int(year[1]) if year else None
 
 
@@ -235,26 +230,25 @@ def _text(cell: Any) -> str | None:
     return None if cell is None else str(cell)
 
 
-def _duplicates(records: list[dict[str, Any]]) -> list[str]:
-    first: dict[tuple[str, str, int], int] = {}
-    problems = []
+def _without_duplicates(records: list[dict[str, Any]], problems: list[str]) -> list[dict[str, Any]]:
+    """The first of `records` of each place and year; `problems` takes the others."""
+    first: dict[tuple[str, str, int], dict] = {}
     for record in records:
         key = (squeeze(record["province"]), squeeze(record["city"]), record["year"])
-        if key in first:
+        if first.setdefault(key, record) is not record:
             name = "/".join(part for part in (record["province"], record["city"], str(record["year"])) if part)
-            problems.append(f"row {record['row']}: {name} is already in row {first[key]}; delete one of them")
-        first.setdefault(key, record["row"])
-    return problems
+            problems.append(f"row {record['row']}: {name} is already in row {first[key]['row']}; delete one of them")
+    return list(first.values())
 
 
 def _frame(path: Path, records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(records).set_index("row")
-    known = [field for field in NAMES if field in frame.columns]
-    others = [column for column in frame.columns if column not in NAMES]
+    known = [field for field in NAMES if field in frame]
+    others = [column for column in frame if column not in NAMES]
     frame = frame[known + others].astype({"year": "int64", "growth_rate": "float64"})
     for column in others:
-        cells = [record[column] for record in records]
-        frame[column] = _as_text(cells, frame.index) if column == "code" else _covariate(cells, frame.index)
+        as_type = _as_text if column == "code" else _covariate
+        frame[column] = as_type([record[column] for record in records], frame.index)
     frame.attrs["path"] = str(path)
     return frame
 
@@ -266,7 +260,7 @@ def _covariate(cells: list[Any], index: pd.Index) -> pd.Series:
     """
     numbers = [math.nan if cell is None else _number(cell) for cell in cells]
     codes = any(isinstance(cell, str) and re.match(r"0[0-9]", cell) for cell in cells)
-    if codes or None in numbers or all(cell is None for cell in cells):
+    if codes or None in numbers:
         return _as_text(cells, index)
     whole = all(re.fullmatch(r"[+-]?[0-9]{1,15}", str(cell)) for cell in cells)
     return pd.Series(numbers, index, "int64" if whole else "float64")

@@ -10,7 +10,7 @@ from src.core.data import archive, tiles
 from src.core.data.crop import centre_crop
 from src.core.data.quantisation import Quantisation
 from src.core.data.raster import Header
-from src.core.data.tile_store import Store, Writer
+from src.core.data.tile_store import Store, Writer, differing_band
 from src.core.stage.errors import DataError, spelled
 from src.population.data import labels
 from src.population.models.model_folder import Settings
@@ -60,13 +60,9 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
     tiles.check_pixel_sizes(headers)
     tiles.check_band_names(headers)
     for header in headers:
-        names, size = header.band_names, header.pixel_size[0]
-        if names and settings.band_names and list(names) != settings.band_names:
-            band = next(n for n, pair in enumerate(zip(names, settings.band_names, strict=True)) if len(set(pair)) > 1)
-            raise DataError(
-                f"{header.name}: band {band + 1}: found {names[band]!r}, expected {settings.band_names[band]!r} as in "
-                "training; export the bands in that order"
-            )
+        size = header.pixel_size[0]
+        if differs := differing_band(header.band_names, settings.band_names):
+            raise DataError(f"{header.name}: {differs} as in training; export the bands in that order")
         if settings.pixel_size and not math.isnan(size):
             ratio = max(size, settings.pixel_size) / min(size, settings.pixel_size)
             if ratio > tiles.MAX_PIXEL_RATIO:
@@ -78,7 +74,7 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
 
 
 def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
-    """`rows` with the columns of the model's covariates, from a .csv or .xlsx keyed by province, city, year.
+    """`rows` with the columns of the model's covariates, from a table keyed by province, city, year.
 
     The file holds each column under its own name and year; a row takes those of `lag_years` before its year.
 
@@ -96,9 +92,8 @@ def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -
             cell = next(cell for cell in table[name] if isinstance(cell, str))
             raise DataError(f"{path}: {name}: found {cell!r}, expected numbers, as in training; correct the cell")
     # The prompt shows a number as it was in training, where all covariates are float64.
-    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True))).astype(
-        dict.fromkeys(given.columns, "float64")
-    )
+    table[given.names] = table[given.names].astype("float64")
+    known = table.rename(columns=dict(zip(given.names, given.columns, strict=True)))
     keys = ["province", "city", "year"]
     wanted = rows[keys].assign(year=rows.year - given.lag_years)
     found = wanted.merge(known, on=keys, how="left", validate="many_to_one")

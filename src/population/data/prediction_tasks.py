@@ -17,6 +17,7 @@ import pandas as pd
 
 from src.core.data.tile_store import Store
 from src.core.splits import locked_test, spatial_temporal
+from src.core.splits.folds import draw_roles
 from src.core.stage import files
 from src.core.stage.errors import DataError, spelled
 from src.population.params import WORDS, Split
@@ -83,20 +84,18 @@ def draw(store: Store, split: Split) -> Roles:
     """
     tiles = store.tiles.assign(place=place_names(store.tiles))
     samples = label_rows(store, split.task)
-    facts: dict = {"task": split.task, "method": split.method, "seed": split.seed}
-    locked = _locked(tiles, split)
-    place_roles = _place_roles(tiles, locked, split)
-    facts |= {"fold": split.fold, "folds": split.folds, "origin": None, "horizon": None}
-    years = np.unique(samples.year)
-    facts["step_years"] = spatial_temporal.panel_step(years) if len(years) > 1 else None
-    by_tile = place_roles.set_index(tiles.tile)
-    samples["block"] = samples.tile.map(by_tile.block)
-    of_place = samples.tile.map(by_tile.role)
-    if split.task not in FORECASTS:
-        tiles = tiles.assign(block=place_roles.block, role=place_roles.role)
-        return Roles(tiles, samples.assign(role=of_place), facts | _lock_facts(tiles, locked))
+    locked, forecast = _locked(tiles, split), split.task in FORECASTS
+    places = tiles[locked].drop_duplicates("place")
+    lock = {"locked": {"provinces": sorted(places.province.unique()), "places": len(places)}}
+    tiles = tiles.assign(**_place_roles(tiles, locked, split))
+    by_tile, years = tiles.set_index("tile"), np.unique(samples.year)
+    samples["block"], of_place = samples.tile.map(by_tile.block), samples.tile.map(by_tile.role)
+    step = spatial_temporal.panel_step(years) if forecast or len(years) > 1 else None
+    facts = {name: getattr(split, name) for name in ("task", "method", "seed", "fold", "folds")}
+    facts |= {"origin": None, "horizon": None, "step_years": step}
+    if not forecast:
+        return Roles(tiles, samples.assign(role=of_place), facts | lock)
 
-    step = spatial_temporal.panel_step(years)
     origins = spatial_temporal.feasible_origins(years, split.horizon, step)
     if split.task == "next_year" and split.origin is None and split.fold >= len(origins):
         raise DataError(
@@ -122,13 +121,11 @@ def draw(store: Store, split: Split) -> Roles:
         role = spatial_temporal.combine(of_place, of_year)
     # The past of a locked place is history, as that of any other; the years to predict are locked.
     in_locked = of_place == "locked"
-    role = role.where(~in_locked, np.where(of_year == "test", "locked", "buffer"))
-    samples["role"] = role
+    samples["role"] = role.where(~in_locked, np.where(of_year == "test", "locked", "buffer"))
     facts["years"] = {
         name: sorted(map(int, samples.year[samples.role == name].unique())) for name in spatial_temporal.ROLES
     }
-    tiles = tiles.assign(block=place_roles.block, role=_tile_roles(tiles, samples, locked))
-    return Roles(tiles, samples, facts | _lock_facts(tiles, locked))
+    return Roles(tiles.assign(role=_tile_roles(tiles, samples, locked)), samples, facts | lock)
 
 
 def _locked(tiles: pd.DataFrame, split: Split) -> pd.Series:
@@ -140,31 +137,27 @@ def _locked(tiles: pd.DataFrame, split: Split) -> pd.Series:
     return tiles.place.isin(places.place[locked.to_numpy()])
 
 
-def _lock_facts(tiles: pd.DataFrame, locked: pd.Series) -> dict:
-    places = tiles[locked].drop_duplicates("place")
-    return {"locked": {"provinces": sorted(places.province.unique()), "places": len(places)}}
-
-
 def _place_roles(tiles: pd.DataFrame, locked: pd.Series, split: Split) -> pd.DataFrame:
     """block and role of every tile by its place alone; where time separates, all unlocked places train."""
-    rest = tiles[~locked]
-    folds = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
-    blocks = (
-        tiles.province if split.method == "provinces" else spatial_temporal.blocks_of_places(tiles, split.block_degrees)
-    )
+    provinces = split.method == "provinces"
+    blocks = tiles.province if provinces else spatial_temporal.blocks_of_places(tiles, split.block_degrees)
     if split.task == "next_year":
         return pd.DataFrame({"block": blocks, "role": np.where(locked, "locked", "train")}, index=tiles.index)
-    if split.method != "place":
-        spatial_temporal.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
+    rest = tiles[~locked]
+    draw = {"folds": split.folds, "fold": split.fold, "seed": split.seed}
     if split.method == "place":
-        drawn = spatial_temporal.split_places(rest, degrees=split.block_degrees, **folds)
+        role = draw_roles(rest.place, "places", **draw, advice="lower `folds` or bring more places")
     else:
-        keep = {"buffer_km": split.buffer_km, "keep_from": tiles.loc[locked, ["lat", "lon"]] if locked.any() else None}
-        if split.method == "provinces":
-            drawn = spatial_temporal.split_regions(rest, region=rest.province, **keep, **folds)
-        else:
-            drawn = spatial_temporal.split_blocks(rest, degrees=split.block_degrees, **keep, **folds)
-    return pd.DataFrame({"block": blocks, "role": drawn.role.reindex(tiles.index, fill_value="locked")})
+        spatial_temporal.require_coordinates(tiles)  # of the locked ones too, which training must not lie near
+        what, advice = f"blocks of {split.block_degrees:g} degrees", "lower `block_degrees` or `folds`"
+        if provinces:
+            spatial_temporal.require_regions(rest.place, rest.province)
+            names = sorted(rest.province.unique())
+            what = f"regions ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+            advice = "lower `folds` or split by blocks (`method`)"
+        draw |= {"buffer_km": split.buffer_km, "keep_from": tiles[locked]}
+        role = spatial_temporal.split_with_buffer(rest, blocks[~locked], what, advice, **draw)
+    return pd.DataFrame({"block": blocks, "role": role.reindex(tiles.index, fill_value="locked")})
 
 
 def _tile_roles(tiles: pd.DataFrame, samples: pd.DataFrame, locked: pd.Series) -> pd.Series:

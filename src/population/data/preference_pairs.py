@@ -10,8 +10,11 @@ from datasets import Dataset
 
 from src.core.data.tile_store import Store
 from src.core.models import chat
+from src.core.stage import files
 from src.core.stage.errors import DataError
+from src.core.training.trainer_arguments import to
 from src.population.data.samples import Prompter
+from src.population.data.stage_inputs import stored_tiles
 from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel
 from src.population.params import Prefs
@@ -34,19 +37,15 @@ def make_pairs(
     for row, texts in zip(rows.itertuples(index=False), answers, strict=True):
         values = [prompts.parse(text, language) for text in texts]
         counts["unparsable_answers"] += values.count(None)
-        usable = [i for i, value in enumerate(values) if value is not None]
-        if len(usable) < 2:
+        errors = {i: abs(value - row.growth_rate) for i, value in enumerate(values) if value is not None}
+        if len(errors) < 2:
             counts["too_few_answers"] += 1
             continue
-        errors = {i: abs(values[i] - row.growth_rate) for i in usable}
-        chosen, rejected = min(usable, key=errors.get), max(usable, key=errors.get)
+        chosen, rejected = min(errors, key=errors.get), max(errors, key=errors.get)
         margin = errors[rejected] - errors[chosen]
-        if margin == 0:
-            counts["ties"] += 1
-        elif margin < prefs.min_margin:
-            counts["small_margin"] += 1
-        else:
-            counts["pairs"] += 1
+        found = "ties" if margin == 0 else "small_margin" if margin < prefs.min_margin else "pairs"
+        counts[found] += 1
+        if found == "pairs":
             pairs.append(
                 {
                     "sample": int(row.sample),
@@ -61,6 +60,13 @@ def make_pairs(
                 }
             )
     return pairs, counts
+
+
+def advice(counts: dict[str, int]) -> str:
+    """Change of params that makes pairs of rows of which none was made, by the `counts` of `make_pairs`."""
+    if counts["too_few_answers"] > counts["rows"] / 2:
+        return "most answers lack the asked form, the model needs more steps: raise sft.epochs"
+    return "raise prefs.num_samples or prefs.temperature, or lower prefs.min_margin"
 
 
 class PairCollator:
@@ -79,20 +85,12 @@ class PairCollator:
         said = [example[side] for side in ("chosen_text", "rejected_text") for example in examples]
         answers = [chat.encode_answer(self.prompter.tokenizer, text) for text in said]
         batch = chat.pad_batch(asked, answers, self.prompter.tokenizer)
-        tiles = rows.tile.tolist()
-        device = self.model.front.mean.device
-        stored = (
-            torch.from_numpy(self.store.read(tiles)).to(device),
-            torch.from_numpy(self.store.valid(tiles)).to(device),
-        )
-        vision, _ = self.model.vision_inputs(*stored)
+        vision, _ = self.model.vision_inputs(**to(stored_tiles(self.store, rows.tile), self.model.front.mean.device))
         batch |= {name: torch.cat([value, value]) for name, value in vision.items()}
         batch["completion_mask"] = (batch.pop("labels") != -100).long()
         del batch["prompt_mask"]
-        for name in REFERENCE:
-            if name in examples[0]:
-                batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
+        given = [name for name in REFERENCE if name in examples[0]]
+        return batch | {name: torch.tensor([example[name] for example in examples]) for name in given}
 
 
 def read_pairs(path: Path, samples: pd.DataFrame) -> Dataset:
@@ -111,9 +109,8 @@ def read_pairs(path: Path, samples: pd.DataFrame) -> Dataset:
         if pair["sample"] not in samples.index:
             raise DataError(f"{path}: line {number} names sample {pair['sample']}, which the split does not have")
     if not pairs:
-        raise DataError(
-            f"{path}: no pair; raise prefs.num_samples, lower prefs.min_margin, or go without (dpo.epochs: 0)"
-        )
+        counts = files.read_json(path.parent / "counts.json")[path.stem]
+        raise DataError(f"{path}: no pair; {advice(counts)}, or go without (dpo.epochs: 0)")
     frame = pd.DataFrame(pairs)
     frame = frame.assign(prompt="", chosen=frame.chosen_text, rejected=frame.rejected_text)
     return Dataset.from_pandas(frame, preserve_index=False)

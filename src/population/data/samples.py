@@ -14,7 +14,7 @@ from src.core.models import chat
 from src.core.models.patches import tokens_per_sample
 from src.core.stage.errors import DataError
 from src.core.training.global_batches import ReadyBatches
-from src.population.data.stage_inputs import Split
+from src.population.data.stage_inputs import Split, stored_tiles
 from src.population.models import prompts
 from src.population.models.model_folder import Covariates, Settings
 from src.population.params import Params, covariate_columns
@@ -104,11 +104,8 @@ class GrowthSamples(ReadyBatches):
         return len(self.rows)
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        tiles = self.rows.tile.iloc[indices].tolist()
         batch = chat.pad_batch([self.prompts[i] for i in indices], [self.answers[i] for i in indices], self.tokenizer)
-        batch["tiles"] = torch.from_numpy(self.store.read(tiles))
-        batch["valid"] = torch.from_numpy(self.store.valid(tiles))
-        batch["target"] = self.targets[indices]
+        batch |= stored_tiles(self.store, self.rows.tile.iloc[indices]) | {"target": self.targets[indices]}
         if self.covariates is not None:
             batch["covariates"] = self.covariates[indices]
         if self.augment:

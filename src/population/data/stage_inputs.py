@@ -1,14 +1,15 @@
 """Inputs of training stages beside the store: the split, its statistics, the PCA, and how the encoder reads bands."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
 
 from src.core.data import band_statistics
 from src.core.data.tile_store import Store
+from src.core.evaluation.permutation import permute_roles
 from src.core.models.patches import BandFrontEnd, usable_side
 from src.core.stage import files
 from src.core.stage.errors import DataError
@@ -36,13 +37,16 @@ class Split:
         """Store rows of the tiles of one role."""
         return sorted(self.tiles.tile[self.tiles.role == role])
 
-    def all_tile_rows(self) -> list[int]:
-        """Store rows of all tiles but the locked ones."""
-        return sorted(self.tiles.tile[self.tiles.role != "locked"])
+    def permuted(self, seed: int, draw: int) -> "Split":
+        """The null of the model: growth rates of training and validation rows moved between places; draw 0 moves none.
 
-    def held_out_tile_rows(self) -> list[int]:
-        """Store rows of validation tiles; where labels share tiles over time, those of the validation labels."""
-        return self.tile_rows("validation") or sorted(set(self.rows("validation").tile))
+        A function of (seed, draw), the same permutation that ridge is fitted on. Test rows keep their labels, and
+        `facts` keep the mean and standard deviation of the true labels.
+        """
+        if not draw:
+            return self
+        columns = (self.samples[name].to_numpy() for name in ("growth_rate", "place", "year", "role"))
+        return replace(self, samples=self.samples.assign(growth_rate=permute_roles(*columns, seed, draw)))
 
 
 def read_split(folder: Path, store: Store) -> Split:
@@ -55,6 +59,12 @@ def read_split(folder: Path, store: Store) -> Split:
     tiles = files.read_table(folder / "split.parquet")
     mean, sd = map(torch.from_numpy, band_statistics.read_statistics(folder / "statistics.safetensors"))
     return Split(tiles, samples, files.read_json(folder / "split.json"), mean, sd)
+
+
+def stored_tiles(store: Store, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    """`tiles` (N, C, H, W) as stored and `valid` (N, H, W) bool of these rows of the store."""
+    rows = list(rows)
+    return {"tiles": torch.from_numpy(store.read(rows)), "valid": torch.from_numpy(store.valid(rows))}
 
 
 def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,12 +89,6 @@ def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model,
     return BandFrontEnd(store.quantisation, mean, split.sd, side, pca if model.input == "pca3" else None)
 
 
-def write_mean(folder: Path, front: BandFrontEnd) -> None:
-    """Leave beside a pretrained encoder the band means it was trained with."""
-    with files.complete_file(folder / MEAN) as aside:
-        safetensors.torch.save_file({"mean": front.mean.cpu()}, aside)
-
-
 def read_mean(folder: Path) -> torch.Tensor:
-    """(C,) band means that `write_mean` left; raises StorageError or DataError as `files.read_arrays` does."""
+    """(C,) band means that a pretrained encoder was trained with; raises as `files.read_arrays` does."""
     return torch.from_numpy(files.read_arrays(folder / MEAN)["mean"])

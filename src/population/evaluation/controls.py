@@ -26,28 +26,28 @@ def control_predictions(folder: Path, store: Store, rows: pd.DataFrame, evaluate
         prompt_only: no image in the prompt. An anchored head's ridge says the training mean in the last two.
     """
     model, tokenizer, settings = load_for_use(folder)
+    images = {"swapped": "tile", "blank": "blank", "prompt_only": "none"}
     readers = {
-        what: Reader(model, tokenizer, settings, store, evaluate.batch_size, image)
-        for what, image in (("swapped", "tile"), ("blank", "blank"), ("prompt_only", "none"))
+        control: Reader(model, tokenizer, settings, store, evaluate.batch_size, image)
+        for control, image in images.items()
     }
 
-    def read(part: pd.DataFrame, what: str) -> pd.DataFrame:
-        reader = readers[what]
-        return pd.DataFrame({"head": reader.head(part), "text": parsed(reader.greedy(part), settings.language)})
+    def read(part: pd.DataFrame, control: str) -> pd.DataFrame:
+        head, answers = readers[control].head(part), readers[control].greedy(part)
+        return pd.DataFrame({f"head_{control}": head, f"text_{control}": parsed(answers, settings.language)})
 
     # Without a tile, rows differ by what else the model reads, which often is nothing.
     columns = readers["swapped"].prompter.read(rows)
     kinds = rows.groupby(columns, sort=False).ngroup().to_numpy() if columns else np.zeros(len(rows), int)
     first = rows.iloc[np.unique(kinds, return_index=True)[1]]
-    found = {what: read(first, what).iloc[kinds] for what in ("blank", "prompt_only")}
+    without = [read(first, control).iloc[kinds].reset_index(drop=True) for control in ("blank", "prompt_only")]
 
     donors = swapped_tiles(rows, seed)
-    paired = donors >= 0
-    found["swapped"] = pd.DataFrame(np.nan, index=range(len(rows)), columns=["head", "text"])
-    if paired.any():
-        found["swapped"].loc[paired] = read(rows[paired].assign(tile=donors[paired]), "swapped").to_numpy()
-    names = [(part, what) for what in readers for part in ("head", "text")]
-    return pd.DataFrame({f"{part}_{what}": found[what][part].to_numpy() for part, what in names})
+    paired = np.flatnonzero(donors >= 0)
+    swapped = pd.DataFrame(columns=["head_swapped", "text_swapped"], dtype=np.float64)
+    if len(paired):
+        swapped = read(rows.iloc[paired].assign(tile=donors[paired]), "swapped").set_axis(paired)
+    return pd.concat([swapped.reindex(range(len(rows))), *without], axis=1)
 
 
 def swapped_tiles(rows: pd.DataFrame, seed: int) -> np.ndarray:

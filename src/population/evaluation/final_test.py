@@ -13,7 +13,7 @@ FINAL = "metrics/final.json"
 
 
 def opening(out: Namespace, facts: dict) -> dict:
-    """Date, commit, attempts and lock for the final metrics. Called before a label is read.
+    """Date, commit, attempts and lock for the final metrics, announced. Called before a label is read.
 
     `attempts` counts the versions of metrics/population.json in the repository's history and its experiments. It is
     a lower bound, because removed experiments are unknown.
@@ -56,19 +56,20 @@ def opening(out: Namespace, facts: dict) -> dict:
             f"git status: found {len(changed.splitlines())} changed files (first: {changed.splitlines()[0].strip()}), "
             "expected none, so that the commit says what was scored; commit them"
         )
+    attempts = count_attempts()
+    print(f"--final opens {facts['locked']['places']} locked places, once, after {attempts} versions of {METRICS}")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": _git("rev-parse", "HEAD"),
-        "attempts": count_attempts(),
+        "attempts": attempts,
         "provinces": facts["locked"]["provinces"],
     }
 
 
 def count_attempts() -> int:
     """Distinct versions of METRICS in all commits that git knows, experiments included."""
-    commits = _git("log", "--all", "--format=%H", "--", METRICS).split()
-    held = [commit for commit in commits if _git("ls-tree", "--name-only", commit, METRICS)]
-    return len({_git("rev-parse", f"{commit}:{METRICS}") for commit in held})
+    objects = _git("rev-list", "--all", "--objects", "--", METRICS).splitlines()
+    return sum(line.endswith(f" {METRICS}") for line in objects)
 
 
 def _git(*arguments: str) -> str:

@@ -1,7 +1,4 @@
-"""Fits of all baselines: on training labels, tuned on validation, predicting every row that is held out.
-
-A `fit_…` function takes a Problem and returns a Fit.
-"""
+"""All baselines: fitted on training labels, tuned on validation, predicting every row that is held out."""
 
 import numpy as np
 import pandas as pd
@@ -14,10 +11,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tqdm import tqdm
 
 from src.core.baselines import regression
-from src.core.baselines.regression import RidgePath, spread, tune
+from src.core.baselines.regression import spread, tune
 from src.core.evaluation import conformal, permutation
 from src.core.stage import run
-from src.population.evaluation.regression_problem import Fit, Problem
+from src.population.evaluation.regression_problem import Predicted, Problem
 
 TREES = 300
 PLACES_OF_A_PROCESS = 5000  # of a Gaussian process, whose memory grows with their square
@@ -26,19 +23,19 @@ DECIMALS = 6  # of predictions
 CV_FOLDS = 10  # of training places, for CV+
 
 
-def fit_mean(problem: Problem) -> Fit:
+def fit_mean(problem: Problem) -> Predicted:
     """The mean training label."""
     return problem.fixed(np.full(problem.held.sum(), problem.y.mean()))
 
 
-def fit_year_mean(problem: Problem) -> Fit:
+def fit_year_mean(problem: Problem) -> Predicted:
     """The mean training label of the row's year; of all years where training has none of it."""
     year = problem.rows.year
     by_year = {value: problem.y[year[problem.train] == value].mean() for value in year[problem.train].unique()}
     return problem.fixed(year[problem.held].map(by_year).fillna(problem.y.mean()).to_numpy())
 
 
-def fit_past(column: str, problem: Problem) -> Fit:
+def fit_past(column: str, problem: Problem) -> Predicted:
     """A column of `Problem.past`, or the training mean where a place has no past."""
     past = problem.past
     facts = {"rows_without_past": int((past.labels == 0).sum())}
@@ -47,7 +44,7 @@ def fit_past(column: str, problem: Problem) -> Fit:
     return problem.fixed(past[column].fillna(problem.y.mean()).to_numpy(), **facts)
 
 
-def fit_province_year(problem: Problem) -> Fit:
+def fit_province_year(problem: Problem) -> Predicted:
     """Effects of province and year, shrunk; a province or year that training lacks gets none."""
     return problem.tuned(
         spread(problem.budget, penalty=(0.1, 100)),  # labels of a province that weigh as much as the mean of all
@@ -58,13 +55,13 @@ def fit_province_year(problem: Problem) -> Fit:
     )
 
 
-def fit_neighbours(problem: Problem) -> Fit:
+def fit_neighbours(problem: Problem) -> Predicted:
     """The mean of the nearest training labels."""
-    settings = whole(spread(problem.budget, neighbours=(1, min(100, problem.train.sum()))))
+    settings = spread(problem.budget, neighbours=(1, min(100, len(problem.y))))
     return problem.tuned(settings, problem.where, lambda setting: KNeighborsRegressor(setting["neighbours"]))
 
 
-def fit_gaussian_process(problem: Problem) -> Fit:
+def fit_gaussian_process(problem: Problem) -> Predicted:
     """A Gaussian process over positions (kriging); left out where there are too many for memory."""
     train, held = problem.where[problem.train], problem.where[problem.held]
     points = len(np.unique(train, axis=0))
@@ -77,27 +74,14 @@ def fit_gaussian_process(problem: Problem) -> Fit:
     )
 
 
-def fit_covariates(problem: Problem) -> Fit:
-    """Ridge on the covariates alone."""
-    path, held = RidgePath(problem.covariates[problem.train]), problem.covariates[problem.held]
-    return tune(
-        spread(problem.budget, penalty=PENALTY),
-        lambda setting: path.solve(problem.y, setting["penalty"] * len(problem.y)).predict(held),
-        problem.checks,
-    )
-
-
-def fit_ridge(problem: Problem) -> Fit:
-    """Ridge on band statistics."""
-    return _tuned_ridge(problem, problem.y, problem.checks)
-
-
-def _tuned_ridge(problem: Problem, y: np.ndarray, checks: np.ndarray) -> Fit:
-    # Half of the budget on band means, half on all statistics.
-    settings = [
-        setting | {"features": tuple(problem.features)[number % 2]}
-        for number, setting in enumerate(spread(problem.budget, penalty=PENALTY))
-    ]
+def fit_ridge(
+    problem: Problem, features: tuple[str, ...] = ("means", "all"), labels: np.ndarray | None = None
+) -> Predicted:
+    """Ridge on each of `features` in turn, with equal parts of the budget; `labels` (N,) replace the problem's own."""
+    y, checks = (problem.y, problem.checks) if labels is None else (labels[problem.train], labels[problem.held])
+    settings = spread(problem.budget, penalty=PENALTY)
+    for number, setting in enumerate(settings):
+        setting["features"] = features[number % len(features)]
 
     def predict(setting: dict) -> np.ndarray:
         ridge = problem.paths[setting["features"]].solve(y, setting["penalty"] * len(y))
@@ -112,7 +96,7 @@ def ridge_null(problem: Problem) -> pd.DataFrame:
     for draw in tqdm(range(problem.params.baselines.permutations), desc="permutations", unit="draw", leave=False):
         columns = (rows[name].to_numpy() for name in ("growth_rate", "place", "year", "role"))
         labels = permutation.permute_roles(*columns, problem.seed, draw)
-        null[str(draw)], _ = _tuned_ridge(problem, labels[problem.train], labels[problem.held])
+        null[str(draw)], _ = fit_ridge(problem, labels=labels)
     return pd.DataFrame(null)
 
 
@@ -137,34 +121,33 @@ def cross_fit_ridge(problem: Problem, setting: dict) -> tuple[pd.DataFrame, pd.D
     return left_out, pd.DataFrame(predictions.T).rename(columns=str)
 
 
-def fit_pls(problem: Problem) -> Fit:
+def fit_pls(problem: Problem) -> Predicted:
     """Partial least squares."""
     features = problem.features["all"]
-    most = min(20, *features.shape, problem.train.sum() - 1)
-    settings = whole(spread(problem.budget, components=(1, most)))
+    settings = spread(problem.budget, components=(1, min(20, *features.shape, len(problem.y) - 1)))
     return problem.tuned(settings, features, lambda setting: PLSRegression(setting["components"]))
 
 
-def fit_forest(problem: Problem) -> Fit:
+def fit_forest(problem: Problem) -> Predicted:
     """Random forest (Breiman 2001)."""
     return problem.tuned(
-        whole(spread(problem.budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)), "min_samples_leaf"),
+        spread(problem.budget, min_samples_leaf=(1, 20), max_features=(0.05, 0.5)),
         problem.features["all"],
         # One job: with more, the trees' predictions are summed in the order in which threads finish.
         lambda setting: RandomForestRegressor(TREES, random_state=problem.seed, n_jobs=1, **setting),
     )
 
 
-def fit_boosting(problem: Problem) -> Fit:
+def fit_boosting(problem: Problem) -> Predicted:
     """Gradient boosting of trees on binned features."""
     return problem.tuned(
-        whole(spread(problem.budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)), "max_leaf_nodes"),
+        spread(problem.budget, learning_rate=(0.02, 0.2), max_leaf_nodes=(3, 31)),
         problem.features["all"],
         lambda setting: HistGradientBoostingRegressor(early_stopping=False, random_state=problem.seed, **setting),
     )
 
 
-def fit_network(kind: str, problem: Problem) -> Fit:
+def fit_network(kind: str, problem: Problem) -> Predicted:
     """A network: `mlp` on band statistics, the others on tiles; both also see the columns of `context`."""
     # Imported here: it imports torch, which --help and --dry-run do without.
     from src.core.baselines.tile_networks import TileRows, train_network
@@ -175,16 +158,11 @@ def fit_network(kind: str, problem: Problem) -> Fit:
     columns = standardised(problem.features["all"] if kind == "mlp" else problem.context, problem.train)
     images, of_row = (None, None) if kind == "mlp" else problem.images
     parts = {"train": problem.train, "validation": (rows.role == "validation").to_numpy(), "held": problem.held}
-    sets = {
-        name: TileRows(
-            sample[part],
-            columns[part],
-            target[part],
-            images=None if images is None else (images, of_row[part]),
-            seed=problem.seed if name == "train" else None,
-        )
-        for name, part in parts.items()
-    }
+    sets = {}
+    for name, part in parts.items():
+        shown = None if images is None else (images, of_row[part])
+        seed = problem.seed if name == "train" else None
+        sets[name] = TileRows(sample[part], columns[part], target[part], images=shown, seed=seed)
     curves = problem.curves[kind] = []
 
     def predict(setting: dict) -> np.ndarray:
@@ -201,12 +179,3 @@ def standardised(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(N, F) with mean 0 and standard deviation 1 over training rows; 0 where those are constant."""
     mean, sd = columns[train].mean(axis=0), columns[train].std(axis=0)
     return (columns - mean) / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)
-
-
-def whole(settings: list[dict], *names: str) -> list[dict]:
-    """`settings` with the numbers `names`, or all, rounded; those that become equal are tried once."""
-    rounded = [
-        {name: round(value) if name in (names or setting) else value for name, value in setting.items()}
-        for setting in settings
-    ]
-    return [setting for number, setting in enumerate(rounded) if setting not in rounded[:number]]

@@ -54,9 +54,10 @@ def assess(table: pd.DataFrame, groups: Predictors, null: np.ndarray, choices: d
     result = score_groups(held, groups, train_mean, unit, seed)
     for group in baselines:
         result[group.name]["setting"] = choices[group.name]["setting"]
-    best = min((group.name for group in baselines), key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+    best = best_on_validation(validation, baselines)
+    filled = held.fillna({group.name: train_mean for group in groups})
     pairs = PAIRS | {f"head_minus_{best}": ("head", best)}
-    result["paired"] = compare_groups(held, pairs, train_mean, unit)
+    result["paired"] = {name: compare(filled, *pair, units_of(held, unit)) for name, pair in pairs.items()}
     result["best_baseline_on_validation"] = best
     result["validation"] = {
         group.name: score_briefly(validation, group.name, train_mean) for group in (*CHOSEN, *baselines)
@@ -64,46 +65,47 @@ def assess(table: pd.DataFrame, groups: Predictors, null: np.ndarray, choices: d
     result["null"] = {"ridge": score_null(held, null)}
     result["controls"] = score_controls(held, train_mean)
     head = result["head"]
-    result["units"] = {"unit": unit} | {name: head[name] for name in ("n_units", "method", "label") if name in head}
+    result["units"] = {"unit": unit} | {name: head[name] for name in ("n_units", "method", "label")}
     return result
 
 
 def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, unit: str, seed: int) -> dict[str, dict]:
     """Scores, intervals and the dependence of residuals of each of `groups` over the rows of `table`."""
-    y, units, place = table.y.to_numpy(), units_of(table, unit), units_of(table, "place")
-    year, reference = table.year.to_numpy(), table["mean"].to_numpy()
+    units, place, reference = units_of(table, unit), units_of(table, "place"), table["mean"].to_numpy()
     block = table.block.to_numpy(str) if (table.block != "").all() else None
-    located = table[["lat", "lon"]].notna().all(axis=None)
-    where = (table.lat.to_numpy(), table.lon.to_numpy()) if located else (None, None)
+    where = table[["lat", "lon"]].to_numpy(np.float64).T
     result = {}
     for group in groups:
         prediction, parsed = regression_scores.fill_missing(table[group.name].to_numpy(), train_mean)
-        values = regression_scores.scores(y, prediction)
-        values |= regression_scores.panel_scores(y, prediction, year, place, reference)
-        bounds = jackknife.intervals(y, prediction, units, year=year, place=place, reference=reference)
-        ordered = {}
-        for name, value in values.items():
-            ordered[name] = value
-            ordered |= {f"{name}_{end}": bounds.pop(f"{name}_{end}") for end in ("low", "high") if name != "n"}
-        ordered |= bounds  # the method, and what to know of it
-        ordered["n_units"] = len(np.unique(units))
-        ordered |= autocorrelation.describe(y, prediction, place, block, *where, seed)
+        found = result[group.name] = score_rows(table, prediction, units, place, reference)
+        found |= autocorrelation.describe(table.y.to_numpy(), prediction, place, block, *where, seed)
         if group.parsed:
-            ordered["parse_rate"] = parsed
-        result[group.name] = ordered
+            found["parse_rate"] = parsed
     return result
 
 
-def compare_groups(table: pd.DataFrame, pairs: dict[str, tuple[str, str]], train_mean: float, unit: str) -> dict:
-    """`compare` of each pair; a missing answer counts as the training mean."""
-    filled = {group: table[group].fillna(train_mean) for pair in pairs.values() for group in pair}
-    return {name: compare(table.y, filled[a], filled[b], units_of(table, unit)) for name, (a, b) in pairs.items()}
+def score_rows(
+    table: pd.DataFrame, prediction: np.ndarray, units: np.ndarray, place: np.ndarray, reference: np.ndarray
+) -> dict:
+    """Scores of the rows of `table` (y, year), each followed by its interval; `method`, `label` and `n_units`.
+
+    prediction, units, place and reference (the mean of the labels that each row's model was trained on): (N,).
+    """
+    y, year = table.y.to_numpy(), table.year.to_numpy()
+    scores = jackknife.score_panel(y, prediction, units, year, place, reference)
+    return scores | {"n_units": len(np.unique(units))}
 
 
-def compare(y: pd.Series, a: pd.Series, b: pd.Series, units: np.ndarray) -> dict:
+def best_on_validation(validation: pd.DataFrame, baselines: Predictors) -> str:
+    """The baseline with the least squared error on the rows of `validation`."""
+    return min((group.name for group in baselines), key=lambda name: np.mean((validation[name] - validation.y) ** 2))
+
+
+def compare(table: pd.DataFrame, a: str, b: str, units: np.ndarray) -> dict:
     """`paired_interval` of a - b over `units`, and `sd`, the standard deviation of a - b."""
-    paired = jackknife.paired_interval(y.to_numpy(), a.to_numpy(), b.to_numpy(), units)
-    return paired | {"sd": float(np.std(a.to_numpy() - b.to_numpy()))}
+    one, other = table[a].to_numpy(), table[b].to_numpy()
+    paired = jackknife.paired_interval(table.y.to_numpy(), one, other, units)
+    return paired | {"sd": float(np.std(one - other))}
 
 
 def score_briefly(table: pd.DataFrame, column: str, train_mean: float) -> dict:

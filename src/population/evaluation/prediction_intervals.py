@@ -4,9 +4,6 @@ Head and sampled answers are calibrated on the validation places. These also cho
 intervals are a little too narrow. Ridge is quickly fitted again: it has CV+ over folds of its training places.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
@@ -16,24 +13,12 @@ from src.population.data.prediction_tasks import FORECASTS
 from src.population.evaluation.group_scores import units_of
 from src.population.evaluation.predictors import INTERVALS
 
-CALIBRATED = ("head", "text_samples")
-"""Groups whose validation rows say how wide an interval must be."""
-
-Bounds = Callable[[float], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """`facts` for the metrics, `columns` for predictions.parquet, `tables` of coverage at many levels by group."""
-
-    facts: dict
-    columns: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
+Ends = tuple[float | None, np.ndarray, np.ndarray]
 
 
 def assess(
     table: pd.DataFrame, left_out: pd.DataFrame, by_fold: np.ndarray, level: float, facts: dict, seed: int
-) -> Intervals:
+) -> tuple[dict, pd.DataFrame, dict[str, pd.DataFrame]]:
     """Intervals at `level` for every row of predictions.parquet that is scored.
 
     Args:
@@ -42,36 +27,44 @@ def assess(
         by_fold: (folds, scored rows) its predictions without each fold.
         facts: split.json.
 
-    Where there are too few places for the level, `refused` says how many it takes, and there is no interval.
+    Returns:
+        What the metrics hold, the columns of predictions.parquet, and tables of coverage at many levels by group.
+        Where there are too few places for the level, `refused` says how many it takes, and there is no interval.
     """
     scored, calibration = table[table.split != "validation"], table[table.split == "validation"]
+    crossed = (left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold)
     y, place = scored.y.to_numpy(), units_of(scored, "place")
-    functions = bounds_of(calibration, scored, facts["label_mean"], seed)
-    functions["ridge"] = lambda level: conformal.cv_plus(
-        left_out.residual.to_numpy(), left_out.place.to_numpy(str), left_out.fold.to_numpy(), by_fold, level, seed
-    )
+
+    def ends(group: str, level: float) -> Ends:
+        if group == "ridge":
+            return None, *conformal.cv_plus(*crossed, level, seed)
+        return calibrated(group, calibration, scored, level, facts["label_mean"], seed)
+
     # Locked places are those of other provinces, however the rest was split.
     elsewhere = facts["method"] != "place" or bool((scored.split == "locked").any())
+    promise = {"ridge": f"about {level:g}, proven only {max(2 * level - 1, 0):.3g},"}  # CV+
     result: dict = {"level": level, "groups": {}}
     columns, tables = {}, {}
-    for group, bounds in functions.items():
+    for group, title in INTERVALS.items():
         places = left_out.place.nunique() if group == "ridge" else len(np.unique(units_of(calibration, "place")))
-        said = conformal.guarantee(
-            level, later=facts["task"] in FORECASTS, elsewhere=elsewhere, crossed=group == "ridge"
-        )
+        said = f"{promise.get(group, f'at least {level:g}')} for a new place like the calibration places"
+        if facts["task"] in FORECASTS:
+            said = "no guarantee: test years are later than calibration years"
+        elif elsewhere:
+            said = "no guarantee: calibration and test places come from different regions"
         part = result["groups"][group] = {"calibration_places": places, "guarantee": said}
         try:
             with spelled({"level": "evaluate.level"}):
-                low, high = bounds(level)
+                added, low, high = ends(group, level)
         except DataError as error:
             part["refused"] = f"params.yaml: {error}"
             continue
-        if group in CALIBRATED:
-            part["added"] = added(calibration, group, level, facts["label_mean"], seed)
-        part |= coverage(scored, low, high, facts["unit"])
+        part |= ({} if added is None else {"added": added}) | coverage(scored, low, high, facts["unit"])
         columns |= {f"{group}_low": low, f"{group}_high": high}
-        tables[f"{INTERVALS[group]}: {said.split(':')[0]}"] = interval_coverage.reliability(y, place, bounds, places)
-    return Intervals(result, pd.DataFrame(columns, index=scored.index), tables)
+        tables[f"{title}: {said.split(':')[0]}"] = interval_coverage.reliability(
+            y, place, lambda level, group=group: ends(group, level)[1:], places
+        )
+    return result, pd.DataFrame(columns, index=scored.index), tables
 
 
 def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str) -> dict:
@@ -91,28 +84,19 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
     return found
 
 
-def bounds_of(calibration: pd.DataFrame, scored: pd.DataFrame, train_mean: float, seed: int) -> dict[str, Bounds]:
-    """For each group of CALIBRATED a function from a level to the ends of every scored row's interval, (N,) each."""
+def calibrated(
+    group: str, calibration: pd.DataFrame, scored: pd.DataFrame, level: float, train_mean: float, seed: int
+) -> Ends:
+    """Intervals of `head`, or of `text_samples`, whose range of sampled answers is widened, as `calibration` asks for.
 
-    def head(level: float) -> tuple[np.ndarray, np.ndarray]:
-        q = added(calibration, "head", level, train_mean, seed)
-        return scored["head"].to_numpy() - q, scored["head"].to_numpy() + q
-
-    def words(level: float) -> tuple[np.ndarray, np.ndarray]:
-        q = added(calibration, "text_samples", level, train_mean, seed)
-        return conformal.sample_bounds(_matrix(scored), q, level, train_mean)
-
-    return {"head": head, "text_samples": words}
-
-
-def added(rows: pd.DataFrame, group: str, level: float, train_mean: float, seed: int) -> float:
-    """Width (‰ per year) added on both sides of the head's value, or of the range of the sampled answers."""
+    Returns:
+        Width (‰ per year) added on both sides, and the lower and upper end of every scored row's interval, (N,) each.
+    """
+    y, place = calibration.y.to_numpy(), units_of(calibration, "place")
     if group == "head":
-        scores = (rows["head"] - rows.y).abs().to_numpy()
-    else:
-        scores = conformal.sample_scores(rows.y.to_numpy(), _matrix(rows), level, train_mean)
-    return conformal.calibrate(scores, units_of(rows, "place"), level, seed)
-
-
-def _matrix(rows: pd.DataFrame) -> np.ndarray:
-    return np.stack(rows.text_samples.to_list()).astype(np.float64)
+        added = conformal.calibrate(np.abs(calibration["head"].to_numpy() - y), place, level, seed)
+        return added, scored["head"].to_numpy() - added, scored["head"].to_numpy() + added
+    known, asked = (np.stack(rows.text_samples.to_list()).astype(np.float64) for rows in (calibration, scored))
+    scores = conformal.sample_scores(y, known, level, train_mean)
+    added = conformal.calibrate(scores, place, level, seed)
+    return added, *conformal.sample_bounds(asked, added, level, train_mean)

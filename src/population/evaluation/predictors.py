@@ -10,10 +10,9 @@ from functools import partial
 from typing import Literal
 
 from src.core.stage.errors import DataError
-from src.population.evaluation import fitted_baselines as fits
-from src.population.evaluation.regression_problem import Fit, Problem
+from src.population.evaluation import fitted_baselines as fitted
+from src.population.evaluation.regression_problem import Predicted, Problem
 
-LIST = "src/population/evaluation/predictors.py"
 Kind = Literal["head", "drift", "answer", "samples", "expectation", "closed form", "iterative", "network"]
 
 
@@ -27,14 +26,14 @@ class Predictor:
         from the probabilities of answers); of baselines `closed form` (equal on every machine up to rounding),
         `iterative` (fitted in many steps, so that rounding grows) and `network` (likewise, on tiles).
     needs: of a model, the training stage; of a baseline a key of `Problem.lacks`, or None for what every split has.
-    fit: Problem -> Fit; None for the model, which its own stages train.
+    fit: Problem -> Predicted; None for the model, which its own stages train.
     """
 
     name: str
     title: str
     kind: Kind
     needs: str | None = None
-    fit: Callable[[Problem], Fit] | None = None
+    fit: Callable[[Problem], Predicted] | None = None
 
     @property
     def parsed(self) -> bool:
@@ -51,27 +50,28 @@ PREDICTORS = (
     Predictor("text_expectation", "probability-weighted answer, SFT", "expectation", "sft"),
     Predictor("dpo_sampled", "mean of sampled answers, DPO", "samples", "dpo"),
     Predictor("dpo_expectation", "probability-weighted answer, DPO", "expectation", "dpo"),
-    Predictor("mean", "training mean", "closed form", None, fits.fit_mean),
+    Predictor("mean", "training mean", "closed form", None, fitted.fit_mean),
     Predictor("year_mean", "mean of the training places in the same year", "closed form", "several years",
-              fits.fit_year_mean),
+              fitted.fit_year_mean),
     Predictor("previous_year", "the place's last known label", "closed form", "past labels",
-              partial(fits.fit_past, "last")),
+              partial(fitted.fit_past, "last")),
     Predictor("place_mean", "mean of the place's known labels", "closed form", "past labels",
-              partial(fits.fit_past, "mean")),
+              partial(fitted.fit_past, "mean")),
     Predictor("place_trend", "trend through the place's known labels", "closed form", "past labels",
-              partial(fits.fit_past, "trend")),
-    Predictor("province_year", "province and year effects", "closed form", None, fits.fit_province_year),
-    Predictor("latlon", "nearest training places", "closed form", "coordinates", fits.fit_neighbours),
-    Predictor("gp", "Gaussian process on the map", "closed form", "coordinates", fits.fit_gaussian_process),
-    Predictor("covariates", "ridge on the covariates alone", "closed form", "covariates", fits.fit_covariates),
-    Predictor("ridge", "ridge on band statistics", "closed form", None, fits.fit_ridge),
-    Predictor("pls", "partial least squares on band statistics", "closed form", None, fits.fit_pls),
-    Predictor("forest", "random forest on band statistics", "closed form", None, fits.fit_forest),
-    Predictor("boosting", "gradient boosting on band statistics", "iterative", None, fits.fit_boosting),
-    Predictor("mlp", "small network on band statistics", "network", None, partial(fits.fit_network, "mlp")),
-    Predictor("cnn", "small convolutional network on tiles", "network", None, partial(fits.fit_network, "cnn")),
+              partial(fitted.fit_past, "trend")),
+    Predictor("province_year", "province and year effects", "closed form", None, fitted.fit_province_year),
+    Predictor("latlon", "nearest training places", "closed form", "coordinates", fitted.fit_neighbours),
+    Predictor("gp", "Gaussian process on the map", "closed form", "coordinates", fitted.fit_gaussian_process),
+    Predictor("covariates", "ridge on the covariates alone", "closed form", "covariates",
+              partial(fitted.fit_ridge, features=("covariates",))),
+    Predictor("ridge", "ridge on band statistics", "closed form", None, fitted.fit_ridge),
+    Predictor("pls", "partial least squares on band statistics", "closed form", None, fitted.fit_pls),
+    Predictor("forest", "random forest on band statistics", "closed form", None, fitted.fit_forest),
+    Predictor("boosting", "gradient boosting on band statistics", "iterative", None, fitted.fit_boosting),
+    Predictor("mlp", "small network on band statistics", "network", None, partial(fitted.fit_network, "mlp")),
+    Predictor("cnn", "small convolutional network on tiles", "network", None, partial(fitted.fit_network, "cnn")),
     Predictor("resnet18", "ResNet-18 on tiles, from random weights", "network", None,
-              partial(fits.fit_network, "resnet18")),
+              partial(fitted.fit_network, "resnet18")),
 )  # fmt: skip
 KEYS = (
     "tile_id", "province", "city", "year", "lat", "lon", "block", "task", "split_seed", "fold", "seed", "unit",
@@ -117,8 +117,8 @@ def listed(names: Iterable[str], where: str) -> list[Predictor]:
     names = set(names)
     if unknown := sorted(names - BY_NAME.keys()):
         raise DataError(
-            f"{where}: found predictions of {unknown[0]!r}, expected names of {LIST}; add an entry there, or write "
-            "the file again with this version of the code"
+            f"{where}: found predictions of {unknown[0]!r}, expected names of src/population/evaluation/predictors.py; "
+            "add an entry there, or write the file again with this version of the code"
         )
     return [predictor for predictor in PREDICTORS if predictor.name in names]
 

@@ -13,7 +13,7 @@ from src.core.data.tile_store import Store
 from src.population.params import Params, covariate_columns
 
 HELD = ("validation", "test", "locked")
-Fit = tuple[np.ndarray | None, dict]
+Predicted = tuple[np.ndarray | None, dict]
 """(M,) predictions of the held-out rows, None where the baseline is left out, and the choice for choices.json."""
 
 
@@ -28,7 +28,8 @@ class Problem:
     Attributes:
         rows: training, validation, test and locked labels; masks `train` and `held` (N,).
         y, checks: numbers of the training and of the held-out rows; of the latter only validation has any.
-        features: `means`, (N, C) band means, and `all`, (N, F) band statistics, both with the columns of `context`.
+        features: `means`, (N, C) band means, and `all`, (N, F) band statistics, both with the columns of `context`;
+            `covariates`, (N, K), where there are some.
         context: (N, K) the year, where there are several, and covariates.
         curves: kind of network -> its settings with the lines of its training; filled by `fit_network`.
     """
@@ -41,13 +42,14 @@ class Problem:
         numbers = rows.growth_rate.to_numpy(np.float64)
         self.y, self.checks = numbers[self.train], numbers[self.held]
         covariates = covariate_columns(params.data.covariates, params.data.covariate_lag)
-        self.covariates = rows[covariates].to_numpy(np.float64)
         self.context = rows[["year"] * (rows.year.nunique() > 1) + covariates].to_numpy(np.float64)
         summaries = regression.band_summaries(store, rows.tile.to_numpy(), min(store.height, store.width))
         self.features = {
             "means": np.hstack([summaries[:, 0], self.context]),
             "all": np.hstack([summaries.reshape(len(rows), -1), self.context]),
         }
+        if covariates:
+            self.features["covariates"] = rows[covariates].to_numpy(np.float64)
         self.curves: dict[str, list[dict]] = {}
 
     @cached_property
@@ -58,7 +60,7 @@ class Problem:
             "several years": (self.rows.year.nunique() > 1, "all labels are of one year"),
             "past labels": (self.facts["task"] == "next_year", "only split.task next_year knows a place's past"),
             "coordinates": (located, "a place has no coordinates"),
-            "covariates": (self.covariates.shape[1] > 0, "data.covariates is empty"),
+            "covariates": ("covariates" in self.features, "data.covariates is empty"),
         }
         return {need: reason for need, (there, reason) in met.items() if not there}
 
@@ -89,12 +91,12 @@ class Problem:
         tiles, of_row = np.unique(self.rows.tile, return_inverse=True)
         return tile_images(self.store, tiles, *self.statistics), of_row
 
-    def fixed(self, prediction: np.ndarray, **facts) -> Fit:
+    def fixed(self, prediction: np.ndarray, **facts) -> Predicted:
         """A baseline that leaves nothing to choose; `facts` go beside its choice."""
         prediction, choice = tune([{}], lambda _: prediction, self.checks)
         return prediction, choice | facts
 
-    def tuned(self, settings: Sequence[dict], features: np.ndarray, make: Callable) -> Fit:
+    def tuned(self, settings: Sequence[dict], features: np.ndarray, make: Callable) -> Predicted:
         """The best of the scikit-learn regressors `make(setting)` on `features` of all rows."""
 
         def predict(setting: dict) -> np.ndarray:

@@ -94,21 +94,15 @@ def validation_metrics(predicted, reader: Reader, rows: pd.DataFrame) -> dict[st
 
 def make_settings(params: Params, store: Store, split: Split, front: BandFrontEnd) -> Settings:
     """Settings for bandwise.json: everything but weights that is needed to get from a tile to a number."""
-    pca = None
+    train, pca, ridge = split.rows("train"), None, None
     if front.weight is not None:
         pca = {"weight": front.weight.double().tolist(), "bias": front.bias.double().tolist()}
-    train, validation = split.rows("train"), split.rows("validation")
-    ridge = None
     if params.sft.head == "anchored":
-        fitted = regression.fit_ridge(
-            regression.band_summaries(store, train.tile.to_numpy(), front.side)[:, 0],
-            train.growth_rate.to_numpy(),
-            regression.ALPHAS,
-            (
-                regression.band_summaries(store, validation.tile.to_numpy(), front.side)[:, 0],
-                validation.growth_rate.to_numpy(),
-            ),
+        learnt, checked = (
+            (regression.band_summaries(store, rows.tile.to_numpy(), front.side)[:, 0], rows.growth_rate.to_numpy())
+            for rows in (train, split.rows("validation"))
         )
+        fitted = regression.fit_ridge(*learnt, checked)
         ridge = {"weight": fitted.weight.tolist(), "intercept": float(fitted.intercept), "alpha": float(fitted.alpha)}
     label, pixel_size = train.growth_rate, store.tiles.pixel_size.median()
     return Settings.model_validate(

@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio import DatasetReader
 from tqdm import tqdm
 
-from src.core.data import large_raster, sliding_windows
+from src.core.data import large_raster, raster, sliding_windows
 from src.core.data.raster import Header
 from src.core.data.sliding_windows import Grid
 from src.core.report import geotiff_map
@@ -54,7 +54,7 @@ def write_growth(header: Header, grid: Grid, head: Head, out: Path, tags: dict[s
         DataError: pixels cannot be decoded, or a float is NaN or too large.
         StorageError: the map cannot be written.
     """
-    with large_raster.opened(header) as dataset:
+    with raster.opened(header) as dataset:
         transform = header.transform * Affine.scale(grid.stride)
         rows = sliding_windows.blend(_window_rows(header, dataset, grid, head), grid)
         geotiff_map.write_map(

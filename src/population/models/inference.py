@@ -21,6 +21,7 @@ from src.core.models import chat, lora
 from src.core.models.patches import tiles_at_once
 from src.core.training.precision import autocast
 from src.population.data.samples import Prompter
+from src.population.data.stage_inputs import stored_tiles
 from src.population.models import prompts
 from src.population.models.growth_model import GrowthModel
 from src.population.models.model_folder import Settings, load_for_use
@@ -52,10 +53,6 @@ class Reader:
         self.image = image
         self.prompter = Prompter(tokenizer, settings, model.vlm.config.vision_config, image=image != "none")
 
-    @property
-    def vlm(self) -> torch.nn.Module:
-        return self.model.vlm
-
     def batches(self, rows: pd.DataFrame, what: str):
         """Yield (rows, prompts padded on the left with tiles, all on the model's device)."""
         device = next(self.model.parameters()).device
@@ -63,21 +60,14 @@ class Reader:
         for start in tqdm(starts, desc=what, unit="batch", leave=False, disable=len(starts) < 2):
             part = rows.iloc[start : start + self.batch_size]
             batch = chat.pad_batch(self.prompter.prompts(part), None, self.tokenizer)
-            batch |= self._tiles(part)
-            covariates = self.prompter.covariates(part)
-            if covariates is not None:
-                batch["covariates"] = covariates
+            batch |= self._tiles(part) | {"covariates": self.prompter.covariates(part)}
             yield part, {name: value if value is None else value.to(device) for name, value in batch.items()}
 
     def _tiles(self, part: pd.DataFrame) -> dict[str, torch.Tensor | None]:
         if self.image == "none":
             return {"tiles": None, "valid": None}
-        rows = part.tile.tolist()
-        valid = torch.from_numpy(self.store.valid(rows))
-        return {
-            "tiles": torch.from_numpy(self.store.read(rows)),
-            "valid": valid if self.image == "tile" else torch.zeros_like(valid),
-        }
+        stored = stored_tiles(self.store, part.tile)
+        return stored | {"valid": stored["valid"] & (self.image == "tile")}
 
     @torch.no_grad()
     def head(self, rows: pd.DataFrame) -> np.ndarray:
@@ -117,7 +107,7 @@ class Reader:
                 processors.append(KeyedSampling(seed, keys[done : done + len(part)], temperature, top_p))
             done += len(part)
             with autocast(self.model):
-                ids = self.vlm.generate(
+                ids = self.model.vlm.generate(
                     **self._inputs(batch),
                     max_new_tokens=longest,
                     do_sample=False,
@@ -132,48 +122,43 @@ class Reader:
             texts += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return texts
 
+    @torch.no_grad()
     def expectation(self, rows: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
         """Mean of `grid` (‰ per year) weighted by the probability of each value's answer, (N,).
 
         The prompt is read once and its keys and values shared by all candidate answers.
         """
-        with torch.no_grad(), autocast(self.model):
-            return self._expectation(rows, grid)
-
-    def _expectation(self, rows: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
-        core = lora.core(self.vlm)
-        candidates = self.prompter.answers(grid)
-        length = max(map(len, candidates))
-        pad = self.tokenizer.pad_token_id
+        core = lora.core(self.model.vlm)
         device = next(self.model.parameters()).device
-        tokens = torch.tensor([ids + [pad] * (length - len(ids)) for ids in candidates], device=device)  # (G, A)
-        present = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in candidates], device=device)
+        answers = chat.pad_batch([[]] * len(grid), self.prompter.answers(grid), self.tokenizer)
+        tokens, present = answers["input_ids"].to(device), answers["attention_mask"].to(device)  # (G, A)
         results = []
         for part, batch in self.batches(rows, "expectation"):
-            read = core.model(**self._inputs(batch), use_cache=True)
-            first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
-            deltas = core.model.rope_deltas
-            # Each candidate has its own copy of the keys and values: as many as there are rows in a whole batch.
-            share = max(self.batch_size // len(part), 1)
-            totals = []
-            for ids, there in zip(tokens.split(share), present.split(share), strict=True):
-                count, choices = len(part), len(ids)
-                cache = deepcopy(read.past_key_values)
-                cache.batch_repeat_interleave(choices)
-                ids, there = ids.repeat(count, 1), there.repeat(count, 1)  # (B * choices, A)
-                seen = batch["attention_mask"].repeat_interleave(choices, 0)
-                start = seen.sum(1, keepdim=True) + deltas.repeat_interleave(choices, 0)
-                hidden = core.model(
-                    input_ids=ids,
-                    attention_mask=torch.cat([seen, there], dim=1),
-                    position_ids=(start + torch.arange(length, device=device)).expand(3, -1, -1),
-                    past_key_values=cache,
-                    use_cache=True,
-                ).last_hidden_state
-                following = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
-                later = following.gather(2, ids[:, 1:, None])[..., 0] * there[:, 1:]
-                total = first.repeat_interleave(choices, 0).gather(1, ids[:, :1])[:, 0] + later.sum(1)
-                totals.append(total.view(count, choices))
+            with autocast(self.model):
+                read = core.model(**self._inputs(batch), use_cache=True)
+                first = core.lm_head(read.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
+                deltas = core.model.rope_deltas
+                # Each candidate has its own copy of the keys and values: as many as there are rows in a whole batch.
+                share = max(self.batch_size // len(part), 1)
+                totals = []
+                for ids, there in zip(tokens.split(share), present.split(share), strict=True):
+                    count, choices = len(part), len(ids)
+                    cache = deepcopy(read.past_key_values)
+                    cache.batch_repeat_interleave(choices)
+                    ids, there = ids.repeat(count, 1), there.repeat(count, 1)  # (B * choices, A)
+                    seen = batch["attention_mask"].repeat_interleave(choices, 0)
+                    start = seen.sum(1, keepdim=True) + deltas.repeat_interleave(choices, 0)
+                    hidden = core.model(
+                        input_ids=ids,
+                        attention_mask=torch.cat([seen, there], dim=1),
+                        position_ids=(start + torch.arange(ids.shape[1], device=device)).expand(3, -1, -1),
+                        past_key_values=cache,
+                        use_cache=True,
+                    ).last_hidden_state
+                    following = core.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+                    later = following.gather(2, ids[:, 1:, None])[..., 0] * there[:, 1:]
+                    total = first.repeat_interleave(choices, 0).gather(1, ids[:, :1])[:, 0] + later.sum(1)
+                    totals.append(total.view(count, choices))
             weight = torch.cat(totals, dim=1).double().softmax(1).cpu().numpy()
             results.append(weight @ grid)
         return np.concatenate(results)

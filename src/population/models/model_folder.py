@@ -130,9 +130,10 @@ def save(
         lora.save_adapter(vlm, folder / ADAPTER, base)
         if getattr(lora.core(vlm), "is_quantized", False):
             # Merged into packed weights, the sum would be rounded to 4 bits again; into those of `base`, it would
-            # be another model than the one that was trained and validated.
+            # be another model than the one that was trained and validated. On the CPU: a GPU may have no room for two.
             channels = lora.core(vlm).config.vision_config.in_channels
-            vlm = PeftModel.from_pretrained(qwen_vl.load_unpacked(base, channels, dtype), folder / ADAPTER)
+            rounded = qwen_vl.load(base, channels=channels, dtype=dtype, four_bit=True, device="cpu")
+            vlm = PeftModel.from_pretrained(rounded.dequantize(dtype=dtype), folder / ADAPTER)
         vlm = vlm.merge_and_unload()
     hold_weights(vlm, [], dtype)
     vlm.save_pretrained(folder)

@@ -22,7 +22,7 @@ from src.core.models.patches import pixel_values
 from src.core.stage.errors import DataError
 from src.population.data.samples import Prompter
 from src.population.models import prompts
-from src.population.models.model_folder import Settings, read_settings
+from src.population.models.model_folder import read_settings
 
 
 def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = None) -> dict[str, torch.Tensor]:
@@ -49,24 +49,16 @@ def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = No
             f"tiles: shape: found {tiles.shape}, expected (tiles, {settings.bands}, H, W) with sides of at least "
             f"{settings.side} px, as {folder} was trained on"
         )
+    rows, needed = pd.DataFrame(fields or [{}] * len(tiles)), prompts.named(settings.prompt)
+    if len(rows) != len(tiles) or rows.reindex(columns=needed).isna().any(axis=None):
+        raise DataError(
+            f"fields: found {len(rows)} with {list(rows.columns)}, expected {len(tiles)} (a tile each) with {needed}: "
+            "the prompt names them"
+        )
     whole = tiles != NODATA if tiles.dtype == np.int8 else np.isfinite(tiles)
     valid = torch.from_numpy(whole.all(axis=1))
     images = settings.front_end()(torch.from_numpy(np.where(valid.numpy()[:, None], tiles, 0)), valid)
     pixels, grid = pixel_values(images, config)
-    prompter = Prompter(tokenizer, settings, config)
-    batch = chat.pad_batch(prompter.prompts(_rows(fields, len(tiles), settings)), None, tokenizer)
+    batch = chat.pad_batch(Prompter(tokenizer, settings, config).prompts(rows), None, tokenizer)
     del batch["prompt_mask"]
     return batch | {"pixel_values": pixels, "image_grid_thw": grid}
-
-
-def _rows(fields: list[dict] | None, count: int, settings: Settings) -> pd.DataFrame:
-    """A label table of `fields`."""
-    rows = pd.DataFrame(fields or [{}] * count)
-    needed = prompts.named(settings.prompt)
-    missing = [name for name in needed if name not in rows or rows[name].isna().any()]
-    if len(rows) != count or missing:
-        raise DataError(
-            f"fields: found {len(rows)} with {list(rows.columns)}, expected {count} (a tile each) with {needed}: "
-            "the prompt names them"
-        )
-    return rows

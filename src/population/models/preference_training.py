@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -47,18 +47,16 @@ def tuned(folder: Path, params: Params, meta: bool) -> tuple[GrowthModel, PreTra
     return model, tokenizer, settings
 
 
-def rehearsal(params: Params, model: GrowthModel) -> tuple[ParameterGroups, Callable]:
+def without_trainer(params: Params, model: GrowthModel) -> tuple[ParameterGroups, Callable]:
     """The parameters that train, and a loss of a batch of pairs that needs as much memory as trl's."""
     config = adapter_config(params)
     vlm = get_peft_model(model.vlm, config) if config else model.vlm
-    groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
-    logger.info(groups.describe())
 
     def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         chosen, rejected = answer_log_probs(vlm, batch).chunk(2)
         return (rejected - chosen).mean()
 
-    return groups, loss
+    return word_groups(vlm, params), loss
 
 
 def make_trainer(
@@ -99,13 +97,19 @@ def make_trainer(
         peft_config=config,
         callbacks=driver.callbacks(plan, plots),
     )
-    trained = [p for p in trainer.model.parameters() if p.requires_grad]
-    hold_weights(trainer.model, trained, weights_dtype(params))  # trl casts adapters of a 4-bit model to bfloat16
-    groups = ParameterGroups({"words": (trained, section.lr, 0)})
+    groups = word_groups(trainer.model, params)
+    # trl casts adapters of a 4-bit model to bfloat16
+    hold_weights(trainer.model, groups.parameters(), weights_dtype(params))
     trainer.add_callback(groups)
     trainer.create_optimizer()  # now: a resume asks it what trains before Trainer would make it
-    logger.info(groups.describe())
     return trainer, groups
+
+
+def word_groups(vlm: torch.nn.Module, params: Params) -> ParameterGroups:
+    """The parameters of `vlm` that dpo trains, printed."""
+    groups = ParameterGroups({"words": ([p for p in vlm.parameters() if p.requires_grad], params.dpo.lr, 0)})
+    logger.info(groups.describe())
+    return groups
 
 
 def adapter_config(params: Params):
@@ -121,18 +125,14 @@ def reward_accuracy(trainer: DPOTrainer, samples: pd.DataFrame) -> dict:
 
     Their loss chose the epoch, so the share is a little too good where epochs were to choose from.
     """
-    model = trainer.model
-    dataset, size = trainer.eval_dataset, trainer.args.eval_batch_size
     gained = []
-    for start in range(0, len(dataset), size):
-        examples = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
-        batch = to(trainer.data_collator(examples), model.device)
+    for _, batch in trainer.in_order(trainer.eval_dataset):
         with trainer.accelerator.autocast():  # the precision in which the reference was computed
-            chosen, rejected = answer_log_probs(model, batch).cpu().chunk(2)
+            chosen, rejected = answer_log_probs(trainer.model, batch).cpu().chunk(2)
         reference = batch["ref_chosen_logps"].cpu() - batch["ref_rejected_logps"].cpu()
         gained.append(chosen - rejected > reference)
     hits = torch.cat(gained).double().numpy()
-    rows = samples.loc[dataset["sample"]]
+    rows = samples.loc[trainer.eval_dataset["sample"]]
     interval = jackknife.mean_interval(hits, (rows.block if rows.block.all() else rows.place).to_numpy())
     how = interval.pop("method")
     if interval["_low"] is None:
@@ -148,29 +148,31 @@ class LoraTrainer(GlobalBatchMixin, ShardingMixin, DPOTrainer):
     """A DPOTrainer for several processes: trl lets each look for a file that only the first has written, and
     gathers rows as if all processes had equally many."""
 
+    def in_order(
+        self, dataset: Dataset, first: int = 0, step: int = 1
+    ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        """First row and contents of every `step`-th batch of `dataset`, on the device, as large as in validation."""
+        size = self.args.eval_batch_size
+        for start in range(first * size, len(dataset), step * size):
+            examples = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
+            yield start, to(self.data_collator(examples), self.args.device)
+
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         mine = {}
-        size = self.args.eval_batch_size
-        for start in list(range(0, len(dataset), size))[distributed.rank() :: distributed.count()]:
-            examples = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
-            found = self.compute_ref_log_probs(self.model, to(self.data_collator(examples), self.args.device))
-            mine[start] = [part.float().cpu() for part in found]
+        for start, batch in self.in_order(dataset, distributed.rank(), distributed.count()):
+            mine[start] = [part.float().cpu() for part in self.compute_ref_log_probs(self.model, batch)]
         parts = {start: part for share in distributed.gather(mine) for start, part in share.items()}
         for column, values in zip(REFERENCE, zip(*(parts[start] for start in sorted(parts)), strict=True), strict=True):
             dataset = dataset.add_column(column, torch.cat(values).numpy())
         return dataset
 
     def compute_loss(self, *args, **kwargs):
-        gather, self.accelerator.gather = self.accelerator.gather, gather_rows
+        gather = self.accelerator.gather
+        self.accelerator.gather = lambda values: torch.cat(distributed.gather(values.cpu().reshape(-1)))
         try:
             return super().compute_loss(*args, **kwargs)
         finally:
             self.accelerator.gather = gather
-
-
-def gather_rows(values: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes, which may be of different number, on the CPU."""
-    return torch.cat(distributed.gather(values.cpu().reshape(-1)))
 
 
 class WordsTrainer(checkpoints.TrainedWeightsMixin, LoraTrainer):

@@ -36,7 +36,9 @@ def template(params: Params) -> str:
         return _beginning(fields, columns, sft.language) + PROMPTS[sft.language]
     for field in named(sft.template):
         if field not in (*fields, *columns):
-            raise ParamsError(f"sft.template: found {{{field}}}, {_remedy(field, fields, columns, params)}")
+            raise ParamsError(
+                f"sft.template: found {{{field}}}, {_remedy(field, fields, columns, known, sft.covariates)}"
+            )
     if columns and not set(columns) & set(named(sft.template)):
         raise ParamsError(
             f"sft.covariates: found {sft.covariates}, but sft.template names none of {columns}; name them in it, or "
@@ -61,18 +63,14 @@ def _beginning(fields: list[str], columns: list[str], language: str) -> str:
     return semicolon.join(parts) + stop if parts else ""
 
 
-def _remedy(field: str, fields: list[str], columns: list[str], params: Params) -> str:
+def _remedy(field: str, fields: list[str], columns: list[str], known: list[str], use: str) -> str:
     if field in _NAMES["en"][0]:
         return f"which is not among prompt.fields {fields}; list it there or take it out of the template"
-    if field in covariate_columns(params.data.covariates, params.data.covariate_lag):
-        return (
-            f"but sft.covariates is {params.sft.covariates}; set it to prompt or both, or take {{{field}}} out of "
-            "the template"
-        )
-    known = [*fields, *columns]
+    if field in known:
+        return f"but sft.covariates is {use}; set it to prompt or both, or take {{{field}}} out of the template"
     return (
-        f"expected one of prompt.fields and data.covariates {known}; list it there (a covariate by its column's name, "
-        "lag included) or take it out of the template"
+        f"expected one of prompt.fields and data.covariates {[*fields, *columns]}; list it there (a covariate by its "
+        "column's name, lag included) or take it out of the template"
     )
 
 

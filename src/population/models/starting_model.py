@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from src.core.data.tile_store import Store
+from src.core.data.tile_store import Store, differing_band
 from src.core.models import chat, hub, qwen_vl
 from src.core.models.more_bands import RGB, shifted_mean, widen
 from src.core.models.patches import BandFrontEnd
@@ -81,12 +81,10 @@ def check_band_names(folder: Path, store: Store) -> None:
     """Raise ParamsError where the backbone is a model of this project that read its bands in another order."""
     if not (folder / SETTINGS).is_file():
         return
-    trained, found = read_settings(folder).band_names, store.band_names
-    if trained and found and trained != found:
-        band = next((n for n, pair in enumerate(zip(found, trained, strict=False)) if len(set(pair)) > 1), 0)
+    if differs := differing_band(store.band_names, read_settings(folder).band_names):
         raise ParamsError(
-            f"{folder}: band {band + 1}: found {found[band]!r} in the tiles, expected {trained[band]!r}, "
-            "as the model was trained; export the bands in that order, or set another model.backbone"
+            f"{folder}: {differs} in the tiles, as the model was trained; export the bands in that order, or set "
+            "another model.backbone"
         )
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from src.core.models import lora, qwen_vl
+from src.core.models import lora
 from src.core.models.mae import MaskedAutoencoder
 from src.core.training.parameter_groups import ParameterGroups
 from src.population.models.growth_model import GrowthModel
@@ -30,7 +30,7 @@ def sft_groups(model: GrowthModel, rates: SftRates, freeze_encoder_epochs: int, 
     reaches the regression head.
     """
     core = lora.core(model.vlm)
-    visual = qwen_vl.vision_encoder(core)
+    visual = core.model.visual
     parts = _vision_parts(visual)
     seen = {id(p) for p in visual.parameters()}
     language = [(name, p) for name, p in core.named_parameters() if id(p) not in seen]

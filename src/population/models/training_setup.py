@@ -44,7 +44,7 @@ def shapes_alone(params: Params, dry_run: bool) -> bool:
     return dry_run and params.model.backbone != TINY
 
 
-def remedies(section: str, *more: str) -> list[str]:
+def memory_savings(section: str, *more: str) -> list[str]:
     """Changes of params that free memory of the GPU, cheapest first; `section` is the training's section."""
     first = [f"raise {section}.accumulate", "memory.gradient_checkpointing: always", "memory.optimizer_8bit: true"]
     return [*first, *more, "fewer pixels (data.tile_px)", "a smaller model.backbone"]

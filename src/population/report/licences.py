@@ -1,7 +1,6 @@
 """Licences of the data and of the base model, as params or files give them; never a guess."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -15,14 +14,6 @@ HEAD_BYTES = 65536  # of a LICENSE or README.md: enough for its title or front m
 UNKNOWN = "unknown: set `card.base_licence`, and do not pass the weights on before"
 
 
-@dataclass(frozen=True)
-class Licence:
-    """`name` is None where nobody says; `said` is Markdown for readers."""
-
-    name: str | None
-    said: str
-
-
 def base_name(backbone: str) -> str:
     """A hub id as it is; of a folder its name alone, because paths of a machine are private."""
     path = Path(backbone)
@@ -30,25 +21,26 @@ def base_name(backbone: str) -> str:
     return path.name if local else backbone
 
 
-def base_licence(backbone: str, given: str | None) -> Licence:
-    """The licence of the base: `given`, else what LICENSE and README.md in the backbone's folder say.
+def base_licence(backbone: str, given: str | None) -> tuple[str | None, str]:
+    """The licence of the base: its name, None where nobody says, and Markdown for readers.
 
-    Sizes of one family differ (Qwen2.5-VL: 3B non-commercial, 7B Apache-2.0) and copies are relabelled, so no
-    name is looked up; two files of one folder that disagree are as good as none.
+    It is `given`, else what LICENSE and README.md in the backbone's folder say. Sizes of one family differ
+    (Qwen2.5-VL: 3B non-commercial, 7B Apache-2.0) and copies are relabelled, so no name is looked up; two files of
+    one folder that disagree are as good as none.
     """
     if backbone == "tiny":
-        return Licence("apache-2.0", "There is no pretrained base: all weights are this repository's own, Apache-2.0.")
+        return "apache-2.0", "There is no pretrained base: all weights are this repository's own, Apache-2.0."
     base = plain(base_name(backbone))
     if given:
-        return Licence(given, f"{base}: {plain(given)} (from `card.base_licence`).")
+        return given, f"{base}: {plain(given)} (from `card.base_licence`)."
     folder = hub.known_folder(backbone)
     title, named = _licence_title(folder), _readme_licence(folder)
     said = "; ".join(f"{file}: {plain(name)}" for file, name in (("LICENSE", title), ("README.md", named)) if name)
     if not said:
-        return Licence(None, f"{base}: {UNKNOWN} (found no LICENSE and no README.md that names one).")
+        return None, f"{base}: {UNKNOWN} (found no LICENSE and no README.md that names one)."
     if title and named and (title == "apache-2.0") != (named == "apache-2.0"):
-        return Licence(None, f"{base}: {UNKNOWN}. Its files disagree ({said}).")
-    return Licence(named or title, f"{base}: {said} (from its folder).")
+        return None, f"{base}: {UNKNOWN}. Its files disagree ({said})."
+    return named or title, f"{base}: {said} (from its folder)."
 
 
 def data_terms(card: Card, root: str) -> tuple[str, str]:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import yaml_dump
 
 from src.core.data.tile_store import Store
-from src.core.report.html_page import Table, cell
-from src.core.report.markdown import block_yaml, fenced, plain, table
+from src.core.report.html_page import Table, cell, templates
+from src.core.report.markdown import fenced, plain, table
 from src.population.data.prediction_tasks import place_names
 from src.population.evaluation.predictors import CHOSEN
 from src.population.params import Card
 from src.population.report import page_results
-from src.population.report.licences import Licence, base_licence, base_name, data_terms
+from src.population.report.licences import base_licence, base_name, data_terms
 
 NAME = "model_card.md"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -48,8 +49,8 @@ def write(
         facts, audit: split.json and audit.json.
         scores: the content of metrics/population.json.
     """
-    backbone, names = used["model"]["backbone"], store.band_names
-    licence = base_licence(backbone, card.base_licence)
+    backbone = used["model"]["backbone"]
+    licence, base_terms = base_licence(backbone, card.base_licence)
     data_licence, attribution = data_terms(card, used["data"]["root"])
     train = rows[rows.role == "train"]
     fields = {
@@ -57,111 +58,91 @@ def write(
         "settings": settings,
         "facts": facts,
         "scores": scores,
-        "front_matter": block_yaml(front_matter(used, licence, settings["language"], scores)),
-        "base": None if backbone == "tiny" else base_name(backbone),
-        "bands": store.bands,
-        "band_names": f" ({names[0]} to {names[-1]})" if names else "",
-        "pixel_size": _pixel_size(store.tiles),
-        "quantisation": str(store.quantisation),
-        "route": ROUTES[used["model"]["input"]],
-        "unit": page_results.UNIT,
+        "store": store,
         "train": train,
-        "data": _data(store, train),
+        "front_matter": front_matter(used, licence, settings["language"], scores),
+        "base": None if backbone == "tiny" else base_name(backbone),
+        "pixel_size": _pixel_size(store.tiles),
+        "route": ROUTES[used["model"]["input"]],
+        "places": place_names(store.tiles).nunique(),
+        "span": _span,
+        "region": _region(train),
         "data_licence": data_licence,
         "attribution": attribution,
         "years": year_facts(store.samples, store.tiles),
         "split_rule": _split_rule(facts, left_out=len(store.samples) - len(rows)),
         "roles": _roles(facts["unit"], rows),
-        "audit": [(name.replace("_", " "), _number(value)) for name, value in audit.items()],
-        "parameters": block_yaml(training_params(used)),
-        "intervals": page_results.said_of_intervals(scores["units"]),
+        "audit": page_results.named(audit),
+        "parameters": yaml_dump(training_params(used), sort_keys=False, width=4096),
         "tables": page_results,
-        "base_licence": licence.said,
+        "base_licence": base_terms,
     }
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,  # Markdown: text from outside goes through `plain`, `fenced` or `table`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"plain": plain, "fenced": fenced, "table": _table, "cell": cell}
+    environment = templates(TEMPLATES, autoescape=False)  # text from outside goes through `plain`, `fenced` or `table`
+    environment.filters |= {"plain": plain, "fenced": fenced, "cell": cell}
+    environment.filters["table"] = lambda shown: table(shown.header, shown.rows)
     (folder / NAME).write_text(environment.get_template("model_card.md").render(fields), encoding="utf-8")
 
 
-def front_matter(used: dict, licence: Licence, language: str, scores: dict) -> dict:
-    """The Hub's metadata: licence, base, tags, and `model-index` with R² and MAE of its head and greedy answers."""
-    backbone = used["model"]["backbone"]
-    values: dict = {"language": language}
-    if licence.name is None:
-        values["license"] = "unknown"
-    elif licence.name.lower() in HUB_LICENCES:
-        values["license"] = licence.name.lower()
-    else:
-        values |= {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.name.lower()).strip("-")}
-    if backbone == base_name(backbone) and re.fullmatch(r"[\w.-]+/[\w.-]+", backbone):
-        values["base_model"] = backbone
-    values["library_name"] = "transformers"
-    values["tags"] = ["satellite-embeddings", "remote-sensing", "population", "regression", "qwen-vl"]
-    values["metrics"] = ["r_squared", "mae"]
-    dataset = Path(used["data"]["root"]).stem
+def front_matter(used: dict, licence: str | None, language: str, scores: dict) -> str:
+    """The Hub's metadata as YAML: licence, base, tags, and R² and MAE of the head and the greedy answers."""
+    backbone, dataset = used["model"]["backbone"], Path(used["data"]["root"]).stem
+    name = (licence or "unknown").lower()
+    known = licence is None or name in HUB_LICENCES
     measured = [
-        {"type": kind, "name": f"{label}, {group.title}", "value": scores[group.name][key]}
+        EvalResult(
+            task_type="regression",
+            task_name="Population growth rate",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="locked" if scores["final"] else "test",
+            metric_type=kind,
+            metric_name=f"{label}, {group.title}",
+            metric_value=scores[group.name][key],
+        )
         for group in CHOSEN
         for kind, key, label in (("r_squared", "r2", "R²"), ("mae", "mae", f"MAE ({page_results.UNIT})"))
         if scores[group.name][key] is not None
     ]
-    task = {"type": "regression", "name": "Population growth rate"}
-    result = {
-        "task": task,
-        "dataset": {"type": dataset, "name": dataset, "split": "locked" if scores["final"] else "test"},
-        "metrics": measured,
-    }
-    values["model-index"] = [{"name": "bandwise-population", "results": [result]}]
-    return values
+    on_the_hub = backbone == base_name(backbone) and re.fullmatch(r"[\w.-]+/[\w.-]+", backbone)
+    return ModelCardData(
+        language=language,
+        license=name if known else "other",
+        license_name=None if known else re.sub(r"[^a-z0-9.]+", "-", name).strip("-"),
+        base_model=backbone if on_the_hub else None,
+        library_name="transformers",
+        tags=["satellite-embeddings", "remote-sensing", "population", "regression", "qwen-vl"],
+        metrics=["r_squared", "mae"],
+        model_name="bandwise-population",
+        eval_results=measured,
+    ).to_yaml()
 
 
 def year_facts(samples: pd.DataFrame, tiles: pd.DataFrame) -> dict:
-    """Number of labels with a tile of another year (`other`) or a later one (`later`); (label, tile, count) `pairs`."""
+    """Number of labels with a tile of another year (`other`) or a later one (`later`), and a table of them."""
     tile_year = tiles.set_index("tile").year[samples.tile].to_numpy()
     years = pd.DataFrame({"label": samples.year.to_numpy(), "tile": tile_year})
     other = years[years.label != years.tile]
-    pairs = [(int(label), int(tile), len(part)) for (label, tile), part in other.groupby(["label", "tile"])]
-    return {"other": len(other), "later": int((other.tile > other.label).sum()), "pairs": pairs}
-
-
-def _table(shown: Table) -> str:
-    return table(shown.header, shown.rows)
+    rows = [
+        [str(label), str(tile), str(len(part)), "yes" if tile > label else "no"]
+        for (label, tile), part in other.groupby(["label", "tile"])
+    ]
+    table = Table("", ["label year", "tile year", "labels", "tile is later"], rows)
+    return {"other": len(other), "later": int((other.tile > other.label).sum()), "table": table}
 
 
 def training_params(used: dict) -> dict:
     """The params that made the weights: no paths, and no rates or sizes of the other kind of backbone."""
     backbone = used["model"]["backbone"]
     data = {key: used["data"][key] for key in ("quantisation", "scale", "nan_is_nodata", "tile_px", "match_year")}
-    others = {key: value for key, value in used.items() if key not in ("data", "split", "evaluate", "bandwise")}
+    others = {key: value for key, value in used.items() if key not in ("data", "split")}
     others["model"] = used["model"] | {"backbone": base_name(backbone)}
     return _without({"data": data} | others, "pretrained" if backbone == "tiny" else "tiny")
 
 
-def _without(values: dict, name: str) -> dict:
-    kept = {key: value for key, value in values.items() if key != name}
-    return {key: _without(value, name) if isinstance(value, dict) else value for key, value in kept.items()}
-
-
-def _data(store: Store, train: pd.DataFrame) -> dict:
-    samples = store.samples
-    return {
-        "tiles": len(store.tiles),
-        "labels": len(samples),
-        "places": place_names(store.tiles).nunique(),
-        "provinces": store.tiles.province.nunique(),
-        "train": len(train),
-        "train_places": train.place.nunique(),
-        "tile_years": _span(store.tiles.year),
-        "label_years": _span(samples.year),
-        "region": _region(train),
-    }
+def _without(values: object, name: str) -> object:
+    if not isinstance(values, dict):
+        return values
+    return {key: _without(value, name) for key, value in values.items() if key != name}
 
 
 def _region(rows: pd.DataFrame) -> str:
@@ -197,12 +178,9 @@ def _split_rule(facts: dict, left_out: int) -> str:
     )
 
 
-def _roles(unit: str, rows: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Role, labels and units of each role that has any."""
+def _roles(unit: str, rows: pd.DataFrame) -> Table:
+    """Labels and units of each role that has any."""
     parts = [(role, rows[rows.role == role]) for role in ("train", "validation", "test", "locked")]
     column = "place" if unit == "place" else "block"
-    return [(role, len(part), part[column].nunique()) for role, part in parts if len(part)]
-
-
-def _number(value: object) -> str:
-    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    found = [[role, str(len(part)), str(part[column].nunique())] for role, part in parts if len(part)]
+    return Table("", ["role", "labels", f"{unit}s"], found)

@@ -1,4 +1,4 @@
-"""reports/population/index.html: results, nulls, audit, figures and parameters of a run, and the PNGs it shows."""
+"""reports/population/index.html: results, audit, figures and parameters of a run, and the PNGs it shows."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pandas as pd
 
 from src.core.evaluation import interval_coverage
 from src.core.report import figures, html_page
-from src.core.report.html_page import Figure, Section, Table, cell
+from src.core.report.html_page import Figure, Section, Table
 from src.core.stage import files
 from src.population.evaluation.predictors import MODEL, scored
-from src.population.report.page_results import UNIT, result_sections
+from src.population.report.page_results import UNIT, named, result_sections, text_of
 
 CARD = "model_card.md"
 STAGES = ("pretrain", "sft", "dpo")
@@ -92,18 +92,19 @@ def write(path: Path, inputs, plots: Path, facts: dict, audit: dict, scores: dic
     part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
     if opened := scores["final"]:
         part = f"The locked provinces, opened on {opened['date']} after {opened['attempts']} attempts"
-    lead = f"{part}: predictions of a Qwen-VL model {KNOWN[facts['task']]}, beside baselines, nulls and controls."
-    rows = [list(row) for row in _flat(settings, "")]
+    lead = f"{part}: predictions of a Qwen-VL model {KNOWN[facts['task']]}, beside baselines and controls."
+    flat = pd.json_normalize(settings).to_dict("records")[0]
+    # Long lists, one number for each band, are left out.
+    rows = [[key, text_of(value)] for key, value in flat.items() if not (isinstance(value, list) and len(value) > 12)]
     sections = [
         *result_sections(scores, facts, plots),
         split_section(facts, audit, inputs.split),
-        *picture_sections(plots, inputs.curves / "baselines" / "networks.png", inputs.pca / "quicklook.png"),
+        *picture_sections(plots, inputs),
         data_section(files.read_json(inputs.tiles / "matching.json")),
         training_section(scores),
         Section(
             "Parameters",
             [f"{CARD}, beside this page, holds what the model reads, the licences and the limits."],
-            # long lists, one number for each band, are left out
             [Table("params.yaml and bandwise.json", ["key", "value"], rows, words=2)],
         ),
     ]
@@ -114,30 +115,22 @@ def split_section(facts: dict, audit: dict, folder: Path) -> Section:
     """Roles, audit, and the map and distances that the split stage drew."""
     counts = ", ".join(f"{count} {role}" for role, count in facts["samples"].items())
     fold = f"split seed {facts['seed']}, fold {facts['fold'] + 1} of {facts['folds']}"
-    rows = [[name.replace("_", " "), _plain(value)] for name, value in audit.items()]
+    said = f"Method {facts['method']}, {fold}: {counts} labels."
+    if facts["origin"] is not None:
+        years = [", ".join(map(str, facts["years"][role])) or "none" for role in ("train", "validation", "test")]
+        said += " Nothing dated in or after {} is known: trained on {}, validated on {}, tested on {}.".format(
+            facts["origin"], *years
+        )
+    if locked := facts["locked"]["places"]:
+        said += f" Locked until evaluate --final: {locked} places in {', '.join(facts['locked']['provinces'])}."
+    else:
+        said += " No province is locked, so no test set is left that nobody has looked at."
     return Section(
         "Split and audit",
-        [f"Method {facts['method']}, {fold}: {counts} labels.{_when(facts)}{_locked(facts)}"],
-        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], rows)],
+        [said],
+        [Table(f"Leakage audit of {facts['task']}; a violation stops the stage", ["check", "found"], named(audit))],
         [Figure(folder / name, caption) for name, caption in PICTURES.items() if (folder / name).exists()],
     )
-
-
-def _when(facts: dict) -> str:
-    if facts["origin"] is None:
-        return ""
-    years = {role: ", ".join(map(str, facts["years"][role])) or "none" for role in ("train", "validation", "test")}
-    return (
-        f" Nothing dated in or after {facts['origin']} is known: trained on {years['train']}, validated on "
-        f"{years['validation']}, tested on {years['test']}."
-    )
-
-
-def _locked(facts: dict) -> str:
-    if not facts["locked"]["places"]:
-        return " No province is locked, so no test set is left that nobody has looked at."
-    names = ", ".join(facts["locked"]["provinces"])
-    return f" Locked until evaluate --final: {facts['locked']['places']} places in {names}."
 
 
 PICTURES = {
@@ -148,15 +141,17 @@ PICTURES = {
 }
 
 
-def picture_sections(plots: Path, networks: Path, quicklook: Path) -> list[Section]:
+def picture_sections(plots: Path, inputs) -> list[Section]:
     """Predictions, curves and false colour, each where it was drawn."""
     found = [
         ("Predictions", plots / "predicted_vs_actual.png", "Test labels against predictions: the regression head, the "
          "probability-weighted answer of the SFT model, ridge."),
         ("Predictions", plots / "residual_map.png", "Residuals of the regression head on the map."),
         ("Training", plots / "curves.png", "Every number that training logged, once an epoch."),
-        ("Training of the baselines", networks, "The networks among the baselines; a panel for each setting tried."),
-        ("False colour", quicklook, "Nine training tiles in three principal components, stretched for the eye only."),
+        ("Training of the baselines", inputs.curves / "baselines" / "networks.png", "The networks among the baselines; "
+         "a panel for each setting tried."),
+        ("False colour", inputs.pca / "quicklook.png", "Nine training tiles in three principal components, stretched "
+         "for the eye only."),
     ]  # fmt: skip
     sections: dict[str, Section] = {}
     for heading, path, caption in found:
@@ -182,7 +177,7 @@ def data_section(matching: dict) -> Section:
     ):
         if matching[key]:
             header = [str(name).replace("_", " ") for name in matching[key][0]]
-            tables.append(_listed(caption, header, [[_plain(v) for v in row.values()] for row in matching[key]]))
+            tables.append(_listed(caption, header, [[text_of(v) for v in row.values()] for row in matching[key]]))
     crop = matching["crop"]
     return Section(
         "Data",
@@ -201,12 +196,10 @@ def training_section(scores: dict) -> Section:
     """The error of pretraining beside simpler guesses, and counts and accuracy of the preferences."""
     tables = []
     if masked := scores["pretrain"]["masked_mse"]:
-        rows = [[name.replace("_", " "), cell(value)] for name, value in masked.items()]
         caption = "Pretraining: squared error on masked patches of validation tiles, standardised bands"
-        tables.append(Table(caption, ["guess", "error"], rows))
+        tables.append(Table(caption, ["guess", "error"], named(masked)))
     facts = {name: value for name, value in scores["dpo"].items() if "pairs" in name or "reward" in name}
-    rows = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
-    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], rows, words=2))
+    tables.append(Table("Preferences (reward accuracy is on validation pairs)", ["", ""], named(facts), words=2))
     return Section("Pretraining and preferences", tables=tables)
 
 
@@ -221,30 +214,9 @@ def _matrix(places: dict, years: list[int]) -> Table:
     return _listed(legend, ["place", *map(str, years)], rows, MOST_PLACES)
 
 
-def _flat(values: dict, prefix: str) -> list[tuple[str, str]]:
-    flat = []
-    for name, value in values.items():
-        key = f"{prefix}.{name}".lstrip(".")
-        if isinstance(value, dict):
-            flat += _flat(value, key)
-        elif not (isinstance(value, list) and len(value) > 12):
-            flat.append((key, _plain(value)))
-    return flat
-
-
 def _listed(caption: str, header: list[str], rows: list[list[str]], most: int = MOST_ROWS) -> Table:
     shown = f"{caption}: {len(rows)}"
     return Table(shown if len(rows) <= most else f"{shown}, the first {most}", header, rows[:most])
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) if value else "none"
-    return str(value)
 
 
 def _curve_unit(name: str) -> str:

@@ -1,6 +1,8 @@
-"""The results as tables: the report page shows them as HTML, the model card as Markdown."""
+"""The results as tables: the report page shows them as HTML, the model card as Markdown, commands as text."""
 
 from pathlib import Path
+
+import pandas as pd
 
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
 from src.population.evaluation.predictors import CONTROLS, MODEL, scored
@@ -10,13 +12,37 @@ PANEL = {"r2_within_year": "within year", "r2_between_place": "between places", 
 
 
 def result_sections(scores: dict, facts: dict, plots: Path) -> list[Section]:
-    """Sections of the page: the task, the scores, nulls and controls, and uncertainty."""
-    return [_about(scores, facts), _results(scores, plots), _nulls(scores), _trust(scores, plots)]
+    """Sections of the page: the task, the scores, permuted labels and controls, and uncertainty."""
+    return [_about(scores, facts), _results(scores, plots), _without_tile(scores), _trust(scores, plots)]
 
 
 def said_of_intervals(units: dict) -> str:
     """The method of the intervals, or the reason why there are none."""
     return units["method"] + (f" ({units['label']})" if units["label"] else "")
+
+
+def text_of(value: object) -> str:
+    """A value of params.yaml, of a count or of the audit as a reader sees it; – where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(text_of, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def named(values: dict) -> list[list[str]]:
+    """Rows of a name without underscores and its value."""
+    return [[name.replace("_", " "), text_of(value)] for name, value in values.items()]
+
+
+def score_lines(rows: dict[str, dict], numbers: dict[str, str]) -> str:
+    """A line for each name with R² and MAE in intervals and the `numbers`, a key of its score -> the heading."""
+    cells = [
+        [name, cell_interval(score, "r2", 3), cell_interval(score, "mae", 3)]
+        + [cell(score.get(key), 0 if key == "n" else 3) for key in numbers]
+        for name, score in rows.items()
+    ]
+    return pd.DataFrame(cells, columns=["", "R² [95 %]", "MAE [95 %]", *numbers.values()]).to_string(index=False)
 
 
 def score_table(scores: dict) -> Table:
@@ -42,15 +68,10 @@ def score_table(scores: dict) -> Table:
 
 def paired_table(scores: dict) -> Table:
     """Differences between two predictors on the same rows."""
-    rows = [
-        [
-            name.replace("_minus_", " − ").replace("_", " "),
-            cell_interval(pair, "r2"),
-            cell_interval(pair, "mae"),
-            cell(pair["sd"]),
-        ]
-        for name, pair in scores["paired"].items()
-    ]
+    rows = []
+    for name, pair in scores["paired"].items():
+        title = name.replace("_minus_", " − ").replace("_", " ")
+        rows.append([title, cell_interval(pair, "r2"), cell_interval(pair, "mae"), cell(pair["sd"])])
     unit = scores["units"]["unit"]
     caption = f"Paired differences on the same {unit}s; better is R² above 0, MAE below 0{_note(scores)}"
     return Table(caption, ["difference", "R² [95 %]", "MAE [95 %]", "standard deviation of the difference"], rows)
@@ -83,15 +104,12 @@ def controls_table(scores: dict) -> Table:
 def interval_table(scores: dict) -> Table:
     """Prediction intervals of each group, or why there are none."""
     known = scores["prediction_intervals"]
-    rows = [
-        [name, str(part["calibration_places"])]
-        + (
-            ["none", "none", part["refused"]]
-            if "refused" in part
-            else [cell(part["mean_width"]), cell_interval(part, "coverage"), part["guarantee"]]
-        )
-        for name, part in known["groups"].items()
-    ]
+    rows = []
+    for name, part in known["groups"].items():
+        said = ["none", "none", part.get("refused")]
+        if "refused" not in part:
+            said = [cell(part["mean_width"]), cell_interval(part, "coverage"), part["guarantee"]]
+        rows.append([name, str(part["calibration_places"]), *said])
     header = ["group", "calibration places", "mean width", "labels inside [95 %]", "guarantee"]
     return Table(f"Prediction intervals of {known['level']:.0%}", header, rows)
 
@@ -148,13 +166,13 @@ def _results(scores: dict, plots: Path) -> Section:
     )
 
 
-def _nulls(scores: dict) -> Section:
+def _without_tile(scores: dict) -> Section:
     fields = scores["prompt_fields"]
     said = "The prompt names neither city, province nor year."
     if fields:
         said = f"The prompt names {', '.join(fields)}: the rows without an image show the score of the prompt alone."
     return Section(
-        "Nulls and controls",
+        "Baselines on permuted labels, and controls",
         [
             f"A score that remains when the input says nothing of the place does not come from the tile. {said}",
             "experiments/permuted.sh trains the model itself on permuted labels.",

@@ -1,24 +1,24 @@
 """Batches of observations as tensors, from the memory map of a store.
 
-`Loader.get_batch` looks observations up by id; `Observations` is a dataset of rows for a Trainer or DataLoader. Both
-give the values of the store, in the order asked for, with any number of workers.
+`Loader.get_batch` looks observations up by id, `Loader.read` by row; `Observations` is a dataset of rows for a Trainer
+or DataLoader, with any number of workers.
 
-Both write into buffers that are used again, because fresh memory costs several times the copy in page faults. A buffer
-is used again only when nobody holds a tensor in it any more. The usual way, one buffer that every call overwrites,
-gives wrong batches in silence: accelerate draws the next batch before it hands out this one, the Trainer collects
-several to accumulate gradients, and a worker's queue pickles a batch while the next one is read.
+A loader writes into buffers that are used again, because fresh memory costs several times the copy in page faults. A
+buffer is used again only when nobody holds a tensor in it any more. The usual way, one buffer that every call
+overwrites, gives wrong batches in silence: accelerate draws the next batch before it hands out this one, the Trainer
+collects several to accumulate gradients, and a worker's queue pickles a batch while the next one is read.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
 
 from src.core.data.embedding_store import DTYPE, EmbeddingStore
 from src.core.stage.errors import DataError
+from src.core.training.global_batches import ReadyBatches
 
 SECONDS_A_DAY = 86_400
 BUFFERS = 4  # kept of a modality: the batch in use, the one drawn ahead, the one being read, and one more
@@ -43,9 +43,11 @@ class Loader:
         self.store = store
         self.classes = sorted(index["species"].unique()) if classes is None else list(classes)
         self._row_of = {observation: row for row, observation in enumerate(index["id"])}
-        self._species = pd.Categorical(index["species"], categories=self.classes).codes.astype(np.int64)
-        self._location = index[["lat", "lon"]].to_numpy(np.float64)
-        self._timestamp = index["first_day"].to_numpy(np.int64) * SECONDS_A_DAY
+        self._facts = {
+            "species": pd.Categorical(index["species"], categories=self.classes).codes.astype(np.int64),
+            "location": index[["lat", "lon"]].to_numpy(np.float64),
+            "timestamp": index["first_day"].to_numpy(np.int64) * SECONDS_A_DAY,
+        }
         self._buffers: dict[str, list[np.ndarray]] = {}
 
     def __getstate__(self) -> dict:
@@ -55,8 +57,6 @@ class Loader:
         self, ids: Sequence[str], modalities: Sequence[str], device: torch.device | str = "cpu"
     ) -> dict[str, torch.Tensor]:
         """The observations `ids`, in this order, on `device`.
-
-        To a GPU the copies leave from pinned memory and run beside what it computes.
 
         Returns:
             species: (B,) int64 index into `classes`, -1 where it is not among them.
@@ -69,69 +69,50 @@ class Loader:
             DataError: the store has no observation of that id.
             ParamsError: it has no such modality; the message names those it has.
         """
-        device = torch.device(device)
-        batch = self.read(self._find(ids), modalities, pinned=device.type == "cuda")
-        return {name: values.to(device, non_blocking=device.type == "cuda") for name, values in batch.items()}
-
-    def read(self, rows: Sequence[int], modalities: Sequence[str], pinned: bool = False) -> dict[str, torch.Tensor]:
-        """The batch of `get_batch`, by row of the store and on the CPU."""
-        rows = np.asarray(rows, np.int64)
-        batch = {
-            "species": torch.from_numpy(self._species[rows]),
-            "location": torch.from_numpy(self._location[rows]),
-            "timestamp": torch.from_numpy(self._timestamp[rows]),
-        }
-        for name in modalities:
-            batch[f"{name}_present"] = torch.from_numpy(self.store.present(name, rows))
-            batch[name] = self._memory(name, len(rows), pinned)
-            self.store.read(name, rows, out=batch[name].numpy())
-        return batch
-
-    def _find(self, ids: Sequence[str]) -> np.ndarray:
         try:
-            return np.array([self._row_of[observation] for observation in ids], np.int64)
+            rows = [self._row_of[observation] for observation in ids]
         except KeyError as error:
             raise DataError(
                 f"{self.store.folder}: id: found no observation {error.args[0]!r} among {len(self.store)}, expected an "
                 "id of index.parquet; correct it"
             ) from error
+        return {name: values.to(device) for name, values in self.read(rows, modalities).items()}
 
-    def _memory(self, name: str, count: int, pinned: bool) -> torch.Tensor:
+    def read(self, rows: Sequence[int], modalities: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The batch of `get_batch`, by row of the store and on the CPU."""
+        rows = np.asarray(rows, np.int64)
+        batch = {name: torch.from_numpy(values[rows]) for name, values in self._facts.items()}
+        for name in modalities:
+            batch[f"{name}_present"] = torch.from_numpy(self.store.present(name, rows))
+            batch[name] = self._memory(name, len(rows))
+            self.store.read(name, rows, out=batch[name].numpy())
+        return batch
+
+    def _memory(self, name: str, count: int) -> torch.Tensor:
         """(count, *shape) float16 that no tensor still in use shares; its values are left over from before."""
-        shape = (count, *self.store.modalities[name])
-        if pinned:  # torch keeps freed pinned memory for the next call, and waits for copies that still read it
-            return torch.empty(shape, dtype=torch.float16, pin_memory=True)
         buffers = self._buffers.setdefault(name, [])
         # A tensor holds a reference to the array under it; without one there are two, of the list and of the call.
-        free = [k for k in range(len(buffers)) if sys.getrefcount(buffers[k]) == 2]
-        fitting = [k for k in free if len(buffers[k]) >= count]
-        if fitting:
-            return torch.from_numpy(buffers[fitting[0]][:count])
-        buffer = np.empty(shape, DTYPE)
-        if free:
-            buffers[free[0]] = buffer
-        elif len(buffers) < BUFFERS:
-            buffers.append(buffer)
+        for k in range(len(buffers)):
+            if len(buffers[k]) >= count and sys.getrefcount(buffers[k]) == 2:
+                return torch.from_numpy(buffers[k][:count])
+        buffer = np.empty((count, *self.store.modalities[name]), DTYPE)
+        self._buffers[name] = [*buffers[1 - BUFFERS :], buffer]
         return torch.from_numpy(buffer[:])
 
 
-class Observations(Dataset):
-    """Rows of a store as ready batches (`__getitems__`), for a Trainer or DataLoader with an identity collator.
+class Observations(ReadyBatches):
+    """Rows of a store as ready batches, for a Trainer or DataLoader with an identity collator.
 
     Args:
-        loader: of the store.
+        read: rows -> batch, `Loader.read` with its modalities for example.
         rows: (N,) rows of the store.
-        modalities: names, as in `Loader.get_batch`, which also says what a batch holds.
     """
 
-    def __init__(self, loader: Loader, rows: Sequence[int], modalities: Sequence[str]):
-        self.loader, self.rows, self.modalities = loader, np.asarray(rows, np.int64), tuple(modalities)
+    def __init__(self, read: Callable[[np.ndarray], dict[str, torch.Tensor]], rows: Sequence[int]):
+        self.read, self.rows = read, np.asarray(rows, np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        return self.loader.read(self.rows[indices], self.modalities)
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return self.read(self.rows[indices])

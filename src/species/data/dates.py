@@ -5,14 +5,14 @@ shares with the beginning (2009-02-12/15). https://dwc.tdwg.org/terms/#dwc:event
 """
 
 import re
-from calendar import monthrange
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 
-EPOCH = date(1970, 1, 1).toordinal()
+import numpy as np
+
 HOUR, MINUTE, SECOND = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]", "(?:[0-5][0-9]|60)"  # 60 where a leap second is
 MIDNIGHT = "24(?::?00(?::?00)?)?"  # at the day's end
 CLOCK = rf"(?:{HOUR}(?::?{MINUTE}(?::?{SECOND}(?:[.,][0-9]+)?)?)?|{MIDNIGHT})(?:Z|[+-]{HOUR}(?::?{MINUTE})?)?"
-MOMENT = re.compile(rf"([0-9]{{4}})(?:-([0-9]{{2}})(?:-([0-9]{{2}})(?:[T ]{CLOCK})?)?)?")
+MOMENT = re.compile(rf"(?!0000)[0-9]{{4}}(?:-[0-9]{{2}}(?:-[0-9]{{2}}(?:[T ]{CLOCK})?)?)?")
 CLOCK_ALONE = re.compile(rf"(?=[0-9]{{2}}:){CLOCK}")
 SHORT_END = re.compile(rf"([0-9]{{2}}(?:-[0-9]{{2}})?)(?:[T ]{CLOCK})?")
 DAY_AND_MONTH = re.compile(r"[0-9]{1,2}([/.-])[0-9]{1,2}\1[0-9]{2,4}")
@@ -59,16 +59,14 @@ def days(event_date: str, year: str) -> tuple[int, int, int]:
 
 def moment(text: str) -> tuple[int, int]:
     """First and last day of a day, month or year."""
-    match = MOMENT.fullmatch(text)
-    if match is None:
+    if not MOMENT.fullmatch(text):
         raise NotADate("not an ISO 8601 date")
-    year, month, day = (int(part) if part else None for part in match.groups())
     try:
-        first = date(year, month or 1, day or 1)
-        last = date(year, month or 12, day or monthrange(year, month or 12)[1])
+        span = np.datetime64(text[:10])  # as long as the text says: a day, a month or a year
     except ValueError as error:
         raise NotADate("no such day in the calendar") from error
-    return first.toordinal() - EPOCH, last.toordinal() - EPOCH
+    first, after = (int(day.astype("M8[D]").astype(int)) for day in (span, span + 1))
+    return first, after - 1
 
 
 def complete_end(begin: str, end: str) -> str:
@@ -81,9 +79,9 @@ def complete_end(begin: str, end: str) -> str:
 
 def on(day: int) -> date:
     """The date of a day since 1970-01-01."""
-    return date.fromordinal(day + EPOCH)
+    return np.datetime64(day, "D").item()
 
 
 def today() -> int:
-    """The latest day that has begun anywhere on Earth, in days since 1970-01-01."""
-    return datetime.now(timezone(timedelta(hours=14))).date().toordinal() - EPOCH
+    """The latest day that has begun anywhere on Earth (UTC+14), in days since 1970-01-01."""
+    return int((np.datetime64("now", "h") + 14).astype("M8[D]").astype(int))

@@ -1,20 +1,18 @@
-"""Embedding files: their layout on disk, checks of every header, and their values chunk by chunk.
+"""Embedding files: their layout on disk, checks of every header and value, and reading chunk by chunk.
 
 Below `embeddings/` a modality is a folder with one file an observation (`language/4171912265_1.npy` or
 `.safetensors`, whose one tensor is called as the modality), or a pack: `language.npy` (N, *shape) with
 `language.ids.txt`, one observation id a line. Nothing is ever unpickled.
 """
 
-import hashlib
-import io
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from src.core.data.npy import read_array_header
@@ -36,25 +34,19 @@ class Source:
     Attributes:
         modality: key of SHAPES.
         ids: observation ids in the order of reading.
-        paths: one file for each id, or the pack alone.
-        offset: bytes before a pack's values; -1 for single files.
-        dtype: of a pack's values, as numpy writes it.
+        files: one for each id, or the pack and its ids.
+        packed: which of the two.
     """
 
     modality: str
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
-    offset: int = -1
-    dtype: str = ""
+    files: tuple[Path, ...]
+    packed: bool = False
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Everything that is read of it."""
-        return self.paths if self.offset < 0 else (*self.paths, ids_path(self.paths[0]))
-
-    @property
-    def rows_per_chunk(self) -> int:
-        return max(1, CHUNK_BYTES // (4 * int(np.prod(SHAPES[self.modality]))))
+    def chunks(self) -> list[slice]:
+        """Ranges of `ids` that are read at once."""
+        step = max(1, CHUNK_BYTES // (4 * math.prod(SHAPES[self.modality])))
+        return [slice(start, start + step) for start in range(0, len(self.ids), step)]
 
 
 def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
@@ -66,29 +58,26 @@ def find(root: Path, modalities: list[str]) -> tuple[list[Source], list[str]]:
     """
     folder = Path(root) / "embeddings"
     present = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
-    sources = [_pack(folder, name) if _is_pack(folder, name) else _files(folder / name, name) for name in modalities]
+    sources = [_source(folder, name) for name in modalities]
     used = {name for modality in modalities for name in (modality, f"{modality}.npy", f"{modality}.ids.txt")}
     return sources, sorted(present - used)
 
 
-def ids_path(pack: Path) -> Path:
-    """Path of a pack's ids."""
-    return pack.with_suffix(".ids.txt")
-
-
-def read(
-    source: Source, done: Collection[int]
-) -> Iterator[tuple[int, tuple[str, ...], np.ndarray | None, dict[Path, str]]]:
-    """Chunks (start, ids, values, digests) of a source; values (B, *shape) float16 or float32, one chunk in memory.
-
-    `digests` are the sha256 of the files that end in the chunk. Of a chunk that starts at one of `done`, values are
-    None; single files are not read then, and a pack only to be hashed.
+def read(source: Source, chunk: slice) -> np.ndarray:
+    """(B, *shape) float16 or float32 embeddings of `source.ids[chunk]`.
 
     Raises:
-        DataError: a file changed since `find`; or as `check_values`.
+        DataError: a file changed since `find`.
     """
-    for start, values, digests in _read_pack(source, done) if source.offset >= 0 else _read_files(source, done):
-        yield start, source.ids[start : start + source.rows_per_chunk], values, digests
+    try:
+        if source.packed:
+            return np.array(np.load(source.files[0], mmap_mode="r", allow_pickle=False)[chunk])
+        return np.stack([
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else load_file(path)[source.modality]
+            for path in source.files[chunk]
+        ])  # fmt: skip
+    except (ValueError, EOFError, KeyError, SafetensorError) as error:
+        raise DataError(f"{source.files[0]}: found {error}, not what it was a moment ago; start again") from error
 
 
 def check_values(source: Source, ids: tuple[str, ...], values: np.ndarray) -> np.ndarray:
@@ -101,23 +90,15 @@ def check_values(source: Source, ids: tuple[str, ...], values: np.ndarray) -> np
     with np.errstate(over="ignore"):
         stored = values.astype(np.float16)
     each = stored.reshape(len(stored), -1)
-    for row in np.flatnonzero(~np.isfinite(each).all(axis=1)):
-        found = values[row].ravel()[~np.isfinite(each[row])][0]
-        raise DataError(
-            f"{_where(source, ids[row])}: found {found}, expected finite numbers within ±{LARGEST:g}, the range of "
-            "float16; embed it again or leave it out"
-        )
-    for row in np.flatnonzero(~each.any(axis=1)):
-        raise DataError(
-            f"{_where(source, ids[row])}: found zeros alone (as float16), expected an embedding; embed it again, or "
-            "leave it out if there is none"
-        )
+    finite = np.isfinite(each).all(axis=1)
+    for row in np.flatnonzero(~finite | ~each.any(axis=1)):
+        fault = "zeros alone (as float16), expected an embedding"
+        if not finite[row]:
+            number = values[row].ravel()[~np.isfinite(each[row])][0]
+            fault = f"{number}, expected finite numbers within ±{LARGEST:g}, the range of float16"
+        path = source.files[0 if source.packed else source.ids.index(ids[row])]
+        raise DataError(f"{path}: {source.modality} of {ids[row]}: found {fault}; embed it again or leave it out")
     return stored
-
-
-def mean_tokens(values: np.ndarray) -> np.ndarray:
-    """(B, D) float32 mean of (B, T, H, W, D) tokens over frames and places (global average pooling)."""
-    return values.mean(axis=(1, 2, 3), dtype=np.float32)
 
 
 def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -> None:
@@ -131,12 +112,7 @@ def require_agreement(observation: str, given: np.ndarray, pooled: np.ndarray) -
         )
 
 
-def _where(source: Source, name: str) -> str:
-    path = source.paths[0] if source.offset >= 0 else source.paths[source.ids.index(name)]
-    return f"{path}: {source.modality} of {name}"
-
-
-def _is_pack(folder: Path, modality: str) -> bool:
+def _source(folder: Path, modality: str) -> Source:
     pack, files = folder / f"{modality}.npy", folder / modality
     if pack.exists() == files.is_dir():
         found = f"both {pack.name} and" if pack.exists() else f"neither {pack.name} nor"
@@ -144,17 +120,14 @@ def _is_pack(folder: Path, modality: str) -> bool:
             f"{folder}: {modality}: found {found} {modality}/, expected one of them; data.modalities says which "
             "modalities there are"
         )
-    return pack.exists()
+    return _pack(pack, modality) if pack.exists() else _files(files, modality)
 
 
-def _pack(folder: Path, modality: str) -> Source:
-    path = folder / f"{modality}.npy"
-    offset, shape, columns_first, dtype = read_array_header(path, str(path))
-    if columns_first:
-        raise DataError(f"{path}: found columns first (Fortran order), expected C order; np.ascontiguousarray makes it")
+def _pack(path: Path, modality: str) -> Source:
+    _, shape, _, dtype = read_array_header(path, str(path))
     _check_shape(path, modality, shape[1:], dtype)
     rows = shape[0]
-    beside = ids_path(path)
+    beside = path.with_suffix(".ids.txt")
     if not beside.is_file():
         raise DataError(f"{beside}: missing, expected an observation id for each of the {rows} rows; write it")
     if beside.stat().st_size > MAX_ID_BYTES:
@@ -168,22 +141,20 @@ def _pack(folder: Path, modality: str) -> Source:
     for number, name in enumerate(ids, start=1):
         parse_id(name, f"{beside}: line {number}: observation id")
     _require_once(beside, ids)
-    return Source(modality, ids, (path,), offset, dtype.str)
+    return Source(modality, ids, (path, beside), packed=True)
 
 
 def _files(folder: Path, modality: str) -> Source:
-    named: list[tuple[str, Path]] = []
-    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
         if path.suffix not in SUFFIXES or not path.is_file():
             raise DataError(f"{path}: found neither .npy nor .safetensors, expected embeddings alone; move it away")
-        parse_id(path.stem, f"{path}: observation id")
-        named.append((path.stem, path))
-    if not named:
+    if not paths:
         raise DataError(
             f"{folder}: found no files, expected one an observation; take {modality} out of data.modalities"
         )
-    named.sort(key=lambda pair: parse_id(pair[0]))
-    ids, paths = zip(*named, strict=True)
+    paths.sort(key=lambda path: parse_id(path.stem, f"{path}: observation id"))
+    ids = tuple(path.stem for path in paths)
     _require_once(folder, ids)
     for path in tqdm(paths, desc=f"check {modality}", unit="file"):
         if path.suffix == ".safetensors":
@@ -191,7 +162,7 @@ def _files(folder: Path, modality: str) -> Source:
         else:
             _, shape, _, dtype = read_array_header(path, str(path))
         _check_shape(path, modality, shape, dtype)
-    return Source(modality, ids, paths)
+    return Source(modality, ids, tuple(paths))
 
 
 def _require_once(where: Path, ids: tuple[str, ...]) -> None:
@@ -221,42 +192,3 @@ def _check_shape(path: Path, modality: str, shape: tuple[int, ...], dtype: np.dt
         )
     if str(dtype) not in ("float16", "float32"):
         raise DataError(f"{path}: dtype: found {dtype}, expected float16 or float32; convert it")
-
-
-def _read_pack(source: Source, done: Collection[int]) -> Iterator[tuple[int, np.ndarray | None, dict[Path, str]]]:
-    (path,), shape, step = source.paths, SHAPES[source.modality], source.rows_per_chunk
-    row_bytes = int(np.prod(shape)) * np.dtype(source.dtype).itemsize
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(source.offset))
-        for start in range(0, len(source.ids), step):
-            rows = min(step, len(source.ids) - start)
-            block = file.read(rows * row_bytes)
-            if len(block) != rows * row_bytes:
-                raise DataError(f"{path}: bytes: found fewer than a moment ago; start again when it is complete")
-            digest.update(block)
-            last = start + rows == len(source.ids)
-            values = None if start in done else np.frombuffer(block, source.dtype).reshape(rows, *shape)
-            yield start, values, {path: digest.hexdigest()} if last else {}
-
-
-def _read_files(source: Source, done: Collection[int]) -> Iterator[tuple[int, np.ndarray | None, dict[Path, str]]]:
-    for start in range(0, len(source.ids), source.rows_per_chunk):
-        if start in done:
-            yield start, None, {}
-            continue
-        paths = source.paths[start : start + source.rows_per_chunk]
-        contents = {path: path.read_bytes() for path in paths}
-        values = np.stack([_decode(path, source.modality, content) for path, content in contents.items()])
-        yield start, values, {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-
-
-def _decode(path: Path, modality: str, content: bytes) -> np.ndarray:
-    try:
-        if path.suffix == ".npy":
-            values = np.load(io.BytesIO(content), allow_pickle=False)
-        else:
-            values = safetensors.numpy.load(content)[modality]
-    except (ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise DataError(f"{path}: found {error}, not what it was a moment ago; start again") from error
-    _check_shape(path, modality, values.shape, values.dtype)
-    return values

@@ -2,17 +2,17 @@
 
 import re
 
+import pandas as pd
+
 from src.core.stage.errors import DataError
 
 SHOWN = 5  # of a list in a message
-OBSERVATION_ID = re.compile(r"([0-9]{1,19})_([0-9]{1,6})")
+OBSERVATION_ID = re.compile(r"(0|[1-9][0-9]{0,18})_(0|[1-9][0-9]{0,5})")
 
 
-def make_id(gbif_id: int, image_index: int) -> str:
-    """The id of a record's image, "4171912265_1" for example; raises ValueError below 0."""
-    if gbif_id < 0 or image_index < 0:
-        raise ValueError(f"gbif_id {gbif_id}, image_index {image_index}: expected no negative number")
-    return f"{gbif_id}_{image_index}"
+def make_ids(gbif_ids: pd.Series, image_indices: pd.Series) -> pd.Series:
+    """The id of each image of a record, "4171912265_1" for example."""
+    return gbif_ids.astype("str") + "_" + image_indices.astype("str")
 
 
 def parse_id(observation_id: str, where: str = "observation id") -> tuple[int, int]:
@@ -22,7 +22,7 @@ def parse_id(observation_id: str, where: str = "observation id") -> tuple[int, i
         DataError: it has another form, or leading zeros, so that two ids would mean one image.
     """
     match = OBSERVATION_ID.fullmatch(observation_id)
-    if match is None or make_id(int(match[1]), int(match[2])) != observation_id:
+    if match is None:
         raise DataError(
             f"{where}: found {observation_id!r}, expected {{gbif_id}}_{{image_index}} such as 4171912265_1; rename it"
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from src.core.data import tables
 from src.core.stage.errors import DataError
 from src.species.data import record_columns
-from src.species.data.observation_ids import SHOWN, make_id, some
+from src.species.data.observation_ids import SHOWN, make_ids, some
 from src.species.data.record_columns import COLUMNS, LATITUDE, LONGITUDE
 from src.species.params import Data
 
@@ -27,19 +27,18 @@ class Records:
 
     Attributes:
         path: the table.
-        table: one row a usable record, in the table's order: gbif_id, image_index (-1 where the table has no such
-            column), lat, lon, uncertainty_m, first_day, last_day, year, species, taxon_key.
+        table: one row a usable record, in the table's order: the columns of `keys`, lat, lon, uncertainty_m, first_day,
+            last_day, year, species, taxon_key.
         refused: line, field, found, why; records that cannot be used, then species with too few records.
-        known: (gbif_id, image_index) of every record, the refused ones too.
-        count, unusable: rows of the table, and those of them refused for place, date or name.
+        keys: gbif_id and, where the table has such a column, image_index of every record, the refused ones too.
+        unusable: number of rows refused for place, date or name.
         rare: species with too few records -> how many.
     """
 
     path: Path
     table: pd.DataFrame
     refused: pd.DataFrame
-    known: frozenset[tuple[int, int]]
-    count: int
+    keys: pd.DataFrame
     unusable: int
     rare: dict[str, int]
 
@@ -70,20 +69,18 @@ def read(root: Path, data: Data, today: int) -> Records:
     refused = pd.concat(faults).sort_index(kind="stable")
     unusable = refused.index.unique()
     table = table.drop(index=unusable)
-    counts = table.drop_duplicates("gbif_id")["species"].value_counts().sort_index()
-    rare = {name: int(count) for name, count in counts.items() if count < data.minimum_records}
-    left_out = table["species"].isin(rare)
-    names = table["species"][left_out].astype(object)
-    why = [f"{rare[name]} records, data.minimum_records is {data.minimum_records}" for name in names]
-    refused = pd.concat([refused, pd.DataFrame({"field": "species", "found": names, "why": why}, dtype=object)])
+    counts = table.drop_duplicates("gbif_id")["species"].value_counts()
+    of_species = table["species"].map(counts)
+    few = of_species < data.minimum_records
+    why = [f"{count} records, data.minimum_records is {data.minimum_records}" for count in of_species[few]]
+    rare = pd.DataFrame({"field": "species", "found": table["species"][few], "why": why}, dtype=object)
     return Records(
         path=path,
-        table=table[~left_out].reset_index(drop=True),
-        refused=refused.rename_axis("line").reset_index(),
-        known=frozenset(zip(keys["gbif_id"].tolist(), keys["image_index"].tolist(), strict=True)),
-        count=len(cells),
+        table=table[~few].reset_index(drop=True),
+        refused=pd.concat([refused, rare]).rename_axis("line").reset_index(),
+        keys=keys,
         unusable=len(unusable),
-        rare=rare,
+        rare=counts[counts < data.minimum_records].sort_index().to_dict(),
     )
 
 
@@ -102,20 +99,20 @@ def require_usable(records: Records, data: Data) -> None:
     """Raise DataError if too many records have no usable place, date or name, or if nothing is left."""
     allowed, number = data.max_refused, records.unusable
     refused = records.refused[~records.refused["why"].str.contains("data.minimum_records", regex=False)]
-    if number > allowed * records.count:
+    if number > allowed * len(records.keys):
         reasons = refused.groupby(["field", "why"], sort=True).size()
         counts = "; ".join(f"{rows} x {field}: {why}" for (field, why), rows in reasons.items())
         unit = "row" if records.path.suffix == ".parquet" else "line"
         shown = [f"  {unit} {row.line}: {row.field}: found {row.found!r}: {row.why}" for row in refused.itertuples()]
         raise DataError(
-            f"{records.path}: found {number} of {records.count} rows without a usable place, date or name "
+            f"{records.path}: found {number} of {len(records.keys)} rows without a usable place, date or name "
             f"({counts}), expected a share of at most data.max_refused {allowed:g}; correct them, or allow "
-            f"{math.ceil(1e4 * number / records.count) / 1e4:g}:\n" + "\n".join(shown[:SHOWN])
+            f"{math.ceil(1e4 * number / len(records.keys)) / 1e4:g}:\n" + "\n".join(shown[:SHOWN])
         )
     if records.table.empty:
         raise DataError(
             f"{records.path}: species: found none with {data.minimum_records} records or more among "
-            f"{records.count - number} usable rows; lower data.minimum_records or bring more records"
+            f"{len(records.keys) - number} usable rows; lower data.minimum_records or bring more records"
         )
 
 
@@ -143,21 +140,16 @@ def with_images(records: Records, embedded: Collection[tuple[int, int]]) -> tupl
         DataError: an embedding's record is not in the table.
     """
     table = records.table
-    listed = bool((table["image_index"] >= 0).all())
-    known = records.known if listed else frozenset(number for number, _ in records.known)
-    unknown = sorted(key for key in embedded if (key if listed else key[0]) not in known)
-    if unknown:
+    images = pd.DataFrame(sorted(embedded), columns=["gbif_id", "image_index"], dtype="int64")
+    ids = make_ids(images["gbif_id"], images["image_index"])
+    unknown = ids[images.merge(records.keys, "left", indicator=True)["_merge"] == "left_only"]
+    if len(unknown):
         raise DataError(
             f"{records.path}: id: found embeddings of {len(unknown)} observations that are not in the table "
-            f"({some([make_id(*key) for key in unknown])}), expected none; add their records or remove their embeddings"
+            f"({some(unknown.tolist())}), expected none; add their records or remove their embeddings"
         )
-    if not listed:
-        images: dict[int, list[int]] = {}
-        for number, image in sorted(embedded):
-            images.setdefault(number, []).append(image)
-        each = [images.get(number, [0]) for number in table["gbif_id"].tolist()]
-        table = table.assign(image_index=each).explode("image_index", ignore_index=True)
-        table["image_index"] = table["image_index"].astype("int64")
-    keys = list(zip(table["gbif_id"].tolist(), table["image_index"].tolist(), strict=True))
-    table.insert(0, "id", pd.Series([make_id(*key) for key in keys], dtype="str"))
-    return table, len(set(embedded) - set(keys))
+    if "image_index" not in table:
+        table = table.merge(images, "left")
+        table.insert(1, "image_index", table.pop("image_index").fillna(0).astype("int64"))
+    table.insert(0, "id", make_ids(table["gbif_id"], table["image_index"]))
+    return table, int((~ids.isin(table["id"])).sum())

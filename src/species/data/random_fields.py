@@ -4,7 +4,6 @@ The plane is the azimuthal equidistant projection around the middle of central F
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.path import Path as Outline
@@ -25,34 +24,21 @@ CLUSTER_KM, CLUSTERED = 6, 1.3  # of sites: length and standard deviation of the
 SCATTER_KM, FREE = 0.15, 0.2  # around a site; share of records that are at none
 
 
-@dataclass(frozen=True)
 class Field:
-    """K Gaussian random fields of mean 0 and variance 1: sums of M cosine waves.
+    """K Gaussian random fields of mean 0 and variance 1: sums of M cosine waves, drawn as random Fourier features
+    (Rahimi and Recht 2007, NIPS).
 
-    Attributes:
-        frequencies: (2, M) radians per km.
-        phases: (M,) radians.
-        weights: (M, K).
+    The correlation of two points d km apart is the mean of exp(-d² / 2l²) over the lengths l.
     """
 
-    frequencies: np.ndarray
-    phases: np.ndarray
-    weights: np.ndarray
+    def __init__(self, generator: np.random.Generator, outputs: int, lengths_km: Sequence[float]):
+        self.frequencies = generator.standard_normal((2, WAVES)) / np.resize(lengths_km, WAVES)  # radians per km
+        self.phases = generator.uniform(0, 2 * np.pi, WAVES)
+        self.weights = generator.standard_normal((WAVES, outputs)) * np.sqrt(2 / WAVES)  # (M, K)
 
     def at(self, km: np.ndarray) -> np.ndarray:
         """(P, K) values at (P, 2) points of the plane."""
         return np.cos(km @ self.frequencies + self.phases) @ self.weights
-
-
-def draw_field(generator: np.random.Generator, outputs: int, lengths_km: Sequence[float]) -> Field:
-    """`outputs` independent fields by random Fourier features (Rahimi and Recht 2007, NIPS).
-
-    The correlation of two points d km apart is the mean of exp(-d² / 2l²) over the lengths l.
-    """
-    frequencies = generator.standard_normal((2, WAVES)) / np.resize(lengths_km, WAVES)
-    phases = generator.uniform(0, 2 * np.pi, WAVES)
-    weights = generator.standard_normal((WAVES, outputs)) * np.sqrt(2 / WAVES)
-    return Field(frequencies, phases, weights)
 
 
 def to_km(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
@@ -68,25 +54,25 @@ def to_degrees(km: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(lat), np.asarray(lon)
 
 
-def on_land(km: np.ndarray) -> np.ndarray:
-    """(P,) bool: (P, 2) points of the plane that lie within `COAST`."""
-    return Outline(_coast_km()).contains_points(km)
+def land() -> Outline:
+    """The area within `COAST`, on the plane."""
+    lon, lat = np.array(COAST).T
+    return Outline(to_km(lat, lon))
 
 
 def land_points(generator: np.random.Generator, count: int) -> np.ndarray:
     """(count, 2) km, uniform on land."""
-    coast = _coast_km()
-    found = np.empty((0, 2))
+    outline, found = land(), np.empty((0, 2))
     while len(found) < count:
-        proposed = generator.uniform(coast.min(axis=0), coast.max(axis=0), (2 * count, 2))
-        found = np.concatenate([found, proposed[on_land(proposed)]])
+        proposed = generator.uniform(outline.vertices.min(axis=0), outline.vertices.max(axis=0), (2 * count, 2))
+        found = np.concatenate([found, proposed[outline.contains_points(proposed)]])
     return found[:count]
 
 
 def draw_places(generator: np.random.Generator, count: int, sites: int) -> tuple[np.ndarray, np.ndarray]:
     """(count, 2) km where records are, and (count,) int64 of the site, -1 for those that are at none."""
     proposed = land_points(generator, 20 * sites)
-    density = np.exp(CLUSTERED * draw_field(generator, 1, [CLUSTER_KM]).at(proposed)[:, 0])
+    density = np.exp(CLUSTERED * Field(generator, 1, [CLUSTER_KM]).at(proposed)[:, 0])
     centres = proposed[generator.choice(len(proposed), sites, replace=False, p=density / density.sum())]
     effort = generator.lognormal(0, 1, sites)
     site = generator.choice(sites, count, p=effort / effort.sum())
@@ -98,9 +84,4 @@ def draw_places(generator: np.random.Generator, count: int, sites: int) -> tuple
 
 def keep_on_land(moved: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """`moved` (P, 2), but for points in the sea their `origin` (P, 2)."""
-    return np.where(on_land(moved)[:, None], moved, origin)
-
-
-def _coast_km() -> np.ndarray:
-    lon, lat = np.array(COAST).T
-    return to_km(lat, lon)
+    return np.where(land().contains_points(moved)[:, None], moved, origin)

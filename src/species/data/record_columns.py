@@ -6,7 +6,7 @@ alone. Every other cell that cannot be used goes into `faults`, a list of tables
 
 import math
 import re
-import unicodedata
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +43,15 @@ def require_columns(path: Path, cells: pd.DataFrame, name: str | None) -> None:
 
 
 def read_keys(path: Path, cells: pd.DataFrame, name: str | None) -> pd.DataFrame:
-    """gbif_id from the column `name`, or counted from 1, and image_index, -1 where no column says it; int64."""
-    column = _first(cells, IMAGE)
+    """gbif_id from the column `name`, or counted from 1, and image_index where a column says it; int64."""
+    column = next((one for one in IMAGE if one in cells), None)
     numbers = _integers(path, cells[name], LARGEST) if name else range(1, len(cells) + 1)
-    images = _integers(path, cells[column], LARGEST_IMAGE) if column else -1
-    keys = pd.DataFrame({"gbif_id": numbers, "image_index": images}, index=cells.index, dtype="int64")
+    keys = pd.DataFrame({"gbif_id": numbers}, index=cells.index)
+    if column:
+        keys["image_index"] = _integers(path, cells[column], LARGEST_IMAGE)
     if (again := keys.duplicated()).any():
-        places = [f"{keys.index.name} {line}: {key.gbif_id}" + f" image {key.image_index}" * (column is not None)
-                  for line, key in zip(keys.index[again], keys[again].itertuples(), strict=True)]  # fmt: skip
+        repeated = keys[again].astype(str).agg(" image ".join, axis=1)
+        places = [f"{keys.index.name} {line}: {key}" for line, key in repeated.items()]
         raise DataError(
             f"{path}: {name or 'id'}: found {again.sum()} rows whose id is there already ({some(places)}), expected "
             f"one row for each {'image' if column else 'record'}; remove the repeated rows"
@@ -88,42 +89,38 @@ def read_days(path: Path, cells: pd.DataFrame, faults: Faults, today: int) -> pd
     """first_day and last_day in days since 1970-01-01, and the first day's year; int64."""
     blank = pd.Series("", index=cells.index)
     event, year = (cells.get(name, blank) for name in ("eventDate", "year"))
-    pairs = list(zip(event, year, strict=True))
-    parsed = {pair: _days_or_why(*pair) for pair in sorted(set(pairs))}
-    results = [parsed[pair] for pair in pairs]
-    bad = pd.Series([isinstance(result, str) for result in results], index=cells.index)
+    parsed = [_days_or_why(*pair) for pair in zip(event, year, strict=True)]
+    days = pd.DataFrame(parsed, cells.index, ["first_day", "last_day", "last_begin", "why"])
     found = event.where(year == "", event + ", year " + year).where(event != "", year)
     found = found.rename("eventDate" if "eventDate" in cells else "year")
-    _refuse(faults, found, bad, [result for result in results if isinstance(result, str)])
-    values = np.array([(0, 0, 0) if isinstance(result, str) else result for result in results], "int64")
-    future = values[:, 2] > today
+    _refuse(faults, found, days["why"] != "", days["why"])
+    future = days["last_begin"] > today
     if future.any():
         late = [f"{cells.index.name} {line}: {text}" for line, text in found[future].items()]
         raise DataError(
             f"{path}: eventDate: found {future.sum()} after {dates.on(today)}, the latest day anywhere ({some(late)}), "
             "expected none, or the result would depend on the day of the run; correct or remove them"
         )
-    columns = {"first_day": values[:, 0], "last_day": values[:, 1]}
-    years = [dates.on(day).year for day in values[:, 0].tolist()]
-    return pd.DataFrame({**columns, "year": years}, index=cells.index, dtype="int64")
+    year = days["first_day"].to_numpy().astype("M8[D]").astype("M8[Y]").astype("int64") + 1970
+    return days[["first_day", "last_day"]].assign(year=year)
 
 
 def read_names(cells: pd.DataFrame, faults: Faults) -> pd.DataFrame:
     """species, and taxon_key int64, -1 where unknown."""
-    names = cells["species"].map(lambda text: unicodedata.normalize("NFC", text))  # else one name could be two
+    names = cells["species"].str.normalize("NFC")  # else one name could be two
     _refuse(faults, names, names == "", "missing")
     _refuse(faults, names, ~names.map(str.isprintable), "control characters")
     keys = pd.Series(-1, index=cells.index)
-    if column := _first(cells, TAXON):
+    if column := next((one for one in TAXON if one in cells), None):
         keys = cells[column].map(lambda text: _integer(text, LARGEST)).astype("int64")
         _refuse(faults, cells[column], (keys < 0) & (cells[column] != ""), "not a whole number")
     return pd.DataFrame({"species": names.astype("str"), "taxon_key": keys})
 
 
-def _refuse(faults: Faults, found: pd.Series, bad: pd.Series, why: str | list[str]) -> None:
+def _refuse(faults: Faults, found: pd.Series, bad: pd.Series, why: str | pd.Series) -> None:
     """Add the `bad` cells of `found`, whose name is their field's, to the faults."""
-    facts = {"field": found.name, "found": found[bad].str.slice(0, 80), "why": why}
-    faults.append(pd.DataFrame(facts, dtype=object))
+    facts = {"field": found.name, "found": found.str.slice(0, 80), "why": why}
+    faults.append(pd.DataFrame(facts, found.index, dtype=object)[bad])
 
 
 def _integers(path: Path, text: pd.Series, largest: int) -> pd.Series:
@@ -138,15 +135,13 @@ def _integers(path: Path, text: pd.Series, largest: int) -> pd.Series:
     return values
 
 
-def _days_or_why(event_date: str, year: str) -> tuple[int, int, int] | str:
+@cache
+def _days_or_why(event_date: str, year: str) -> tuple[int, int, int, str]:
+    """`dates.days` and no reason, or zeros and why there are none."""
     try:
-        return dates.days(event_date, year)
+        return *dates.days(event_date, year), ""
     except dates.NotADate as error:
-        return str(error)
-
-
-def _first(cells: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in cells), None)
+        return 0, 0, 0, str(error)
 
 
 def _number(text: str) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from src.core.geo.distances import nearest_km
 from src.core.splits.squares import assign_squares, choose_squares, name_cells
-from src.core.stage.errors import DataError, ParamsError
+from src.core.stage.errors import DataError
 from src.species.params import Split
 
 ROLES = ("train", "validation", "test", "buffer", "uncertain")
@@ -51,17 +51,15 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
         where: file that errors name.
 
     Raises:
-        ParamsError: the buffer is narrower than the uncertainties of two places together.
         DataError: no square can hold split.minimum records, fewer squares fit than asked for, or a period, role or
             kind is left empty.
     """
-    require_buffer(split)
     lat, lon = observations[["lat", "lon"]].to_numpy().T
     period = periods(observations["first_day"].to_numpy(), observations["last_day"].to_numpy(), split)
     certain = ~(observations["uncertainty_m"].to_numpy() > split.max_uncertainty_m)
     _require_periods(observations, period, certain, split, where)
 
-    usable = observations[certain & np.isin(period, ["train", "validation", "test"])].drop_duplicates("gbif_id")
+    usable = observations[certain & (period != "")].drop_duplicates("gbif_id")
     squares = _choose(usable, split, where)
     square, near = assign_squares(lat, lon, squares, side_km=split.side_km, buffer_km=split.buffer_km)
     place = np.where(near, "near", "open").astype(object)
@@ -78,7 +76,7 @@ def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
     _require_one_role(observations, table, where)
     _require_kinds(table, where)
 
-    buffer, dated = role == "buffer", np.isin(period, ["train", "validation", "test"])
+    buffer, dated = role == "buffer", period != ""
     return Roles(
         table=table,
         squares=squares,
@@ -99,29 +97,16 @@ def names(table: pd.DataFrame) -> pd.Series:
     return (table["role"] + "/" + table["kind"]).str.rstrip("/")
 
 
-def require_buffer(split: Split) -> None:
-    """Raise ParamsError if two records on different sides of the buffer may come from one place."""
-    least = 2 * split.max_uncertainty_m / 1000
-    if 0 < split.buffer_km < least:
-        raise ParamsError(
-            f"split.buffer_km: found {split.buffer_km:g}, expected at least {least:g}, for two records may each be "
-            f"wrong by split.max_uncertainty_m = {split.max_uncertainty_m:g}; raise it or lower that, or set 0 to show "
-            "what a missing buffer does"
-        )
-
-
 def periods(first_day: np.ndarray, last_day: np.ndarray, split: Split) -> np.ndarray:
-    """Each interval's period: train, validation, test, or "" between them and before training, (N,) object.
+    """Each interval's period: train, validation, test, or "" between them and before training, (N,) str.
 
     Args:
         first_day, last_day: (N,) int64 days since 1970-01-01, both inclusive.
     """
     begin, validation, test = (first_of(year) for year in (split.train_from, split.test_from - 1, split.test_from))
-    period = np.full(len(first_day), "", dtype=object)
-    period[(first_day >= begin) & (last_day < validation - split.gap_days)] = "train"
-    period[(first_day >= validation) & (last_day < test - split.gap_days)] = "validation"
-    period[first_day >= test] = "test"
-    return period
+    trains = (first_day >= begin) & (last_day < validation - split.gap_days)
+    validates = (first_day >= validation) & (last_day < test - split.gap_days)
+    return np.select([trains, validates, first_day >= test], ["train", "validation", "test"], "")
 
 
 def first_of(year: int) -> int:
@@ -138,15 +123,14 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
         )
     try:
         squares = choose_squares(
-            usable["lat"].to_numpy(),
-            usable["lon"].to_numpy(),
+            *usable[["lat", "lon"]].to_numpy().T,
+            usable["species"].to_numpy(dtype=str),
             side_km=split.side_km,
             apart_km=split.apart_km,
             count=count,
             minimum=split.minimum,
             maximum=most,
             seed=split.seed,
-            classes=usable["species"].to_numpy(dtype=str),
             spread=split.spread,
         ).rename(columns={"classes": "species"})
     except DataError as error:

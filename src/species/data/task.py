@@ -46,9 +46,7 @@ class Task:
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """(B,) int64 index into `classes` of each row's species, -1 where nothing of it trains."""
-        species = self.species[rows]
-        at = np.minimum(np.searchsorted(self.classes, species), len(self.classes) - 1)
-        return np.where(self.classes[at] == species, at, -1)
+        return pd.Categorical(self.species[rows], categories=self.classes).codes.astype(np.int64)
 
     def balance(self, rows: np.ndarray) -> np.ndarray:
         """(B,) weights of mean 1 by which known places (temporal) and new ones (spatial, both) count half each.

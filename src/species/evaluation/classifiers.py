@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
+from sklearn.base import ClassifierMixin
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from src.core.evaluation import classification_scores
+from src.core.evaluation.classification_scores import Answers
 from src.core.geo import distances
 from src.species.data.task import Task
-from src.species.models.features import unit
-from src.species.params import Baselines
 
 Candidates = Iterable[tuple[dict, np.ndarray]]
 
@@ -27,7 +28,6 @@ NEAR_KM = 0.1  # votes weigh 1 / (distance + this), for nearer records may well 
 PRIOR_SHARES = (0.02, 0.1, 0.3, 0.5)  # of the prior in a vote of neighbours or trees, chosen on validation
 TREES = 100
 TREES_AT_ONCE = 10  # held in memory: a tree keeps a share per class in every node
-QUERIES_AT_ONCE = 1024
 STEPS = 300  # of L-BFGS at most
 SLOPE = 3e-3  # at which L-BFGS stops: below it, validation gained nothing and time doubled
 WIDEST_DAYS = 31  # an interval of dates up to this has a season
@@ -37,16 +37,16 @@ YEAR_DAYS = 365.2425
 
 @dataclass(frozen=True)
 class Examples:
-    """Training rows: vectors (n, F), codes (n,) int64 of their classes, and prior (C,), see `class_prior`."""
+    """Training rows: vectors (n, F), codes (n,) int64 in 0 to C - 1, and the number of classes C."""
 
     vectors: np.ndarray
     codes: np.ndarray
-    prior: np.ndarray
+    classes: int
 
-    @classmethod
-    def of(cls, vectors: np.ndarray, codes: np.ndarray, classes: int) -> "Examples":
-        """Examples whose prior is that of their codes."""
-        return cls(vectors, codes, class_prior(codes, classes))
+    @property
+    def prior(self) -> np.ndarray:
+        """(C,) frequencies of the codes, each class counted once more than it occurs (Laplace)."""
+        return (np.bincount(self.codes, minlength=self.classes) + 1) / (len(self.codes) + self.classes)
 
 
 class Fits:
@@ -85,7 +85,7 @@ class Fits:
         weights = self.task.balance(self.task.held_out[answered][known])
         best, least, tried = None, np.inf, []
         for setting, values in tqdm(candidates, desc=name, unit="setting", leave=False):
-            score = classification_scores.scores(values[checks], truth[checks])
+            score = Answers(values[checks], truth[checks], truth[checks]).scores()
             balanced = float(np.average(-values[known, truth[known]], weights=weights))
             found = {"validation_balanced_log_loss": balanced}
             found |= {"validation_log_loss": score["log_loss"], "validation_top1": score["top1"]}
@@ -97,45 +97,14 @@ class Fits:
         self.groups[name][answered] = values
         self.choices[name] = {"setting": setting} | found | {"rows": rows, "tried": tried}
 
-    def choose_on_features(
-        self,
-        names: dict[str, str],
-        train: np.ndarray,
-        codes: np.ndarray,
-        query: np.ndarray,
-        section: Baselines,
-        answered: np.ndarray,
-    ) -> None:
-        """Choose neighbours by angle and logistic regression with the settings of `section`.
 
-        Args:
-            names: names of the predictors with the fits "neighbours" and "logistic".
-            train, query: (n, F) features of training rows and (A, F) of the held-out rows that are answered.
-            codes: (n,) int64 class of each training row.
-            answered: (H,) bool.
-        """
-        known, rows = Examples.of(train, codes, self.classes), len(train)
-        self.choose(names["neighbours"], like_neighbours(known, query, section.neighbours), rows, answered)
-        self.choose(names["logistic"], logistic(known, query, section.inverse_penalties), rows, answered)
-
-
-def class_prior(codes: np.ndarray, classes: int) -> np.ndarray:
-    """(C,) frequencies of codes (n,) in 0 to C - 1, each class counted once more than it occurs (Laplace)."""
-    return (np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes)
-
-
-def with_prior(shares: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
-    """Logarithm of (Q, C) shares mixed with the (C,) prior, whose weight is `share`."""
-    return np.log((1 - share) * shares + share * prior)
-
-
-def majority(queries: int, prior: np.ndarray) -> Candidates:
+def majority(known: Examples, query: np.ndarray) -> Candidates:
     """The prior for every query."""
-    yield {}, np.tile(np.log(prior), (queries, 1))
+    yield {}, np.tile(np.log(known.prior), (len(query), 1))
 
 
 def near_neighbours(
-    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_shares: Sequence[float] = PRIOR_SHARES
+    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_share: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
     """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM).
 
@@ -143,42 +112,42 @@ def near_neighbours(
         known: with vectors in km, Earth-centred coordinates (`distances.to_cartesian`) for example.
         query: (Q, F) vectors of the same kind.
         neighbours: the k to try; n in place of a larger one.
-        prior_shares: the weights of the prior to try.
+        prior_share: the weights of the prior to try.
     """
-    counts = _at_most(neighbours, known)
-    distance, found = cKDTree(known.vectors).query(query, k=np.arange(1, max(counts) + 1))
-    yield from _votes(known, found, 1 / (distance + NEAR_KM), counts, prior_shares)
+    # the tree, because distances from matrix products are wrong by centimetres at the radius of the Earth
+    how = {"weights": lambda km: 1 / (km + NEAR_KM), "algorithm": "kd_tree"}
+    return _neighbours(known, query, neighbours, prior_share, **how)
 
 
 def like_neighbours(
-    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_shares: Sequence[float] = PRIOR_SHARES
+    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_share: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
     """k nearest neighbours by cosine, with one vote each. Arguments as of `near_neighbours`."""
-    counts = _at_most(neighbours, known)
-    found = _least_angle(unit(known.vectors), unit(query), max(counts))
-    yield from _votes(known, found, np.ones(found.shape), counts, prior_shares)
+    known = replace(known, vectors=normalize(known.vectors))  # of unit vectors the nearest has the least angle
+    # not weights="uniform", for which scikit-learn has a slower search
+    return _neighbours(known, normalize(query), neighbours, prior_share, weights=np.ones_like)
 
 
 def forest(
     known: Examples,
     query: np.ndarray,
-    leaves: Sequence[int],
-    prior_shares: Sequence[float] = PRIOR_SHARES,
+    leaf: Sequence[int],
+    prior_share: Sequence[float] = PRIOR_SHARES,
     *,
     seed: int,
     threads: int,
 ) -> Candidates:
     """Random forests (Breiman 2001) with every least number of rows in a leaf. Arguments as of `near_neighbours`."""
-    for least in leaves:
-        shares = np.zeros((len(query), len(known.prior)))
+    for least in leaf:
+        shares = np.zeros((len(query), known.classes))
         for first in range(0, TREES, TREES_AT_ONCE):
             state = int(np.random.default_rng([seed, first]).integers(2**31))
             trees = RandomForestClassifier(TREES_AT_ONCE, min_samples_leaf=least, random_state=state, n_jobs=threads)
             trees.fit(known.vectors, known.codes)
             # One job: with more, the trees' shares are summed in the order in which threads finish.
             trees.set_params(n_jobs=1)
-            shares[:, trees.classes_] += trees.predict_proba(query) * TREES_AT_ONCE / TREES
-        for share in prior_shares:
+            shares += _shares(trees, query, known.classes) * TREES_AT_ONCE / TREES
+        for share in prior_share:
             yield {"leaf": least, "prior_share": share}, with_prior(shares, share, known.prior)
 
 
@@ -187,8 +156,8 @@ def places(
     query: np.ndarray,
     *,
     neighbours: Sequence[int] = (),
-    leaves: Sequence[int] = (),
-    prior_shares: Sequence[float] = PRIOR_SHARES,
+    leaf: Sequence[int] = (),
+    prior_share: Sequence[float] = PRIOR_SHARES,
     seed: int,
     threads: int,
 ) -> Candidates:
@@ -198,32 +167,27 @@ def places(
         known, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
             them, of which neighbours see a circle of every radius in SEASON_KM.
     """
-    if neighbours:
-        for radius in SEASON_KM if query.shape[1] == 4 else (0.0,):
-            ours, theirs = (
-                np.hstack([distances.to_cartesian(*at[:, :2].T), radius * at[:, 2:]]) for at in (known.vectors, query)
-            )
-            beside = {"season_km": radius} if radius else {}
-            near = near_neighbours(replace(known, vectors=ours), theirs, neighbours, prior_shares)
-            yield from ((setting | beside, values) for setting, values in near)
-    yield from forest(known, query, leaves, prior_shares, seed=seed, threads=threads)
+    for radius in SEASON_KM if query.shape[1] == 4 else (0.0,):
+        ours, theirs = (
+            np.hstack([distances.to_cartesian(*at[:, :2].T), radius * at[:, 2:]]) for at in (known.vectors, query)
+        )
+        beside = {"season_km": radius} if radius else {}
+        near = near_neighbours(replace(known, vectors=ours), theirs, neighbours, prior_share)
+        yield from ((setting | beside, values) for setting, values in near)
+    yield from forest(known, query, leaf, prior_share, seed=seed, threads=threads)
 
 
-def logistic(known: Examples, query: np.ndarray, inverse_penalties: Sequence[float]) -> Candidates:
+def logistic(known: Examples, query: np.ndarray, inverse_penalty: Sequence[float]) -> Candidates:
     """Multinomial logistic regression with every inverse penalty C of scikit-learn.
 
     "converged" says whether L-BFGS came to its end within STEPS. Classes without a training row get the prior alone.
     """
-    present, count = np.unique(known.codes), len(known.codes)
-    for inverse in inverse_penalties:
-        shares, converged = np.zeros((len(query), len(known.prior))), True
-        if len(present) == 1:
-            shares[:, present] = 1.0
-        else:
-            model = LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE).fit(known.vectors, known.codes)
-            shares[:, model.classes_] = model.predict_proba(query)
-            converged = int(model.n_iter_[0]) < STEPS
-        yield {"inverse_penalty": inverse, "converged": converged}, with_prior(shares, 1 / (count + 1), known.prior)
+    single = len(np.unique(known.codes)) == 1  # of which scikit-learn fits no regression
+    for inverse in inverse_penalty:
+        model = DummyClassifier() if single else LogisticRegression(C=inverse, max_iter=STEPS, tol=SLOPE)
+        shares = _shares(model.fit(known.vectors, known.codes), query, known.classes)
+        setting = {"inverse_penalty": inverse, "converged": single or int(model.n_iter_[0]) < STEPS}
+        yield setting, with_prior(shares, 1 / (len(known.codes) + 1), known.prior)
 
 
 def season(observations: pd.DataFrame) -> np.ndarray:
@@ -234,29 +198,23 @@ def season(observations: pd.DataFrame) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def _votes(
-    known: Examples, found: np.ndarray, weights: np.ndarray, counts: Sequence[int], prior_shares: Sequence[float]
+def with_prior(shares: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
+    """Logarithm of (Q, C) shares mixed with the (C,) prior, whose weight is `share`."""
+    return np.log((1 - share) * shares + share * prior)
+
+
+def _neighbours(
+    known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_share: Sequence[float], **how
 ) -> Candidates:
-    """Votes of the first 1 to K neighbours, from their rows and weights (Q, K), nearest first."""
-    classes, queries = len(known.prior), len(found)
-    for count in counts:
-        cells = np.arange(queries)[:, None] * classes + known.codes[found[:, :count]]
-        votes = np.bincount(cells.ravel(), weights[:, :count].ravel(), minlength=queries * classes)
-        shares = votes.reshape(queries, classes) / votes.reshape(queries, classes).sum(axis=1, keepdims=True)
-        for share in prior_shares:
+    for count in sorted({min(count, len(known.codes)) for count in neighbours}):
+        model = KNeighborsClassifier(count, **how).fit(known.vectors, known.codes)
+        shares = _shares(model, query, known.classes)
+        for share in prior_share:
             yield {"neighbours": count, "prior_share": share}, with_prior(shares, share, known.prior)
 
 
-def _at_most(neighbours: Sequence[int], known: Examples) -> list[int]:
-    return sorted({min(count, len(known.codes)) for count in neighbours})
-
-
-def _least_angle(train: np.ndarray, query: np.ndarray, count: int) -> np.ndarray:
-    """(Q, count) rows of `train`, nearest first; of equally near ones the first. Both are unit vectors."""
-    found = np.empty((len(query), count), np.int64)
-    for start in range(0, len(query), QUERIES_AT_ONCE):
-        far = -(query[start : start + QUERIES_AT_ONCE] @ train.T)
-        near = np.sort(np.argpartition(far, count - 1, axis=1)[:, :count], axis=1)
-        order = np.argsort(np.take_along_axis(far, near, axis=1), axis=1, kind="stable")
-        found[start : start + QUERIES_AT_ONCE] = np.take_along_axis(near, order, axis=1)
-    return found
+def _shares(model: ClassifierMixin, query: np.ndarray, classes: int) -> np.ndarray:
+    """(Q, C) probabilities of a fitted classifier, 0 for classes without a training row."""
+    shares = np.zeros((len(query), classes))
+    shares[:, model.classes_] = model.predict_proba(query)
+    return shares

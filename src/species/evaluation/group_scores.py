@@ -1,10 +1,11 @@
 """Scores of every group on the same test rows: per kind of test, by frequency, by distance, and in pairs."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from src.core.evaluation import classification_scores
+from src.core.evaluation.classification_scores import BINS, Answers, paired_difference, score_intervals
 from src.core.stage.errors import DataError
 from src.species.data.task import EMBEDDINGS, KINDS, Task
 from src.species.evaluation.predictors import PAIRS
@@ -15,7 +16,7 @@ Groups = dict[str, np.ndarray]  # name -> (H, C) log-probabilities
 class Held:
     """The held-out rows: place, date and species of each, and marks of those that every group can answer.
 
-    Attributes, (H,) each, in the order of `Task.held_out`:
+    Attributes beside the task, (H,) each, in the order of `Task.held_out`:
         role, kind, square, cell, date: of split.parquet and the store; date is the first and the last possible day.
         species: names; truth: index into the classes, -1 where never trained.
         frequency: training records of its species.
@@ -25,7 +26,7 @@ class Held:
     """
 
     def __init__(self, task: Task):
-        rows = task.held_out
+        self.task, rows = task, task.held_out
         here = task.observations.iloc[rows]
         self.role, self.kind = here["role"].to_numpy(), here["kind"].to_numpy()
         self.square, self.cell = here["square"].to_numpy(), here["cell"].to_numpy(dtype=str)
@@ -44,6 +45,10 @@ class Held:
     def rows(self, role: str, complete: bool = True) -> np.ndarray:
         """(H,) bool: rows of a role that have every stored embedding, or that lack one."""
         return (self.role == role) & (self.complete == complete)
+
+    def answers(self, values: np.ndarray, rows: np.ndarray, bins: int = BINS) -> Answers:
+        """A group's answers `values` (H, C) to `rows`, with `bins` of the calibration error."""
+        return Answers(values[rows], self.truth[rows], self.species[rows], bins)
 
     def units(self, rows: np.ndarray, kind: str) -> dict[str, np.ndarray]:
         """Names of the regions, and of the dates, that rows share; intervals leave out one of these units at a time.
@@ -70,12 +75,10 @@ def require_answers(held: Held, groups: Groups, where: str) -> None:
 
 
 def score_groups(held: Held, groups: Groups, bins: int) -> dict[str, dict[str, dict]]:
-    """name -> kind -> `classification_scores.score_intervals`, with `bins` of the calibration error."""
+    """name -> kind -> `score_intervals`, with `bins` of the calibration error."""
     return {
         name: {
-            kind: classification_scores.score_intervals(
-                values[rows], held.truth[rows], held.units(rows, kind), held.species[rows], bins
-            )
+            kind: score_intervals(held.answers(values, rows, bins), held.units(rows, kind))
             for kind, rows in held.tests.items()
         }
         for name, values in groups.items()
@@ -84,17 +87,17 @@ def score_groups(held: Held, groups: Groups, bins: int) -> dict[str, dict[str, d
 
 def score_points(held: Held, groups: Groups, rows: np.ndarray, scores: Sequence[str]) -> dict[str, dict]:
     """name -> those `scores` on `rows`, (H,) bool, without intervals; a group that cannot answer all is absent."""
-    answers = {name: values[rows] for name, values in groups.items() if rows.any() and np.isfinite(values[rows]).all()}
-    found = {name: classification_scores.scores(values, held.truth[rows]) for name, values in answers.items()}
+    able = {name: values for name, values in groups.items() if rows.any() and np.isfinite(values[rows]).all()}
+    found = {name: held.answers(values, rows).scores() for name, values in able.items()}
     return {name: {score: values[score] for score in scores} for name, values in found.items()}
 
 
 def score_pairs(held: Held, groups: Groups) -> dict[str, dict[str, dict]]:
-    """ "a-b" -> kind -> `classification_scores.paired_difference` for PAIRS whose groups are there."""
+    """ "a-b" -> kind -> `paired_difference` for PAIRS whose groups are there."""
     return {
         f"{one}-{other}": {
-            kind: classification_scores.paired_difference(
-                groups[one][rows], groups[other][rows], held.truth[rows], held.units(rows, kind), held.species[rows]
+            kind: paired_difference(
+                held.answers(groups[one], rows), held.answers(groups[other], rows), held.units(rows, kind)
             )
             for kind, rows in held.tests.items()
         }
@@ -106,19 +109,25 @@ def score_pairs(held: Held, groups: Groups) -> dict[str, dict[str, dict]]:
 def score_bins(
     held: Held, groups: Groups, values: np.ndarray, edges: Sequence[float], bins: int
 ) -> dict[str, dict[str, list[dict]]]:
-    """kind -> group -> `classification_scores.scores_by_bin` of `values` (H,), each bin with its label.
+    """kind -> group -> `score_intervals` of the rows in each bin of `values`, with its ends "from" and "to", and label.
 
-    bins: of the calibration error.
+    Args:
+        values: (H,) training records of the species, or km to the nearest one. A row on an edge belongs to the bin
+            that starts there.
+        edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores, the outer ones are open.
+        bins: of the calibration error.
     """
+    ends, bin_of = [None, *map(float, edges), None], np.digitize(values, edges)
     result = {}
     for kind, rows in held.tests.items():
         if kind == "all":
             continue
-        truth, units, species = held.truth[rows], held.units(rows, kind), held.species[rows]
-        result[kind] = {}
-        for name, answers in groups.items():
-            found = classification_scores.scores_by_bin(answers[rows], truth, units, values[rows], edges, species, bins)
-            result[kind][name] = [each | {"label": label(each["from"], each["to"])} for each in found]
+        result[kind] = {name: [] for name in groups}
+        for number, (low, high) in enumerate(pairwise(ends)):
+            here = rows & (bin_of == number)
+            for name, answers in groups.items():
+                found = score_intervals(held.answers(answers, here, bins), held.units(here, kind))
+                result[kind][name].append({"from": low, "to": high} | found | {"label": label(low, high)})
     return result
 
 

@@ -17,8 +17,6 @@ class Predictor:
     Attributes:
         name: key of predictions.safetensors and metrics/species.json.
         title: name for readers.
-        kind: "trained" (a network that starts from random weights), "fitted" (neighbours or regression on features
-            that rounding moves between machines) or "closed form" (equal on all machines but for rounding).
         stage: the stage that fits it and writes its predictions.
         fit: network, logistic, neighbours, places (neighbours or forest, chosen on validation) or frequencies.
         needs: modalities of the store, "place" and "date" that it reads.
@@ -27,40 +25,38 @@ class Predictor:
 
     name: str
     title: str
-    kind: str
     stage: str
     fit: str
     needs: tuple[str, ...]
     space: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Repeatability of its scores: "trained" (a network that starts from random weights), "fitted" (to features
+        that rounding moves between machines) or "closed form" (equal on all machines but for rounding)."""
+        fits = {"network": "trained", "logistic": "fitted", "neighbours": "fitted"}
+        return (fits | dict.fromkeys(("places", "frequencies"), "closed form"))[self.fit]
+
 
 _ROWS = (
-    ("language", "network on language", "trained", "train", "network", ("language",)),
-    ("vision", "network on vision", "trained", "train", "network", ("vision_pooled",)),
-    ("both", "network on both (late fusion)", "trained", "train", "network", BOTH),
-    ("crossmodal", "network on the shared space", "trained", "crossmodal", "network", BOTH, "shared"),
-    (
-        "crossmodal_logistic",
-        "logistic regression on the shared space",
-        "fitted",
-        "crossmodal",
-        "logistic",
-        BOTH,
-        "shared",
-    ),
-    ("crossmodal_knn", "nearest neighbours in the shared space", "fitted", "crossmodal", "neighbours", BOTH, "shared"),
-    ("pca", "network on principal components of both", "trained", "crossmodal", "network", BOTH, "pca"),
-    ("pca_logistic", "logistic regression on components of both", "fitted", "crossmodal", "logistic", BOTH, "pca"),
-    ("pca_knn", "nearest neighbours in components of both", "fitted", "crossmodal", "neighbours", BOTH, "pca"),
-    ("logistic_language", "logistic regression on language", "fitted", "baselines", "logistic", ("language",)),
-    ("logistic_vision", "logistic regression on vision", "fitted", "baselines", "logistic", ("vision_pooled",)),
-    ("logistic", "logistic regression on both", "fitted", "baselines", "logistic", BOTH),
-    ("knn_language", "nearest neighbours in language", "fitted", "baselines", "neighbours", ("language",)),
-    ("knn_vision", "nearest neighbours in vision", "fitted", "baselines", "neighbours", ("vision_pooled",)),
-    ("knn", "nearest neighbours in both", "fitted", "baselines", "neighbours", BOTH),
-    ("location_season", "place and season alone", "closed form", "baselines", "places", ("place", "date")),
-    ("location", "place alone", "closed form", "baselines", "places", ("place",)),
-    ("majority", "frequencies of training", "closed form", "baselines", "frequencies", ()),
+    ("language", "network on language", "train", "network", ("language",)),
+    ("vision", "network on vision", "train", "network", ("vision_pooled",)),
+    ("both", "network on both (late fusion)", "train", "network", BOTH),
+    ("crossmodal", "network on the shared space", "crossmodal", "network", BOTH, "shared"),
+    ("crossmodal_logistic", "logistic regression on the shared space", "crossmodal", "logistic", BOTH, "shared"),
+    ("crossmodal_knn", "nearest neighbours in the shared space", "crossmodal", "neighbours", BOTH, "shared"),
+    ("pca", "network on principal components of both", "crossmodal", "network", BOTH, "pca"),
+    ("pca_logistic", "logistic regression on components of both", "crossmodal", "logistic", BOTH, "pca"),
+    ("pca_knn", "nearest neighbours in components of both", "crossmodal", "neighbours", BOTH, "pca"),
+    ("logistic_language", "logistic regression on language", "baselines", "logistic", ("language",)),
+    ("logistic_vision", "logistic regression on vision", "baselines", "logistic", ("vision_pooled",)),
+    ("logistic", "logistic regression on both", "baselines", "logistic", BOTH),
+    ("knn_language", "nearest neighbours in language", "baselines", "neighbours", ("language",)),
+    ("knn_vision", "nearest neighbours in vision", "baselines", "neighbours", ("vision_pooled",)),
+    ("knn", "nearest neighbours in both", "baselines", "neighbours", BOTH),
+    ("location_season", "place and season alone", "baselines", "places", ("place", "date")),
+    ("location", "place alone", "baselines", "places", ("place",)),
+    ("majority", "frequencies of training", "baselines", "frequencies", ()),
 )
 PREDICTORS = tuple(Predictor(*row) for row in _ROWS)
 TITLES = {one.name: one.title for one in PREDICTORS}

@@ -4,15 +4,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction
 
 from src.core.training.parameter_groups import ParameterGroups
 from src.species.data.task import EMBEDDINGS, Task
+from src.species.evaluation import classifiers
 from src.species.evaluation.classifiers import Fits
 from src.species.evaluation.predictors import PROBES
 from src.species.models import features, reconstruction, training
 from src.species.models.networks import HIGHEST_SCALE, CrossModalAutoencoder
-from src.species.models.training import Trained
+from src.species.models.training import Split, Trained
 from src.species.params import Crossmodal, Params
 
 
@@ -34,26 +35,26 @@ def fit(
     model: CrossModalAutoencoder,
     groups: ParameterGroups,
     task: Task,
-    pairs: tuple[np.ndarray, np.ndarray],
+    pairs: Split,
     params: Params,
     scratch: Path,
     plots: Path,
 ) -> Trained:
     """Train on (training, validation) rows with both modalities, and no label."""
     section, read = params.crossmodal, training.embedding_reader(task, EMBEDDINGS)
-    how = {
-        "label": EMBEDDINGS[1],
-        "measure": partial(measure, task.balance(pairs[1]), section.contrastive),
-        "eval_batch": section.batch_size,  # the contrastive term compares within a batch
-        "scratch": scratch,
-        "plots": plots / "autoencoder",
-    }
 
     def both(rows: np.ndarray) -> dict:
         batch = read(rows)
         return {name: batch[name] for name in EMBEDDINGS}
 
-    trained = training.fit(model, groups, both, pairs, section, params, **how)
+    trained = training.fit(
+        model, groups, both, pairs, section, params,
+        label=EMBEDDINGS[1],
+        measure=partial(measure, task.balance(pairs[1]), section.contrastive),
+        eval_batch=section.batch_size,  # the contrastive term compares within a batch
+        scratch=scratch,
+        plots=plots / "autoencoder",
+    )  # fmt: skip
     trained.summary["temperature"] = 1 / min(model.log_scale.exp().item(), HIGHEST_SCALE)
     return trained
 
@@ -69,11 +70,7 @@ def measure(weights: np.ndarray, contrastive: float, predicted: EvalPrediction) 
 
 
 def probe(
-    model: CrossModalAutoencoder,
-    task: Task,
-    params: Params,
-    scratch: dict[str, Path],
-    plots: Path,
+    model: CrossModalAutoencoder, task: Task, params: Params, scratch: dict[str, Path], plots: Path
 ) -> tuple[dict[str, Trained], Fits]:
     """Species from the autoencoder's shared features and from as many principal components.
 
@@ -83,34 +80,30 @@ def probe(
     labelled, probes, trained = training.learnable(task, EMBEDDINGS), Fits(task), {}
     answered = np.any([task.store.present(modality, task.held_out) for modality in EMBEDDINGS], axis=0)
     for space, vectors in spaces(model, task, labelled[0], params.crossmodal.dim, params.seed).items():
-        data = vectors[labelled[0]], task.targets(labelled[0]), vectors[task.held_out[answered]]
-        probes.choose_on_features(PROBES[space], *data, params.baselines, answered)
-        name = PROBES[space]["network"]
-        set_seed(params.seed)
-        ready = {"features": (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))}  # standardised already
+        known = classifiers.Examples(vectors[labelled[0]], task.targets(labelled[0]), probes.classes)
+        query, names, rows = vectors[task.held_out[answered]], PROBES[space], len(labelled[0])
+        like = classifiers.like_neighbours(known, query, params.baselines.neighbours)
+        probes.choose(names["neighbours"], like, rows, answered)
+        regressions = classifiers.logistic(known, query, params.baselines.inverse_penalties)
+        probes.choose(names["logistic"], regressions, rows, answered)
+        name, width = names["network"], vectors.shape[1]
+        ready = {"features": (np.zeros(width), np.ones(width))}  # standardised already
         dropout = {"features": params.train.dropout.language}
-        classifier, groups = training.build_classifier(ready, dropout, labelled[0], task, params)
+        built = training.build_classifier(ready, dropout, labelled[0], task, params)
         read = training.feature_reader(task, vectors, EMBEDDINGS)
-        trained[name] = training.fit_classifier(
-            classifier, groups, read, labelled, task, params, scratch[name], plots / name
+        trained[name], probes.groups[name] = training.fit_classifier(
+            *built, read, labelled, task, params, scratch[name], plots / name
         )
-        probes.groups[name] = training.log_probabilities(classifier, read, task.held_out)
     return trained, probes
 
 
 def spaces(model: CrossModalAutoencoder, task: Task, train: np.ndarray, dim: int, seed: int) -> dict[str, np.ndarray]:
-    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components."""
-    rows = np.arange(len(task.store))
-    return {
-        "shared": scaled(reconstruction.shared_features(model, task, rows), train),
-        "pca": features.components(task, EMBEDDINGS, train, rows, dim, seed)[1],
-    }
+    """Features of every row (N, D) float32, standardised over `train`: the autoencoder's, and as many components.
 
-
-def scaled(vectors: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Vectors with mean 0, and a mean variance of 1 over the rows `train`.
-
-    All are scaled together, as `features.components` does: angles stay, and a penalty means the same in both spaces.
+    All are scaled together to a mean variance of 1: angles stay, and a penalty means the same in both spaces.
     """
-    mean, variance = vectors[train].mean(axis=0), vectors[train].var(axis=0).mean()
-    return (vectors - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
+    rows = np.arange(len(task.store))
+    shared = reconstruction.shared_features(model, task, rows)
+    mean, variance = shared[train].mean(axis=0), shared[train].var(axis=0).mean()
+    shared = (shared - mean) / np.sqrt(variance if variance > 0 else 1, dtype=np.float32)
+    return {"shared": shared, "pca": features.components(task, EMBEDDINGS, train, rows, dim, seed)[1]}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
 
-from src.core.data.embedding_statistics import standardise
 from src.species.data.task import Task
 
 ROWS_AT_ONCE = 1024  # of embeddings beside the one matrix that their components take
@@ -16,8 +16,8 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
     """Principal components of standardised embeddings, fitted to `rows`: ((n, K), (Q, K)) float32 of rows and others.
 
     The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
-    variance of 1, so that a penalty means the same whatever the width of an embedding. The memory that it takes is the
-    matrix of `matrix_bytes` and little more: `others` are never held at once.
+    variance of 1, so that a penalty means the same whatever the width of an embedding. Memory: the matrix of
+    `matrix_bytes` and little more, because `others` are read in parts.
 
     Args:
         rows, others: store rows; one that lacks a modality is at its mean.
@@ -25,7 +25,7 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
     """
 
     def parts(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        for here in _slices(len(of)):
+        for here in gen_batches(len(of), ROWS_AT_ONCE):
             yield here, np.hstack([standardised(task, name, of[here]) for name in modalities])
 
     widths = [task.store.modalities[name][0] for name in modalities]
@@ -34,7 +34,8 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
         train[here] = values
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     train -= mean
-    squares = sum(np.square(train[here], dtype=np.float64).sum(axis=0) for here in _slices(len(train)))
+    slices = gen_batches(len(train), ROWS_AT_ONCE)
+    squares = sum(np.square(train[here], dtype=np.float64).sum(axis=0) for here in slices)
     totals = [block.sum() / len(rows) or 1.0 for block in np.split(squares, np.cumsum(widths)[:-1])]
     scale = np.sqrt(np.repeat(totals, widths)).astype(np.float32)
     train /= scale
@@ -50,24 +51,13 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
 
 def standardised(task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
     """(B, D) float32 with mean 0 and sd 1 over the training rows; zeros, their mean, where missing."""
-    statistics = (task.statistics[f"{modality}_{name}"] for name in ("mean", "sd"))
-    values = standardise(task.store.read(modality, rows), *statistics)
+    mean, sd = (task.statistics[f"{modality}_{name}"] for name in ("mean", "sd"))
+    values = (task.store.read(modality, rows) - mean) / sd
     values[~task.store.present(modality, rows)] = 0
     return values
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) float32 rows of length 1, zeros where a row is zero; exact enough that equal rows tie."""
-    vectors = np.asarray(vectors, np.float32)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
 
 
 def matrix_bytes(task: Task, modalities: Sequence[str]) -> int:
     """Bytes of the float32 matrix that `components` of the training rows with all `modalities` holds."""
     rows = np.logical_and.reduce([task.store.present(name, task.train) for name in modalities]).sum()
     return 4 * int(rows) * sum(task.store.modalities[name][0] for name in modalities)
-
-
-def _slices(count: int) -> list[slice]:
-    return [slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE)]

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
 from src.core.stage import files
-from src.core.stage.errors import DataError, StorageError
+from src.core.stage.errors import DataError
 
+Moments = dict[str, tuple[np.ndarray, np.ndarray]]  # input -> (D,) mean and (D,) sd of the training rows
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HIGHEST_SCALE = 100.0  # of similarities in the contrastive term, as in CLIP: beyond it training is unstable
 
@@ -40,7 +41,6 @@ class SpeciesClassifier(nn.Module):
     where an observation lacks an embedding, before one linear layer.
 
     Args:
-        statistics: input -> ((D,) mean, (D,) sd) of the training rows.
         dropout: input -> share of hidden units.
         hidden: H, width of both hidden layers.
         classes: C, names in the order of the answers.
@@ -49,14 +49,15 @@ class SpeciesClassifier(nn.Module):
 
     def __init__(
         self,
-        statistics: dict[str, tuple[np.ndarray, np.ndarray]],
+        statistics: Moments,
         dropout: dict[str, float],
         hidden: int,
         classes: Sequence[str],
         weights: np.ndarray | None = None,
     ):
         super().__init__()
-        self.dropout, self.hidden, self.classes = dropout, hidden, [str(name) for name in classes]
+        self.classes = [str(name) for name in classes]
+        self.settings = {"hidden": hidden, "dropout": dropout, "id2label": dict(enumerate(self.classes))}
         self.standardise = nn.ModuleDict({name: Standardise(*moments) for name, moments in statistics.items()})
         self.trunks = nn.ModuleDict(
             {name: trunk(len(mean), hidden, dropout[name]) for name, (mean, _) in statistics.items()}
@@ -85,15 +86,8 @@ class SpeciesClassifier(nn.Module):
         logits = self.head(torch.cat(features, dim=1))
         if target is None:
             return {"logits": logits}
-        loss = functional.cross_entropy(logits, target, reduction="none")
-        if self.training and self.weights is not None:
-            loss = loss * self.weights[target]
+        loss = functional.cross_entropy(logits, target, self.weights if self.training else None, reduction="none")
         return {"loss": loss.mean(), "logits": logits}
-
-    def description(self) -> dict:
-        """Settings for config.json (Trainer takes an attribute `config` for one of its own)."""
-        id2label = {str(index): name for index, name in enumerate(self.classes)}
-        return {"hidden": self.hidden, "dropout": self.dropout, "id2label": id2label}
 
 
 class CrossModalAutoencoder(nn.Module):
@@ -104,17 +98,16 @@ class CrossModalAutoencoder(nn.Module):
     of an observation together.
 
     Args:
-        statistics: modality -> ((D,) mean, (D,) sd) of the training rows; two of them.
+        statistics: of two modalities.
         dim: width of the shared space.
         contrastive: weight of the contrastive term.
         temperature: of its softmax at the start; it is learned.
     """
 
-    def __init__(
-        self, statistics: dict[str, tuple[np.ndarray, np.ndarray]], dim: int, contrastive: float, temperature: float
-    ):
+    def __init__(self, statistics: Moments, dim: int, contrastive: float, temperature: float):
         super().__init__()
         self.dim, self.contrastive = dim, contrastive
+        self.settings = {"dim": dim, "contrastive": contrastive}
         widths = {name: len(mean) for name, (mean, _) in statistics.items()}
         self.other = dict(zip(widths, reversed(widths), strict=True))
         self.standardise = nn.ModuleDict({name: Standardise(*moments) for name, moments in statistics.items()})
@@ -157,14 +150,10 @@ class CrossModalAutoencoder(nn.Module):
         """(B, dim) float32 shared vectors of length 1."""
         return functional.normalize(self.encoders[modality](self.standardise[modality](embeddings)), dim=1)
 
-    def predict(self, modality: str, visible: torch.Tensor) -> torch.Tensor:
-        """(B, D) float32 of `modality`, standardised, from embeddings of the other one."""
-        name = self.other[modality]
-        return self.predictors[modality](self.encoders[name](self.standardise[name](visible)))
-
-    def description(self) -> dict:
-        """Settings for config.json."""
-        return {"dim": self.dim, "contrastive": self.contrastive}
+    def predict(self, modality: str, embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, D) float32 of the other modality, standardised."""
+        encoded = self.encoders[modality](self.standardise[modality](embeddings))
+        return self.predictors[self.other[modality]](encoded)
 
 
 def trunk(width: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -176,12 +165,11 @@ def trunk(width: int, hidden: int, dropout: float) -> nn.Sequential:
 
 
 def balanced_weights(target: np.ndarray, classes: int) -> np.ndarray:
-    """(C,) float64 n / (C n_c), after King and Zeng (2001): every class that trains weighs the same in the loss.
-
-    C counts the classes that `target` (n,) holds; one that it does not hold gets 0.
-    """
-    counts = np.bincount(target, minlength=classes)
-    return np.where(counts > 0, len(target) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+    """(C,) float64 weights with which every class that `target` (n,) holds counts alike in the loss (King and Zeng
+    2001); a class that it does not hold gets 0."""
+    held, weights = np.unique(target), np.zeros(classes)
+    weights[held] = compute_class_weight("balanced", classes=held, y=target)
+    return weights
 
 
 def save(model: SpeciesClassifier | CrossModalAutoencoder, folder: Path) -> None:
@@ -190,7 +178,7 @@ def save(model: SpeciesClassifier | CrossModalAutoencoder, folder: Path) -> None
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
     inputs = {name: len(layer.mean) for name, layer in model.standardise.items()}
-    config = {"architectures": [type(model).__name__], "inputs": inputs} | model.description()
+    config = {"architectures": [type(model).__name__], "inputs": inputs} | model.settings
     files.write_json(folder / CONFIG, config)
 
 
@@ -199,7 +187,7 @@ def load(folder: Path) -> SpeciesClassifier | CrossModalAutoencoder:
 
     Raises:
         StorageError: a file is missing.
-        DataError: the weights are not those of the config.
+        DataError: a file is broken, or the weights are not those of the config.
     """
     config = files.read_json(folder / CONFIG)
     kind = (config.get("architectures") or [None])[0]
@@ -214,11 +202,11 @@ def load(folder: Path) -> SpeciesClassifier | CrossModalAutoencoder:
             f"{folder / CONFIG}: architectures: found {kind!r}, expected {SpeciesClassifier.__name__} or "
             f"{CrossModalAutoencoder.__name__}; is it another model's folder?"
         )
-    path = folder / WEIGHTS
+    weights = files.read_arrays(folder / WEIGHTS)
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise DataError(f"{path}: does not hold the weights of {CONFIG} ({error}); write it again") from error
+        model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    except RuntimeError as error:
+        raise DataError(
+            f"{folder / WEIGHTS}: does not hold the weights of {CONFIG} ({error}); write it again"
+        ) from error
     return model.eval()

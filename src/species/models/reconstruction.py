@@ -12,14 +12,12 @@ from src.species.evaluation.retrieval import retrieve
 from src.species.models import features
 from src.species.models.features import standardised
 from src.species.models.networks import CrossModalAutoencoder
+from src.species.models.training import AT_ONCE, Split
 
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the linear map, a training row
-AT_ONCE = 1024  # rows
 
 
-def measure(
-    model: CrossModalAutoencoder, task: Task, pairs: tuple[np.ndarray, np.ndarray], components: int, seed: int
-) -> tuple[dict, dict]:
+def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: int, seed: int) -> tuple[dict, dict]:
     """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind.
 
     Args:
@@ -33,7 +31,8 @@ def measure(
         Of retrieval: "<query>_to_<gallery>" -> kind -> `model` (by shared vectors) and `linear_map` (by what it
         predicts of the gallery) -> what `retrieve` returns.
     """
-    rows = {kind: _with_both(task, task.rows("test", kind)) for kind in KINDS}
+    both = np.flatnonzero(np.all([task.store.present(name) for name in EMBEDDINGS], axis=0))
+    rows = {kind: np.intersect1d(task.rows("test", kind), both) for kind in KINDS}
     errors, found = {}, {}
     for target, source in model.other.items():
         every = np.concatenate([*rows.values()])
@@ -42,7 +41,7 @@ def measure(
         errors[target], way = {"linear_map_penalty": penalty}, {}
         for (kind, chosen), linear in zip(rows.items(), np.split(mapped, ends[:-1]), strict=True):
             truth = standardised(task, target, chosen)
-            predicted = in_batches(lambda part, target=target: model.predict(target, part), model, task, source, chosen)
+            predicted = in_batches(model, model.predict, task, source, chosen)
             shuffled = predicted[np.random.default_rng(seed).permutation(len(chosen))]
             errors[target][kind] = {
                 "count": len(chosen),
@@ -52,7 +51,7 @@ def measure(
                 "shuffled_pairs": _squared(shuffled, truth),
             }
             species = task.species[chosen]
-            query, gallery = (encode(model, task, name, chosen) for name in (source, target))
+            query, gallery = (in_batches(model, model.encode, task, name, chosen) for name in (source, target))
             way[kind] = {
                 "model": retrieve(query, gallery, species, seed),
                 "linear_map": retrieve(linear, truth, species, seed),
@@ -62,12 +61,7 @@ def measure(
 
 
 def map_linearly(
-    task: Task,
-    ways: tuple[str, str],
-    pairs: tuple[np.ndarray, np.ndarray],
-    rows: np.ndarray,
-    components: int,
-    seed: int,
+    task: Task, ways: tuple[str, str], pairs: Split, rows: np.ndarray, components: int, seed: int
 ) -> tuple[np.ndarray, float]:
     """Ridge regression of one standardised modality on principal components of the other one.
 
@@ -84,13 +78,10 @@ def map_linearly(
     scores, others = features.components(task, [source], train, others, components, seed)
     check, query = np.split(others, [len(validation)])
     y, truth = standardised(task, target, train), standardised(task, target, validation)
-    best, least = None, np.inf
-    for penalty in tqdm(PENALTIES, desc=f"linear map {source} to {target}", unit="fit", leave=False):
-        ridge = Ridge(penalty * len(train)).fit(scores, y)
-        error = _squared(ridge.predict(check), truth)
-        if error < least:
-            best, least = (ridge, penalty), error
-    return best[0].predict(query) if len(query) else np.empty((0, y.shape[1]), np.float32), best[1]
+    tried = tqdm(PENALTIES, desc=f"linear map {source} to {target}", unit="fit", leave=False)
+    fits = {penalty: Ridge(penalty * len(train)).fit(scores, y) for penalty in tried}
+    best = min(fits, key=lambda penalty: _squared(fits[penalty].predict(check), truth))
+    return fits[best].predict(query) if len(query) else np.empty((0, y.shape[1]), np.float32), best
 
 
 def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) -> np.ndarray:
@@ -98,30 +89,24 @@ def shared_features(model: CrossModalAutoencoder, task: Task, rows: np.ndarray) 
     total, count = np.zeros((len(rows), model.dim), np.float32), np.zeros((len(rows), 1), np.float32)
     for name in EMBEDDINGS:
         here = task.store.present(name, rows)
-        total[here] += encode(model, task, name, rows[here])
+        total[here] += in_batches(model, model.encode, task, name, rows[here])
         count[here] += 1
     return total / np.maximum(count, 1)
 
 
-def encode(model: CrossModalAutoencoder, task: Task, modality: str, rows: np.ndarray) -> np.ndarray:
-    """(B, dim) float32 shared vectors of one modality."""
-    return in_batches(lambda part: model.encode(modality, part), model, task, modality, rows)
-
-
 @torch.no_grad()
 def in_batches(
-    function: Callable[[torch.Tensor], torch.Tensor], model: CrossModalAutoencoder, task: Task, modality: str, rows
+    model: CrossModalAutoencoder,
+    method: Callable[[str, torch.Tensor], torch.Tensor],
+    task: Task,
+    modality: str,
+    rows: np.ndarray,
 ) -> np.ndarray:
-    """`function` of the raw embeddings of `rows`, AT_ONCE at a time, on the model's device."""
-    device = model.log_scale.device
+    """`model.encode` or `model.predict` of the embeddings of `rows`, AT_ONCE at a time, on the model's device."""
     # one part without rows where there are none
-    slices = np.split(rows, np.arange(AT_ONCE, len(rows), AT_ONCE))
-    parts = (torch.from_numpy(task.store.read(modality, part)).to(device) for part in slices)
-    return np.concatenate([function(part).cpu().numpy() for part in parts])
-
-
-def _with_both(task: Task, rows: np.ndarray) -> np.ndarray:
-    return rows[np.all([task.store.present(name, rows) for name in EMBEDDINGS], axis=0)]
+    parts = np.split(rows, np.arange(AT_ONCE, len(rows), AT_ONCE))
+    tensors = (torch.from_numpy(task.store.read(modality, part)).to(model.log_scale.device) for part in parts)
+    return np.concatenate([method(modality, part).cpu().numpy() for part in tensors])
 
 
 def _squared(values: np.ndarray, truth: np.ndarray) -> float | None:

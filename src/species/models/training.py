@@ -6,50 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import log_softmax
-from transformers import EvalPrediction
+from sklearn.utils import gen_batches
+from transformers import EvalPrediction, set_seed
 
 from src.core.report import figures
 from src.core.stage import distributed
 from src.core.stage.errors import DataError, ParamsError
 from src.core.training import driver
-from src.core.training.global_batches import ReadyBatches
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan, to
-from src.species.data.batches import Loader
+from src.species.data.batches import Loader, Observations
 from src.species.data.task import Task
-from src.species.models.networks import SpeciesClassifier, balanced_weights
+from src.species.models.networks import Moments, SpeciesClassifier, balanced_weights
 from src.species.params import Params, Training
 
 logger = logging.getLogger(__name__)
 Reader = Callable[[np.ndarray], dict[str, torch.Tensor]]
+Split = tuple[np.ndarray, np.ndarray]  # rows of the store: training, validation
 AT_ONCE = 1024  # rows a forward pass, where nothing is learned
-
-
-class Rows(ReadyBatches):
-    """Ready batches of store rows.
-
-    Args:
-        read: rows -> the model's arguments, tensors in memory of their own.
-        rows: (N,) rows of the store.
-    """
-
-    def __init__(self, read: Reader, rows: np.ndarray):
-        self.read, self.rows = read, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return self.read(self.rows[indices])
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Record of a training beside its weights: Trainer's log, and the entry of summary.json."""
+    """Record of a training beside its weights: Trainer's log, an entry a row, and the entry of summary.json."""
 
-    history: list[dict]
+    log: pd.DataFrame
     summary: dict
 
 
@@ -72,8 +56,8 @@ def require_modalities(task: Task, modalities: tuple[str, ...], wanted_by: str) 
             )
 
 
-def moments(task: Task, modalities: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Modality -> ((D,) mean, (D,) sd) of the training rows."""
+def moments(task: Task, modalities: tuple[str, ...]) -> Moments:
+    """Mean and standard deviation of the training rows."""
     return {name: (task.statistics[f"{name}_mean"], task.statistics[f"{name}_sd"]) for name in modalities}
 
 
@@ -101,7 +85,7 @@ def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]
     return read
 
 
-def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> Split:
     """Training and validation rows with at least one of the modalities and of a species that trains.
 
     Args:
@@ -114,14 +98,14 @@ def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> t
     for role in ("train", "validation"):
         rows = task.rows(role)
         present = np.array([task.store.present(name, rows) for name in modalities])
-        known = task.targets(rows) >= 0
-        chosen.append(rows[present.all(axis=0) if every else present.any(axis=0) & known])
-        if not len(chosen[-1]):
+        usable = present.all(axis=0) if every else present.any(axis=0) & (task.targets(rows) >= 0)
+        if not usable.any():
+            wanted = " and ".join(modalities) if every else f"{' or '.join(modalities)} and a species that trains"
             raise DataError(
-                f"split.parquet: role: found no {role} row with {(' and ' if every else ' or ').join(modalities)}"
-                f"{'' if every else ' and a species that trains'}, expected some; bring more embeddings, or change "
-                "split"
+                f"split.parquet: role: found no {role} row with {wanted}, expected some; bring more embeddings, or "
+                "change split"
             )
+        chosen.append(rows[usable])
     return chosen[0], chosen[1]
 
 
@@ -131,13 +115,7 @@ def files_read(inputs) -> list[Path]:
 
 
 def fit(
-    model: torch.nn.Module,
-    groups: ParameterGroups,
-    read: Reader,
-    rows: tuple[np.ndarray, np.ndarray],
-    section: Training,
-    params: Params,
-    **how,
+    model: torch.nn.Module, groups: ParameterGroups, read: Reader, rows: Split, section: Training, params: Params, **how
 ) -> Trained:
     """Train `model` on (training, validation) rows until its balanced loss on validation (`Task.balance`) has not
     fallen for `section.patience` epochs; keep the best epoch's weights.
@@ -155,22 +133,33 @@ def fit(
         report_to=params.report_to,
     )
     optimizer = groups.optimizer(section.weight_decay, fused=True)
-    history = driver.fit(plan, model, groups, optimizer, *(Rows(read, part) for part in rows), **how)
-    return Trained(history, summary(history, groups, rows))
+    log = pd.DataFrame(driver.fit(plan, model, groups, optimizer, *(Observations(read, part) for part in rows), **how))
+    # without times, which differ between two runs
+    evaluated = log.dropna(subset="eval_loss").filter(regex=r"^eval_(?!runtime|\w+_per_second)")
+    evaluated.columns = evaluated.columns.str.removeprefix("eval_")
+    best = int(evaluated["balanced_loss"].argmin())
+    summary = {
+        "epochs": len(evaluated),
+        "best_epoch": best + 1,
+        "validation": evaluated[["loss", *sorted(evaluated.columns.drop("loss"))]].iloc[best].to_dict(),
+        "rows": {"train": len(rows[0]), "validation": len(rows[1])},
+        "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
+    }
+    logger.info("%s: epoch %d of %d: %s", how["plots"].name, best + 1, len(evaluated), summary["validation"])
+    return Trained(log, summary)
 
 
 def build_classifier(
-    statistics: dict[str, tuple[np.ndarray, np.ndarray]],
-    dropout: dict[str, float],
-    train: np.ndarray,
-    task: Task,
-    params: Params,
+    statistics: Moments, dropout: dict[str, float], train: np.ndarray, task: Task, params: Params
 ) -> tuple[SpeciesClassifier, ParameterGroups]:
     """A new classifier on the inputs of `statistics`, and its parameter groups: the trunk of each input, and the head.
+
+    Its weights are drawn from params.seed, whatever was drawn before.
 
     Args:
         train: the rows it will learn from, whose species weigh as params.train.imbalance says.
     """
+    set_seed(params.seed)
     weights = None
     if params.train.imbalance == "balanced":
         weights = balanced_weights(task.targets(train), len(task.classes))
@@ -184,13 +173,14 @@ def fit_classifier(
     model: SpeciesClassifier,
     groups: ParameterGroups,
     read: Reader,
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: Split,
     task: Task,
     params: Params,
     scratch: Path,
     plots: Path,
-) -> Trained:
-    """`fit` with the settings of params.train, on (training, validation) rows."""
+) -> tuple[Trained, np.ndarray]:
+    """`fit` with the settings of params.train, on (training, validation) rows, and `log_probabilities` of all that is
+    held out."""
     weights = task.balance(rows[1])
 
     def measure(predicted: EvalPrediction) -> dict[str, float]:
@@ -199,7 +189,8 @@ def fit_classifier(
         return {"balanced_loss": float(np.mean(weights * losses)), "top1": float(right.mean())}
 
     how = {"label": "target", "measure": measure, "scratch": scratch, "plots": plots}
-    return fit(model, groups, read, rows, params.train, params, **how)
+    trained = fit(model, groups, read, rows, params.train, params, **how)
+    return trained, log_probabilities(model, read, task.held_out)
 
 
 @torch.no_grad()
@@ -207,52 +198,22 @@ def log_probabilities(model: SpeciesClassifier, read: Reader, rows: np.ndarray) 
     """(H, C) float32 log-probabilities of every class; NaN for a row without any of the model's inputs."""
     device = model.head.weight.device
     answers = np.empty((len(rows), len(model.classes)), np.float32)
-    for start in range(0, len(rows), AT_ONCE):
-        batch = to(read(rows[start : start + AT_ONCE]), device)
+    for part in gen_batches(len(rows), AT_ONCE):
+        batch = to(read(rows[part]), device)
         del batch["target"]  # -1 where a species does not train, of which there is no loss
         logits = model(**batch)["logits"].masked_fill(~batch["present"].any(1, keepdim=True), float("nan"))
-        answers[start : start + AT_ONCE] = logits.log_softmax(1).cpu()
+        answers[part] = logits.log_softmax(1).cpu()
     return answers
-
-
-def summary(history: list[dict], groups: ParameterGroups, rows: tuple[np.ndarray, np.ndarray]) -> dict:
-    """Entry of summary.json for one training, without times or anything else that differs between two runs."""
-    evaluated = [entry for entry in history if "eval_loss" in entry]
-    best = min(evaluated, key=lambda entry: entry["eval_balanced_loss"])
-    return {
-        "epochs": len(evaluated),
-        "best_epoch": evaluated.index(best) + 1,
-        "validation": {name: best[f"eval_{name}"] for name in ("loss", *_measures(history))},
-        "rows": {"train": len(rows[0]), "validation": len(rows[1])},
-        "parameters": {name: sum(p.numel() for p in group[0]) for name, group in groups.groups.items()},
-    }
-
-
-def log_best(trained: dict[str, Trained]) -> None:
-    """Log the epoch of each training that was kept."""
-    for name, each in trained.items():
-        facts = each.summary
-        logger.info("%s: epoch %d of %d: %s", name, facts["best_epoch"], facts["epochs"], facts["validation"])
 
 
 def write_curves(path: Path, trained: dict[str, Trained]) -> None:
     """Curves by epoch, a block for each training: its loss, that of validation, and other measures of validation."""
 
-    def curves(history: list[dict]) -> list[figures.Curve]:
-        loss = {"train": _line(history, "loss"), "validation": _line(history, "eval_loss")}
-        measured = {name: {"validation": _line(history, f"eval_{name}")} for name in _measures(history)}
-        return [figures.Curve(name.replace("_", " "), "", lines) for name, lines in ({"loss": loss} | measured).items()]
+    def curve(log: pd.DataFrame, name: str) -> figures.Curve:
+        keys = {"train": name, "validation": f"eval_{name}"} if name == "loss" else {"validation": f"eval_{name}"}
+        lines = {part: tuple(log[["epoch", key]].dropna().to_numpy(np.float64).T) for part, key in keys.items()}
+        return figures.Curve(name.replace("_", " "), "", lines)
 
-    figures.curves(path, {name: curves(each.history) for name, each in trained.items()})
-
-
-def _measures(history: list[dict]) -> list[str]:
-    """Names of the measures of validation beside the loss, without times, which differ between two runs."""
-    first = next(entry for entry in history if "eval_loss" in entry)
-    names = [name.removeprefix("eval_") for name in first if name.startswith("eval_")]
-    return sorted(name for name in names if name != "loss" and not name.endswith(("time", "per_second")))
-
-
-def _line(history: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
-    return tuple(np.array(points, np.float64).reshape(-1, 2).T)
+    figures.curves(
+        path, {stage: [curve(each.log, name) for name in each.summary["validation"]] for stage, each in trained.items()}
+    )

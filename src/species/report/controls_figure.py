@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
 
 SETTINGS = {
     "temporal": "our split:\nnew year",
@@ -28,8 +25,7 @@ def describe(setting: dict) -> str:
 
 def draw_controls(path: Path, models: dict[str, dict]) -> None:
     """Accuracy under each split, a panel per model; small points are single draws, dashes the nulls."""
-    with matplotlib.rc_context(STYLE | {"font.size": 9}):
-        figure = Figure(figsize=(7.5, 2.9 * len(models)), layout="constrained")
+    with drawing(path, 7.5, 2.9 * len(models), font_size=9) as figure:
         panels = figure.subplots(len(models), 1, squeeze=False)[:, 0]
         for axes, (name, scores) in zip(panels, models.items(), strict=True):
             keys = [key for key in SETTINGS if top1(scores, key) is not None]
@@ -51,7 +47,6 @@ def draw_controls(path: Path, models: dict[str, dict]) -> None:
             "dashes: majority class; of shuffled embeddings what guesses independent of the truth score",
             fontsize=8,
         )
-        save(figure, path)
 
 
 def top1(scores: dict, key: str) -> float | None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pandas as pd
+
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table
 from src.species.data.task import KINDS, Task
@@ -22,34 +24,42 @@ def write(path: Path, task: Task, scores: dict, bins: dict, facts: dict, used: d
         result_section(scores, plots),
         Section(
             "Rare species, and distance to training",
-            [
-                "Bins with fewer than ten regions (or dates) have no interval; the figures leave out bins of fewer "
-                "than ten records."
-            ],
-            bin_tables(bins),
+            ["A bin of fewer than ten regions (or dates) has no interval, one of fewer than ten records no point."],
+            page_results.bin_tables(bins),
             [
                 Figure(plots / "by_frequency.png", "Top-1 accuracy by the number of training records of the species"),
                 Figure(plots / "by_distance.png", "Top-1 accuracy by the distance to the nearest training record"),
             ],
         ),
         Section(
-            "What is mistaken for what, where, and how surely",
+            "Confusion, map and calibration",
             figures=[
                 Figure(plots / "confusion.png", "Confusion of the commonest species; last column: any other"),
                 Figure(plots / "accuracy_map.png", "Test records named rightly and wrongly, and each held-out square"),
                 Figure(plots / "calibration.png", "Stated probability against accuracy; dots as large as their bin"),
             ],
         ),
-        controls_section(scores["controls"], plots),
+        Section(
+            "Controls: how much a leak would raise the score",
+            [
+                "Simple models are fitted again under each split: the baseline of place alone, and logistic "
+                "regression on principal components of each embedding. Without a buffer, records around the held-out "
+                "squares train too; gain is the rise in accuracy that this brings, with its 95 % interval over "
+                "squares. With as many rows, as many other training records are left out in return. Random records: "
+                "the same number of test records, drawn at random. Shuffled: embeddings permuted among observations; "
+                "such a model can only reach the accuracy in the last column, that of guesses independent of the truth."
+            ],
+            [page_results.controls_table(scores["controls"]["models"])],
+            [Figure(plots / "controls.png", "Accuracy of simple models under our split and under splits that leak")],
+        ),
         split_section(facts, scores["audit"], plots),
         training_section(scores, curves),
         Section("Data", about_data(task)),
         Section("Parameters", [json.dumps(used, ensure_ascii=False)]),
     ]
-    if scores["reconstruction"]:
-        unit = "Errors are in units of the training variance: 1 is what the training mean scores."
-        errors, found = scores["reconstruction"], scores["retrieval"]
-        tables = [page_results.reconstruction_table(errors), page_results.retrieval_table(found)]
+    if errors := scores["reconstruction"]:
+        unit = "Errors are in units of the training variance: the training mean as a prediction scores 1."
+        tables = [page_results.reconstruction_table(errors), page_results.retrieval_table(scores["retrieval"])]
         sections.insert(4, Section("One modality from the other", [unit], tables))
     html_page.write(path, "Species from embeddings, on unseen places and years", lead, sections)
 
@@ -70,15 +80,14 @@ def declared_leaks(facts: dict) -> list[str]:
 def result_section(scores: dict, plots: Path) -> Section:
     """Accuracies, differences and all other scores."""
     paragraphs = [
-        "Three kinds of test: "
-        + "; ".join(f"{kind}: {title}" for kind, title in KINDS.items())
-        + ". Known places are those that no buffer keeps apart: training records may lie metres away.",
-        "Every group is scored on the same records, those with every stored embedding. Intervals leave out one unit "
-        "at a time (jackknife, Student's t): a held-out square; at known places a grid cell or a date, whichever is "
-        "wider.",
-        f"{scores['classes']} species have a training record. Others cannot be named: they count as wrong, and are "
-        "left out of log loss and calibration. If calibrated: the calibration error that a perfectly calibrated model "
-        "would show on as many records; it is never 0.",
+        f"Three kinds of test: {'; '.join(f'{kind}: {title}' for kind, title in KINDS.items())}. Around known places "
+        "there is no buffer: training records may lie metres away.",
+        "Every group is scored on the same records, those with every stored embedding. Intervals come from leaving out "
+        "one unit at a time (jackknife, Student's t). A unit is a held-out square; at known places it is a grid cell "
+        "or a date, whichever makes the interval wider.",
+        f"{scores['classes']} species have a training record. A model cannot name another one: its records count as "
+        "wrong, and are left out of log loss and calibration. “If calibrated” is the calibration error that a "
+        "perfectly calibrated model would show on as many records; it is never 0.",
     ]
     if scores["incomplete"]:
         found = ", ".join(f"{name} {score['top1']:.2f} of {score['n']}" for name, score in scores["incomplete"].items())
@@ -93,50 +102,21 @@ def result_section(scores: dict, plots: Path) -> Section:
     )
 
 
-def bin_tables(bins: dict) -> list[Table]:
-    """Top-1 accuracy in each bin, a table per division and kind."""
-    captions = {"frequency": "By training records of the species", "distance": "By km to the nearest training record"}
-    tables = []
-    for name, kinds in bins.items():
-        for kind, groups in kinds.items():
-            first = next(iter(groups.values()))
-            header = ["group", *(f"{bin_['label']} (n = {bin_['n']})" for bin_ in first)]
-            rows = [
-                [group, *(html_page.cell_interval(bin_, "top1") for bin_ in found)] for group, found in groups.items()
-            ]
-            tables.append(Table(f"{captions[name]}: {KINDS[kind]}", header, rows))
-    return tables
-
-
-def controls_section(controls: dict, folder: Path) -> Section:
-    """Scores of cheap models under each leak."""
-    return Section(
-        "Controls: what a leak is worth",
-        [
-            "The baseline of place alone, and logistic regression on components of each modality, fitted again under "
-            "each split with settings chosen once on validation of ours. No buffer: what lies around the held-out "
-            "squares trains too, and gain is what that adds, with its 95 % interval over squares; as many rows: of "
-            "other training rows as many are taken away. Random: as many records, drawn at random, test. Shuffled: "
-            "embeddings permuted among observations; beside it what guesses independent of the truth score.",
-        ],
-        [page_results.controls_table(controls["models"])],
-        [Figure(folder / "controls.png", "Accuracy of cheap models under our split and under leaking ones")],
-    )
-
-
 def split_section(facts: dict, audit: dict, folder: Path) -> Section:
     """Roles, audit, map and distances."""
     caption = "Leakage audit; a violation stops the stage unless split.shared_embeddings allows it"
+    found = pd.json_normalize(audit, sep=" · ").iloc[0].items()
+    rows = [[page_results.words(key), page_results.fact(value)] for key, value in found]
     return Section(
         "Split and audit",
         [
-            "Statistics difference: of the standardisation from a fit on training rows alone. Within-label share: how "
-            "much of an embedding's variance lies within species; near 0 it is the species' name in numbers.",
-            *declared_leaks(facts),
+            "Statistics difference: between the mean and deviation in use and those of the training records alone. "
+            "Within-label share: the part of an embedding's variance that lies within species; near 0 the embedding is "
+            "the name of the species in numbers.",
         ],
         [
             page_results.facts_table("Roles; records may have several images (observations)", facts["statistics"]),
-            Table(caption, ["", "found"], list(page_results.flatten(audit))),
+            Table(caption, ["", "found"], rows),
         ],
         [
             Figure(folder / "split_map.png", "Roles, held-out squares and their buffers"),

@@ -1,10 +1,11 @@
 """Tables of the report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from src.core.report.html_page import Table, cell, cell_interval
 from src.species.data.task import KINDS
 from src.species.evaluation.predictors import PREDICTORS, TITLES
+from src.species.report.controls_figure import SETTINGS
 
 TESTS = KINDS | {"all": "all test records"}
 SCORE = {
@@ -14,16 +15,14 @@ SCORE = {
     "log_loss": "log loss (nats)",
     "calibration_error": "calibration error",
 }
-EXPECTED = "calibration_error_if_calibrated"
-"""Calibration error that a perfectly calibrated model would have on as many independent rows: it is never 0."""
 
 
 def accuracy_table(scores: dict) -> Table:
     """Top-1 of every group, a column per kind."""
     found = [one for one in PREDICTORS if one.name in scores]
     kinds = scores[found[0].name]  # the same of all
-    rows = [[one.name, one.title, *(cell_interval(scores[one.name][kind], "top1") for kind in kinds)] for one in found]
-    header = ["group", "what", *(f"{kind} (n = {score['n']})" for kind, score in kinds.items())]
+    rows = [[one.name, one.title, *_top1(scores[one.name].values())] for one in found]
+    header = ["group", "model", *(f"{kind} (n = {score['n']})" for kind, score in kinds.items())]
     strong = frozenset(row for row, one in enumerate(found) if one.kind == "trained")
     return Table("Top-1 accuracy [95 % interval]", header, rows, strong=strong, words=2)
 
@@ -34,10 +33,9 @@ def detail_tables(scores: dict) -> list[Table]:
     first = next(iter(groups))
     tables = []
     for kind, facts in groups[first].items():
-        rows = [
-            [name, *(cell_interval(found[kind], score) for score in SCORE), cell(found[kind][EXPECTED])]
-            for name, found in groups.items()
-        ]
+        found = {name: group[kind] for name, group in groups.items()}
+        expected = {name: cell(score["calibration_error_if_calibrated"]) for name, score in found.items()}
+        rows = [[name, *(cell_interval(found[name], key) for key in SCORE), expected[name]] for name in found]
         caption = (
             f"{kind} ({TESTS[kind]}): {facts['n']} records, {facts['n_unknown']} of species without a training record; "
             f"intervals of {first}: {facts['method']}"
@@ -48,43 +46,42 @@ def detail_tables(scores: dict) -> list[Table]:
 
 def paired_table(paired: dict) -> Table:
     """Differences of top-1, a row per pair."""
-    kinds = next(iter(paired.values()))
-    rows = [
-        [f"“{name.replace('-', '” minus “')}”", *(cell_interval(found[kind], "top1") for kind in kinds)]
-        for name, found in paired.items()
-    ]
-    return Table("Difference of top-1 accuracy on the same records", ["", *kinds], rows)
+    rows = [[f"“{name.replace('-', '” minus “')}”", *_top1(found.values())] for name, found in paired.items()]
+    return Table("Difference of top-1 accuracy on the same records", ["", *next(iter(paired.values()))], rows)
+
+
+def bin_tables(bins: dict) -> list[Table]:
+    """Top-1 accuracy in each bin, a table per division and kind."""
+    captions = {"frequency": "By training records of the species", "distance": "By km to the nearest training record"}
+    tables = []
+    for name, kinds in bins.items():
+        for kind, groups in kinds.items():
+            first = next(iter(groups.values()))
+            header = ["group", *(f"{bin_['label']} (n = {bin_['n']})" for bin_ in first)]
+            rows = [[group, *_top1(found)] for group, found in groups.items()]
+            tables.append(Table(f"{captions[name]}: {KINDS[kind]}", header, rows))
+    return tables
 
 
 def facts_table(caption: str, rows: dict[str, dict]) -> Table:
     """A row of facts under each name; the first row's keys are the header, without values that are dicts."""
     header = [key for key, value in next(iter(rows.values()), {}).items() if not isinstance(value, dict)]
-    cells = [[_words(name), *(_fact(found[key]) for key in header)] for name, found in rows.items()]
-    return Table(caption, ["", *map(_words, header)], cells)
+    cells = [[words(name), *(fact(found[key]) for key in header)] for name, found in rows.items()]
+    return Table(caption, ["", *map(words, header)], cells)
 
 
 def controls_table(models: dict) -> Table:
-    """Top-1 of cheap models under our split and under leaking ones, with the majority class below each."""
+    """Top-1 of simple models under each of SETTINGS, with the majority class below each."""
     rows = []
     for name, found in models.items():
-        gain, shuffled, majority = found["no_buffer_minus_split"], found.get("shuffled"), found["majority"]
-        rows.append(
-            [
-                _words(name),
-                cell(found["split"].get("temporal")),
-                cell(found["split"]["spatial"]),
-                cell(found["no_buffer"]),
-                cell_interval({"g": gain["difference"], "g_low": gain["low"], "g_high": gain["high"]}, "g"),
-                _drawn(found["no_buffer_same_size"]),
-                _drawn(found["random"]),
-                _drawn(shuffled["spatial"]) if shuffled else "–",
-                cell(shuffled["spatial"]["if_independent"]) if shuffled else "–",
-            ]
-        )
-        nulls = [majority.get("temporal"), majority["spatial"], majority["no_buffer"], None]
-        nulls += [majority["no_buffer_same_size"]["mean"], majority["random"]["mean"]]
-        rows.append([f"{_words(name)}: majority class", *map(cell, nulls), "–", "–"])
-    header = ["", "temporal", "spatial", "no buffer", "gain", "as many rows", "random", "shuffled", "if independent"]
+        shuffled, gain = found.get("shuffled", {}).get("spatial"), found["no_buffer_minus_split"]
+        values = found["split"] | found | {"shuffled": shuffled}
+        gained = cell_interval({"gain": gain["difference"], "gain_low": gain["low"], "gain_high": gain["high"]}, "gain")
+        null = shuffled and shuffled["if_independent"]
+        rows.append([words(name), *(_drawn(values.get(key)) for key in SETTINGS), gained, cell(null)])
+        majority = [_drawn(found["majority"].get(key)) for key in SETTINGS]
+        rows.append([f"{words(name)}: majority class", *majority, "–", "–"])
+    header = ["", *(title.replace("\n", " ") for title in SETTINGS.values()), "gain", "independent guesses"]
     return Table("Top-1 accuracy under each split; of draws the mean (least to greatest)", header, rows)
 
 
@@ -96,7 +93,7 @@ def reconstruction_table(found: dict) -> Table:
         for kind, errors in kinds.items()
         if kind in KINDS
     }
-    return facts_table("Squared error of the masked modality, guessed from the other", rows)
+    return facts_table("Squared error of the masked modality, predicted from the other", rows)
 
 
 def retrieval_table(found: dict) -> Table:
@@ -114,25 +111,23 @@ def retrieval_table(found: dict) -> Table:
     return facts_table(caption, rows)
 
 
-def _drawn(drawn: dict) -> str:
-    return f"{cell(drawn['mean'])} ({cell(drawn['least'])} to {cell(drawn['greatest'])})"
-
-
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A key as words."""
     return name.replace("_", " ")
 
 
-def _fact(value: object) -> str:
+def fact(value: object) -> str:
+    """A value of JSON for a table; – where there is none."""
     if isinstance(value, list):
         return "–".join(map(str, value))
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def flatten(values: dict, prefix: str = "") -> Iterator[list[str]]:
-    """Nested JSON as rows of name and value, names joined by " · "."""
-    for key, value in values.items():
-        name = f"{prefix}{_words(str(key))}"
-        if isinstance(value, dict):
-            yield from flatten(value, f"{name} · ")
-        else:
-            yield [name, _fact(value)]
+def _top1(scores: Iterable[dict]) -> list[str]:
+    return [cell_interval(score, "top1") for score in scores]
+
+
+def _drawn(value: float | dict | None) -> str:
+    if isinstance(value, dict):
+        return f"{cell(value['mean'])} ({cell(value['least'])} to {cell(value['greatest'])})"
+    return cell(value)

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from sklearn.metrics import confusion_matrix
 
-from src.core.report.figures import ACCENT, FAINT, INK, SECOND, STYLE, save
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
 from src.species.data.task import KINDS
 
 COLOURS = {"temporal": ACCENT, "spatial": SECOND, "both": "#7a5195"}
@@ -23,20 +21,14 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
     Args:
         groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
     """
-    kinds = [kind for kind in KINDS if any(kind in scores for scores in groups.values())]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 1.4 + 0.42 * len(groups)), layout="constrained")
+    kinds = [kind for kind in KINDS if kind in next(iter(groups.values()))]  # the same of all
+    with drawing(path, 8.5, 1.4 + 0.42 * len(groups)) as figure:
         axes = figure.subplots()
         for place, kind in enumerate(kinds):
-            offset = 0.22 * (place - (len(kinds) - 1) / 2)
-            for row, scores in enumerate(groups.values()):
-                score = scores.get(kind)
-                if score is None or score["top1"] is None:
-                    continue
-                if score["top1_low"] is not None:
-                    ends = [score["top1_low"], score["top1_high"]]
-                    axes.plot(ends, [row + offset] * 2, color=COLOURS[kind], linewidth=1.8)
-                axes.plot(score["top1"], row + offset, "o", color=COLOURS[kind], markersize=5)
+            table = pd.DataFrame([scores[kind] for scores in groups.values()])
+            y = np.arange(len(groups)) + 0.22 * (place - (len(kinds) - 1) / 2)
+            axes.plot([table["top1_low"], table["top1_high"]], [y, y], color=COLOURS[kind], linewidth=1.8)
+            axes.plot(table["top1"], y, "o", color=COLOURS[kind], markersize=5)
             axes.plot([], [], "o-", color=COLOURS[kind], label=KINDS[kind])
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -45,7 +37,6 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
         axes.set_title(title, fontsize=11)
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-        save(figure, path)
 
 
 def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
@@ -54,18 +45,16 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
     Args:
         bins: kind -> group -> a dict per bin with label, n, top1, top1_low, top1_high.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * len(bins), 4.3), layout="constrained")
+    with drawing(path, 4.2 * len(bins), 4.3) as figure:
         panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
         for axes, (kind, groups) in zip(panels, bins.items(), strict=True):
             for place, (group, rows) in enumerate(groups.items()):
-                given = [(at, row) for at, row in enumerate(rows) if row["n"] >= FEWEST]
-                at = np.array([at for at, _ in given], float) + 0.06 * (place - (len(groups) - 1) / 2)
+                table = pd.DataFrame(rows)[["n", "top1", "top1_low", "top1_high"]].astype(float)
+                shown = table[table["n"] >= FEWEST]
+                at = shown.index + 0.06 * (place - (len(groups) - 1) / 2)
                 colour = GROUPS[place % len(GROUPS)]
-                axes.plot(at, [row["top1"] for _, row in given], "o-", color=colour, markersize=4, label=group)
-                for x, (_, row) in zip(at, given, strict=True):
-                    if row["top1_low"] is not None:
-                        axes.plot([x, x], [row["top1_low"], row["top1_high"]], color=colour, linewidth=1, alpha=0.6)
+                axes.plot(at, shown["top1"], "o-", color=colour, markersize=4, label=group)
+                axes.plot([at, at], [shown["top1_low"], shown["top1_high"]], color=colour, linewidth=1, alpha=0.6)
             rows = next(iter(groups.values()))
             axes.set_xticks(range(len(rows)), [f"{row['label']}\nn = {row['n']}" for row in rows], fontsize=8)
             axes.set_xlim(-0.5, len(rows) - 0.5)
@@ -75,7 +64,6 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
             axes.grid(axis="y", color=FAINT, linewidth=0.5)
         panels[0].set_ylabel("top-1 accuracy")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        save(figure, path)
 
 
 def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
@@ -90,8 +78,7 @@ def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: 
     labels = [*names, "any other"]
     matrix = confusion_matrix(truth[shown], other, labels=labels)[:-1].astype(float)
     count = matrix.sum(axis=1, keepdims=True)
-    with matplotlib.rc_context(STYLE | {"font.size": 8}):
-        figure = Figure(figsize=(9.5, 8), layout="constrained")
+    with drawing(path, 9.5, 8, font_size=8) as figure:
         axes = figure.subplots()
         image = axes.imshow(matrix / np.maximum(count, 1), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
@@ -99,7 +86,6 @@ def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: 
         axes.set(xlabel="named as", ylabel="species (test records)")
         axes.set_title(title, fontsize=11)
         figure.colorbar(image, ax=axes, shrink=0.7).set_label("share of the row")
-        save(figure, path)
 
 
 def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[str, str]) -> None:
@@ -109,10 +95,9 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
         tables: name -> confidence, accuracy, count of each bin that is not empty.
         notes: name -> the line below its title.
     """
-    with matplotlib.rc_context(STYLE):
-        across = min(len(tables), 3)
-        down = -(-len(tables) // across)
-        figure = Figure(figsize=(3.6 * across + 0.4, 4.1 * down), layout="constrained")
+    across = min(len(tables), 3)
+    down = -(-len(tables) // across)
+    with drawing(path, 3.6 * across + 0.4, 4.1 * down) as figure:
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
         for axes in panels[len(tables) :]:
             axes.set_axis_off()
@@ -126,7 +111,6 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
             axes.grid(color=FAINT, linewidth=0.5)
             axes.set_title(f"{name}\n{notes[name]}", fontsize=10)
         figure.supylabel("share named rightly", fontsize=10)
-        save(figure, path)
 
 
 def draw_accuracy_map(
@@ -139,8 +123,7 @@ def draw_accuracy_map(
         context: lat, lon of training records.
         squares: of split.json, with use, lat, lon and corners [[lat, lon], …].
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 9), layout="constrained")
+    with drawing(path, 9.5, 9) as figure:
         axes = figure.subplots()
         axes.scatter(context["lon"], context["lat"], s=2, color=FAINT, linewidth=0, label="training records")
         for right, colour in ((False, SECOND), (True, ACCENT)):
@@ -161,4 +144,3 @@ def draw_accuracy_map(
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title, fontsize=11)
         axes.legend(loc="best", frameon=True, fontsize=8, markerscale=2)
-        save(figure, path)

@@ -27,8 +27,7 @@ POINTS = {
     ("validation", "both"): ("#4d3c00", "P", 14),
     ("test", "both"): ("#5c0f0a", "^", 14),
 }
-SQUARES = {"test": "#c8382e", "validation": "#8c6d00"}
-KINDS = {"temporal": "#7b3fa0", "spatial": "#c8382e", "both": "#5c0f0a"}
+SQUARES = {use: POINTS[use, "spatial"][0] for use in ("test", "validation")}
 BEYOND = 0.001  # share of the observations that may lie beyond each side of the map
 LEAST_KM = 1e-3  # smaller distances are drawn here: coordinates are no more exact, and zero has no logarithm
 
@@ -86,7 +85,7 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
         axes = figure.subplots()
-        curves = [(kind, values, KINDS[kind], "-") for kind, values in km.items()]
+        curves = [(kind, values, POINTS["test", kind][0], "-") for kind, values in km.items()]
         for name, values, colour, line in [*curves, ("a random split's", random_km, INK, "--")]:
             if len(values):
                 label = f"{name} (n = {len(values)}): median {_kilometres(np.median(values))}"

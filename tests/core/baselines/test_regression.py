@@ -22,10 +22,10 @@ def linear_problem(seed=0, rows=120, columns=6, noise=0.5):
 def test_ridge_equals_scikit_learn_at_the_alpha_best_on_validation():
     features, y = linear_problem()
     train, validation = slice(0, 80), slice(80, 120)
-    ridge = regression.fit_ridge(features[train], y[train], (0.1, 10.0, 1e5), (features[validation], y[validation]))
+    ridge = regression.fit_ridge(features[train], y[train], (features[validation], y[validation]))
     scaler = StandardScaler().fit(features[train])
     errors = {}
-    for alpha in (0.1, 10.0, 1e5):
+    for alpha in regression.ALPHAS:
         reference = SklearnRidge(alpha=alpha).fit(scaler.transform(features[train]), y[train])
         predicted = reference.predict(scaler.transform(features[validation]))
         errors[alpha] = np.mean((predicted - y[validation]) ** 2)
@@ -36,14 +36,14 @@ def test_ridge_equals_scikit_learn_at_the_alpha_best_on_validation():
 
 def test_ridge_penalty_is_chosen_on_validation_and_not_on_training():
     features, y = linear_problem()
-    ridge = regression.fit_ridge(features[:80], y[:80], regression.ALPHAS, (features[80:], np.full(40, y[:80].mean())))
+    ridge = regression.fit_ridge(features[:80], y[:80], (features[80:], np.full(40, y[:80].mean())))
     assert ridge.alpha == max(regression.ALPHAS)  # validation says: the mean is best
 
 
 def test_ridge_gives_a_constant_band_no_weight():
     features, y = linear_problem()
     features[:, 3] = 0.1  # its mean over 80 rows is not exactly 0.1
-    ridge = regression.fit_ridge(features[:80], y[:80], (1.0,), (features[80:], y[80:]))
+    ridge = regression.fit_ridge(features[:80], y[:80], (features[80:], y[80:]))
     assert abs(ridge.weight[3]) < 1e-12
     features[:, 3] = 0.2
     np.testing.assert_allclose(ridge.predict(features)[80:], y[80:], atol=3)
@@ -85,12 +85,18 @@ def test_summaries_of_a_store_begin_with_means_of_the_centre_crop_and_skip_inval
 
 
 def test_settings_cover_their_ranges_for_any_budget():
-    assert regression.spread(1, alpha=(1, 100)) == [pytest.approx({"alpha": 10})]
-    found = regression.spread(6, alpha=(1e-3, 1e3), rate=(1, 16))
+    assert regression.spread(1, alpha=(1, 100.0)) == [pytest.approx({"alpha": 10})]
+    found = regression.spread(6, alpha=(1e-3, 1e3), rate=(1, 16.0))
     alphas, rates = ([setting[name] for setting in found] for name in ("alpha", "rate"))
     np.testing.assert_allclose(np.diff(np.log10(alphas)), 1)
     assert alphas[0] > 1e-3 and alphas[-1] < 1e3
     np.testing.assert_allclose(rates[:4], [1, 4, 2, 8])
+
+
+def test_between_integers_settings_are_whole_and_tried_once():
+    found = regression.spread(4, leaf=(1, 3))
+    assert found == [{"leaf": 1}, {"leaf": 2}, {"leaf": 3}] and all(type(setting["leaf"]) is int for setting in found)
+    assert [setting["leaf"] for setting in regression.spread(4, leaf=(1, 3), share=(0.1, 1.0))] == [1, 2, 2, 3]
 
 
 def test_tuning_looks_at_labelled_rows_alone_and_reports_every_setting():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from src.core.data import large_raster
+from src.core.data import large_raster, raster
 from src.core.stage.errors import DataError
 from tests.tiles import random_pixels, write_geotiff, write_npy
 
@@ -13,7 +13,7 @@ UP = Affine(10, 0, 400_000, 0, -10, 4_500_000)
 
 def read(path, *window, bands=4):
     header = large_raster.read_header(path, bands)
-    with large_raster.opened(header) as dataset:
+    with raster.opened(header) as dataset:
         return large_raster.read_window(header, dataset, *window)
 
 

@@ -17,7 +17,7 @@ def crop(path, bands=4, size=8, nan_is_nodata=False, dtype="int8"):
     """Header, pixels and valid mask of the centre crop."""
     header = raster.read_header(path, bands)
     pixels, valid = np.empty((bands, size, size), dtype), np.empty((size, size), bool)
-    raster.read_crop(header, size, nan_is_nodata, 1, pixels, valid)
+    raster.read_crop(header, size, nan_is_nodata, pixels, valid)
     return header, pixels, valid
 
 

@@ -39,6 +39,24 @@ def with_unknown(seed=0, units=14, icc=0.3):
     return values, np.where(gone, -1, truth), unit, species
 
 
+def answers(values, truth, truth_class=None, bins=classification_scores.BINS):
+    """Answers; those never trained are one class, unless classes are named."""
+    return classification_scores.Answers(values, truth, truth if truth_class is None else truth_class, bins)
+
+
+def scores(*args, **options):
+    return answers(*args, **options).scores()
+
+
+def score_intervals(values, truth, unit, truth_class=None):
+    return classification_scores.score_intervals(answers(values, truth, truth_class), {"regions": unit})
+
+
+def paired_difference(values, other, truth, unit, truth_class=None):
+    ours, theirs = (answers(each, truth, truth_class) for each in (values, other))
+    return classification_scores.paired_difference(ours, theirs, {"regions": unit})
+
+
 def expected_error(values, truth, bins):
     """Guo et al. 2017, equation 3, a bin at a time."""
     confidence, right = np.exp(values.max(axis=1)), values.argmax(axis=1) == truth
@@ -66,7 +84,7 @@ def reference(values, truth, species, bins=classification_scores.BINS):
 
 def test_by_hand():
     probability = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.3, 0.6], [0.6, 0.3, 0.1]])
-    found = classification_scores.scores(np.log(probability), np.array([0, 1, 2, -1]), bins=2)
+    found = scores(np.log(probability), np.array([0, 1, 2, -1]), bins=2)
     assert found["top1"] == 0.5 and found["top5"] == 0.75
     # F1 of class 0: 1 right, guessed 3 times; of 1: never guessed; of 2: always right; of the untrained: 0
     assert found["macro_f1"] == pytest.approx((2 / 4 + 0 + 1 + 0) / 4)
@@ -79,7 +97,7 @@ def test_by_hand():
 def test_points_are_those_of_scikit_learn_and_the_definition():
     for seed in range(3):
         values, truth, _, species = with_unknown(seed)
-        found = classification_scores.scores(values, truth, species)
+        found = scores(values, truth, species)
         for name, expected in reference(values, truth, species).items():
             assert found[name] == pytest.approx(expected, abs=1e-12), name
         assert found["n_unknown"] == np.sum(truth < 0) > 0
@@ -87,15 +105,15 @@ def test_points_are_those_of_scikit_learn_and_the_definition():
 
 def test_untrained_species_count_each_as_a_class():
     values, truth, _, species = with_unknown()
-    one_class = classification_scores.scores(values, truth)["macro_f1"]
-    three = classification_scores.scores(values, truth, species)["macro_f1"]
+    one_class = scores(values, truth)["macro_f1"]
+    three = scores(values, truth, species)["macro_f1"]
     present = len(np.unique(truth[truth >= 0]))
     assert three == pytest.approx(one_class * (present + 1) / (present + 3))
 
 
 def test_of_equal_probabilities_the_first_is_named():
     flat = np.full((7, 7), np.log(1 / 7))
-    found = classification_scores.scores(flat, np.arange(7))
+    found = scores(flat, np.arange(7))
     assert found["top1"] == pytest.approx(1 / 7) and found["top5"] == pytest.approx(5 / 7)
 
 
@@ -103,7 +121,7 @@ def test_intervals_are_those_of_leaving_rows_out():
     values, truth, unit, species = with_unknown(seed=4)
     order = np.random.default_rng(1).permutation(len(truth))
     values, truth, unit, species = values[order], truth[order], unit[order], species[order]
-    found = classification_scores.score_intervals(values, truth, {"regions": unit}, species)
+    found = score_intervals(values, truth, unit, species)
     size = np.unique(unit, return_counts=True)[1]
     reach = t.ppf(0.975, jackknife.effective_units(size) - 1)
     whole = reference(values, truth, species)
@@ -121,8 +139,8 @@ def test_intervals_are_those_of_leaving_rows_out():
 def test_the_wider_of_two_kinds_is_kept_and_named():
     values, truth, unit = clustered(0, 20, 0.9)
     alone = np.arange(len(truth))
-    wide, narrow = (classification_scores.score_intervals(values, truth, {"regions": names}) for names in (unit, alone))
-    both = classification_scores.score_intervals(values, truth, {"dates": alone, "regions": unit})
+    wide, narrow = (score_intervals(values, truth, names) for names in (unit, alone))
+    both = classification_scores.score_intervals(answers(values, truth), {"dates": alone, "regions": unit})
     assert wide["top1_high"] - wide["top1_low"] > 1.5 * (narrow["top1_high"] - narrow["top1_low"])
     assert [both["top1_low"], both["top1_high"]] == [wide["top1_low"], wide["top1_high"]]
     assert "top1" in both["method"] and "over 20 regions" in both["method"]
@@ -132,7 +150,7 @@ def test_too_few_units_of_either_kind_give_none_and_say_so():
     values, truth, unit = clustered(0, 20, 0.3)
     few = unit % 9
     for units in ({"regions": few}, {"regions": few, "dates": unit}):
-        found = classification_scores.score_intervals(values, truth, units)
+        found = classification_scores.score_intervals(answers(values, truth), units)
         assert found["method"] == "none: 9 regions, expected at least 10"
         assert found["top1_low"] is found["log_loss_high"] is None and found["top1"] is not None
 
@@ -141,48 +159,31 @@ def test_no_spread_is_no_certainty_and_shares_stay_shares():
     _, truth, unit = clustered(0, 20, 0.3)
     perfect = np.log(np.full((len(truth), CLASSES), 0.001))
     perfect[np.arange(len(truth)), truth] = np.log(1 - 0.001 * (CLASSES - 1))
-    found = classification_scores.score_intervals(perfect, truth, {"regions": unit})
+    found = score_intervals(perfect, truth, unit)
     assert found["top1"] == 1 and found["top1_low"] is found["top1_high"] is None
     perfect[0] = np.roll(perfect[0], 1)
-    found = classification_scores.score_intervals(perfect, truth, {"regions": unit})
+    found = score_intervals(perfect, truth, unit)
     assert found["top1_low"] < found["top1"] < 1 and found["top1_high"] == 1
 
 
 def test_a_paired_difference_knows_what_both_share():
     values, truth, unit, species = with_unknown(seed=1, units=20)
     worse = log_softmax(values + 0.6 * np.random.default_rng(0).gumbel(size=values.shape), axis=1)
-    found = classification_scores.paired_difference(values, worse, truth, {"regions": unit}, species)
-    ours, theirs = (
-        classification_scores.score_intervals(v, truth, {"regions": unit}, species) for v in (values, worse)
-    )
+    found = paired_difference(values, worse, truth, unit, species)
+    ours, theirs = (score_intervals(v, truth, unit, species) for v in (values, worse))
     for name in classification_scores.DIFFERENCES:
         assert found[name] == pytest.approx(ours[name] - theirs[name])
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
     assert found["log_loss_high"] < 0  # seen as better, though the intervals of both overlap
     assert ours["log_loss_high"] > theirs["log_loss_low"]
-    same = classification_scores.paired_difference(values, values, truth, {"regions": unit})
+    same = paired_difference(values, values, truth, unit)
     assert same["top1"] == 0 and same["top1_low"] is None
-
-
-def test_bins_are_the_rows_between_their_edges():
-    values, truth, unit, species = with_unknown(units=30)
-    frequency = np.where(truth < 0, 0, 1 + truth * 10)
-    table = classification_scores.scores_by_bin(values, truth, {"regions": unit}, frequency, [1, 11, 1000], species)
-    assert [(bin_["from"], bin_["to"]) for bin_ in table] == [(None, 1), (1, 11), (11, 1000), (1000, None)]
-    assert sum(bin_["n"] for bin_ in table) == len(truth)
-    untrained, commonest, _, empty = table
-    assert untrained["top1"] == 0 and untrained["log_loss"] is None and untrained["n_unknown"] == untrained["n"]
-    here = truth == 0
-    assert commonest["top1"] == classification_scores.scores(values[here], truth[here])["top1"]
-    assert empty["n"] == 0 and empty["top1"] is empty["macro_f1"] is empty["top1_low"] is None
-    with pytest.raises(ValueError, match="1 NaN"):
-        classification_scores.scores_by_bin(values[:1], truth[:1], {"regions": unit[:1]}, np.array([np.nan]), [1])
 
 
 def test_the_reliability_table_adds_up_to_the_calibration_error():
     values, truth, _, species = with_unknown()
-    table = classification_scores.reliability_table(values, truth, bins=8)
-    score = classification_scores.scores(values, truth, species, bins=8)
+    table = classification_scores.reliability_table(answers(values, truth, bins=8))
+    score = scores(values, truth, species, bins=8)
     assert table["count"].sum() == score["n"] - score["n_unknown"]
     gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
     assert gaps.sum() / table["count"].sum() == pytest.approx(score["calibration_error"])
@@ -195,19 +196,19 @@ def test_what_a_calibrated_model_scores_by_chance():
     draws = []
     for _ in range(200):
         truth = (generator.random(200)[:, None] > np.exp(values).cumsum(axis=1)).sum(axis=1).clip(max=4)
-        draws.append(classification_scores.scores(values, truth)["calibration_error"])
-    expected = classification_scores.scores(values, truth)["calibration_error_if_calibrated"]
+        draws.append(scores(values, truth)["calibration_error"])
+    expected = scores(values, truth)["calibration_error_if_calibrated"]
     assert expected == pytest.approx(np.mean(draws), rel=0.05) and expected > 0.05
 
 
 def test_no_rows_and_what_is_no_probability():
-    empty = classification_scores.score_intervals(np.zeros((0, 3)), np.zeros(0, np.int64), {"regions": np.zeros(0)})
+    empty = score_intervals(np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0))
     assert empty["n"] == 0 and empty["top1"] is None and empty["top1_low"] is None
-    assert classification_scores.reliability_table(np.zeros((0, 3)), np.zeros(0, np.int64)).empty
+    assert classification_scores.reliability_table(answers(np.zeros((0, 3)), np.zeros(0, np.int64))).empty
     flat = np.log(np.full((2, 4), 0.25))
     for values, truth in ((flat * np.nan, [0, 1]), (flat, [0, 4]), (flat, [0, -2]), (flat + 1, [0, 1]), (flat, [0])):
         with pytest.raises(ValueError, match="expected"):
-            classification_scores.scores(values, np.array(truth))
+            scores(values, np.array(truth))
 
 
 @pytest.mark.slow
@@ -216,16 +217,16 @@ def test_no_rows_and_what_is_no_probability():
 def test_intervals_cover(units, icc):
     """Share of the intervals of 300 draws that hold the population's scores; few classes, so all are in a draw."""
     values, truth, _ = clustered(99, 20_000, icc)
-    whole = classification_scores.scores(values, truth)
+    whole = scores(values, truth)
     other = log_softmax(values + 0.7 * np.random.default_rng(5).gumbel(size=values.shape), axis=1)
-    difference = whole["top1"] - classification_scores.scores(other, truth)["top1"]
+    difference = whole["top1"] - scores(other, truth)["top1"]
     covered = {name: [] for name in ("top1", "macro_f1", "log_loss", "paired")}
     for seed in range(300):
         values, truth, unit = clustered(seed, units, icc)
         noise = np.random.default_rng([seed, 5]).gumbel(size=values.shape)
-        found = classification_scores.score_intervals(values, truth, {"regions": unit})
+        found = score_intervals(values, truth, unit)
         worse = log_softmax(values + 0.7 * noise, axis=1)
-        paired = classification_scores.paired_difference(values, worse, truth, {"regions": unit})
+        paired = paired_difference(values, worse, truth, unit)
         for name in ("top1", "macro_f1", "log_loss"):
             covered[name].append(found[f"{name}_low"] <= whole[name] <= found[f"{name}_high"])
         covered["paired"].append(paired["top1_low"] <= difference <= paired["top1_high"])

@@ -1,133 +1,12 @@
+"""Conformal intervals by hand: ranks, ties, years of a place, sampled answers, folds."""
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from src.core.evaluation import conformal
-from src.core.evaluation.interval_coverage import coverage
 from src.core.stage.errors import DataError
-
-SETS, CROSSED_SETS = 500, 300
-"""Calibration sets drawn. The coverage of one varies by 0.02 to 0.094 about its mean (standard deviation), that of a
-crossed one, which costs 25 times as much, by 0.03 to 0.08. So the means found lie 3 of their standard errors or more
-inside the bars, but for cover_point at 29 places and level 0.8 (2.8)."""
-NEW_PLACES = 100
-
-
-def cv_plus_by_place(estimator, x, y, place, x_new, level, folds, seed):
-    """Intervals of new rows from an estimator that is fitted anew without each fold of places."""
-    residual, fold, predictions = conformal.cross_fit(estimator, x, y, place, x_new, folds, seed)
-    return conformal.cv_plus(residual, place, fold, predictions, level, seed)
-
-
-def draw_panel(places, icc, generator):
-    """Place of each row and its error, variance 1, of which `icc` is the place's own; 1 to 12 years a place."""
-    place = np.repeat(np.arange(places), generator.integers(1, 13, places))
-    error = np.sqrt(icc) * generator.normal(size=places)[place] + np.sqrt(1 - icc) * generator.normal(size=len(place))
-    return place, error
-
-
-def expected(level, places):
-    """Exact coverage where one year is drawn: of K + 1 exchangeable scores the new one is not above the m-th.
-
-    Where every year is kept, about level / K above the level.
-    """
-    if places >= conformal.HIERARCHICAL_PLACES:
-        return level + level / places
-    return np.ceil((places + 1) * level - 1e-9) / (places + 1)
-
-
-def covered(y, bounds, place):
-    return coverage(y, *bounds, place)["coverage"]
-
-
-def hierarchical(scores, place, level):
-    """Lee, Barber and Willett 2023: a row weighs 1 / ((K + 1) n_k), and 1 / (K + 1) lies at infinity."""
-    counts = np.bincount(place)
-    order = np.argsort(scores)
-    weight = 1 / ((len(counts) + 1) * counts[place[order]])
-    return scores[order][np.searchsorted(np.cumsum(weight), level - 1e-9)]
-
-
-def cover_point(places, icc, level, seed, threshold=None):
-    """Coverage of a point prediction's interval at `NEW_PLACES` new places."""
-    generator = np.random.default_rng([seed, 7])
-    place, error = draw_panel(places, icc, generator)
-    new, new_error = draw_panel(NEW_PLACES, icc, generator)
-    scores = np.abs(error)
-    q = threshold(scores, place, level) if threshold else conformal.calibrate(scores, place, level, seed)
-    return covered(new_error, (np.full(len(new), -q), np.full(len(new), q)), new)
-
-
-def cover_sampled(places, icc, level, seed):
-    """The same of eight sampled answers around it; a tenth is unparsed, and so are all of every tenth row's."""
-    generator = np.random.default_rng([seed, 8])
-    parts = []
-    for count in (places, NEW_PLACES):
-        place, error = draw_panel(count, icc, generator)
-        spread = generator.uniform(0.2, 1.5, len(place))
-        truth = generator.normal(0, 2, len(place))
-        samples = truth[:, None] + spread[:, None] * generator.normal(size=(len(place), 8))
-        samples[generator.random(samples.shape) < 0.1] = np.nan
-        samples[generator.random(len(place)) < 0.1] = np.nan
-        parts.append((place, truth + error, samples))
-    (place, y, samples), (new, y_new, samples_new) = parts
-    q = conformal.calibrate(conformal.sample_scores(y, samples, level, 0.0), place, level, seed)
-    return covered(y_new, conformal.sample_bounds(samples_new, q, level, 0.0), new)
-
-
-def cover_crossed(places, icc, level, seed):
-    """The same of ridge on four features of a place, fitted without each of ten folds; one row of each new place."""
-    generator = np.random.default_rng([seed, 9])
-    place, error = draw_panel(places + NEW_PLACES, icc, generator)
-    x = generator.normal(size=(places + NEW_PLACES, 4))[place] + 0.3 * generator.normal(size=(len(place), 4))
-    y = x @ np.array([1.0, -1.0, 0.5, 0.0]) + error
-    old, new = place < places, np.unique(place, return_index=True)[1][places:]
-    bounds = cv_plus_by_place(Ridge(1.0), x[old], y[old], place[old], x[new], level, 10, seed)
-    return covered(y[new], bounds, place[new])
-
-
-def mean_coverage(cover, places, icc, level, sets, **options):
-    return np.mean([cover(places, icc, level, seed, **options) for seed in range(sets)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("icc", [0.0, 0.8])
-@pytest.mark.parametrize("level", [0.8, 0.9])
-@pytest.mark.parametrize("places", [19, 20, 22, 29, 39, 49, 50, 60])
-@pytest.mark.parametrize("cover", [cover_point, cover_sampled])
-def test_mean_coverage_is_nominal(cover, places, level, icc):
-    """At 19, 29, 39 and 49 places (K + 1) level is whole and `expected` is the level itself.
-
-    Found: at most 0.011 from `expected` below 50 places, at most 0.004 from then on.
-    """
-    bar = 0.02 if places < conformal.HIERARCHICAL_PLACES else 0.01
-    found = mean_coverage(cover, places, icc, level, SETS)
-    assert abs(found - expected(level, places)) < bar
-    if places >= conformal.HIERARCHICAL_PLACES:  # what its docstring promises
-        assert abs(found - level) < 0.02
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("icc", [0.0, 0.8])
-@pytest.mark.parametrize("places", [19, 39, 50])
-def test_mean_coverage_of_fitted_folds_is_nominal(places, icc):
-    found = mean_coverage(cover_crossed, places, icc, 0.9, CROSSED_SETS)
-    assert abs(found - expected(0.9, places)) < 0.02
-    if places >= conformal.HIERARCHICAL_PLACES:
-        assert abs(found - 0.9) < 0.02
-
-
-@pytest.mark.parametrize("cover", [cover_point, cover_sampled, cover_crossed])
-def test_mean_coverage_is_near_nominal(cover):
-    """The slow test in small: enough to see rows ranked in place of places, or a threshold one rank off."""
-    assert abs(mean_coverage(cover, 19, 0.4, 0.9, 100) - 0.9) < 0.03
-
-
-@pytest.mark.slow
-def test_the_hierarchical_quantile_covers_more_than_it_promises():
-    """Reason to draw one year: at 19 places and independent years it is 4 points above, and the bar is 2."""
-    found = mean_coverage(cover_point, 19, 0.0, 0.9, SETS, threshold=hierarchical)
-    assert found > 0.93
+from tests.core.evaluation.conformal_panels import covered, cv_plus_by_place, draw_panel, hierarchical
 
 
 @pytest.mark.parametrize("level, needed", [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99), (0.85, 6)])
@@ -137,12 +16,6 @@ def test_required_places_by_hand(level, needed):
     assert conformal.calibrate(scores, scores, level, 0) == needed  # the largest score, never infinity
     with pytest.raises(DataError):
         conformal.calibrate(scores[1:], scores[1:], level, 0)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 90, np.nan])
-def test_a_level_is_between_0_and_1(level):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        conformal.required_places(level)
 
 
 @pytest.mark.parametrize("places", [19, 49, 99, 199])
@@ -205,25 +78,6 @@ def test_a_place_with_many_years_does_not_dominate(others):
     assert conformal.calibrate(scores, place, 0.9, 0) == 10
     # and one bad place with many years is one bad place
     assert conformal.calibrate(-scores, place, 0.9, 0) == -10
-
-
-@pytest.mark.parametrize("places", [39, 99])
-def test_places_whose_error_goes_with_their_number_of_years_are_covered(places):
-    """Half the places have one year and errors of 3, half twelve and errors of 1: rows ranked alone cover 0.8."""
-
-    def draw(count, generator):
-        place = np.repeat(np.arange(count), np.where(np.arange(count) % 2, 1, 12))
-        return place, generator.normal(size=len(place)) * np.where(place % 2, 3, 1)
-
-    found, by_rows = [], []
-    for seed in range(300):
-        generator = np.random.default_rng([seed, 1])
-        (place, error), (new, new_error) = draw(places, generator), draw(100, generator)
-        for result, units in ((found, place), (by_rows, np.arange(len(place)))):
-            q = conformal.calibrate(np.abs(error), units, 0.9, seed)
-            result.append(covered(new_error, (np.full(len(new), -q), np.full(len(new), q)), new))
-    assert abs(np.mean(found) - 0.9) < 0.02
-    assert np.mean(by_rows) < 0.85
 
 
 def test_the_order_of_rows_and_the_type_of_names_do_not_matter():
@@ -303,19 +157,3 @@ def test_cv_plus_never_trains_on_the_place_it_calibrates():
     assert np.abs(y - LinearRegression().fit(x, y).predict(x)).max() < 1e-9
     low, high = cv_plus_by_place(LinearRegression(), x, y, place, x[:6], 0.9, 5, 0)
     assert (high - low > 2).all()
-
-
-def test_fewer_places_than_folds_is_refused():
-    place = np.arange(10)
-    with pytest.raises(DataError, match="found 10 places, expected at least 12"):
-        cv_plus_by_place(Ridge(), np.eye(10), place * 1.0, place, np.eye(10), 0.9, 12, 0)
-
-
-def test_guarantee_is_given_only_where_places_are_exchangeable():
-    assert conformal.guarantee(0.9) == "at least 0.9 for a new place like the calibration places"
-    assert "proven only 0.8," in conformal.guarantee(0.9, crossed=True)
-    for elsewhere in (False, True):
-        assert conformal.guarantee(0.9, later=True, elsewhere=elsewhere).startswith("no guarantee: test years")
-    for crossed in (False, True):
-        said = conformal.guarantee(0.9, elsewhere=True, crossed=crossed)
-        assert said.startswith("no guarantee: calibration and test places")

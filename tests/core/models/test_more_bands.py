@@ -28,7 +28,7 @@ def rgb(request):
     )
     config.vision_config.temporal_patch_size = 2
     model = qwen_vl.build(config, 0).eval()
-    bias = qwen_vl.vision_encoder(model).patch_embed.proj.bias
+    bias = model.model.visual.patch_embed.proj.bias
     if bias is not None:
         torch.nn.init.normal_(bias, 0, 0.5)
     return model
@@ -37,7 +37,7 @@ def rgb(request):
 @torch.no_grad()
 def seen(model, images):
     """Features that the vision encoder hands to the language model."""
-    visual = qwen_vl.vision_encoder(model)
+    visual = model.model.visual
     pixels, grid = pixel_values(images, visual.config)
     return visual(pixels, grid_thw=grid).pooler_output
 
@@ -48,7 +48,7 @@ def images(channels, seed=0):
 
 def test_one_frame_is_two_equal_ones(rgb):
     folded = widen(copy.deepcopy(rgb), RGB, "zero", seed=0)
-    assert qwen_vl.vision_encoder(folded).config.temporal_patch_size == 1
+    assert folded.model.visual.config.temporal_patch_size == 1
     torch.testing.assert_close(seen(folded, images(RGB)), seen(rgb, images(RGB)), rtol=0, atol=1e-5)
 
 
@@ -58,14 +58,13 @@ def test_the_first_three_bands_are_rgb(rgb, init):
     alone = images(BANDS)
     alone[:, RGB:] = 0
     torch.testing.assert_close(seen(wide, alone), seen(rgb, alone[:, :RGB]), rtol=0, atol=1e-5)
-    rest = qwen_vl.vision_encoder(wide).patch_embed.proj.weight.detach()[:, RGB:]
+    rest = wide.model.visual.patch_embed.proj.weight.detach()[:, RGB:]
     assert rest.std() == pytest.approx(0.02, rel=0.1) if init == "normal" else not rest.any()
 
 
 def test_normal_is_drawn_from_its_seed(rgb):
     one, two, other = (
-        qwen_vl.vision_encoder(widen(copy.deepcopy(rgb), BANDS, "normal", seed)).patch_embed.proj.weight
-        for seed in (1, 1, 2)
+        widen(copy.deepcopy(rgb), BANDS, "normal", seed).model.visual.patch_embed.proj.weight for seed in (1, 1, 2)
     )
     assert torch.equal(one, two) and not torch.equal(one, other)
 
@@ -95,7 +94,7 @@ def test_pca_sees_what_route_b_shows_masked_pixels_included(rgb):
 def test_every_band_can_learn(rgb):
     weight = torch.randn(RGB, BANDS, generator=torch.Generator().manual_seed(3))
     for init in ("normal", "zero", "copy", "pca"):
-        visual = qwen_vl.vision_encoder(widen(copy.deepcopy(rgb), BANDS, init, seed=0, projection=weight))
+        visual = widen(copy.deepcopy(rgb), BANDS, init, seed=0, projection=weight).model.visual
         pixels, grid = pixel_values(images(BANDS), visual.config)
         visual(pixels, grid_thw=grid).pooler_output.square().mean().backward()
         assert visual.patch_embed.proj.weight.grad.abs().amax((0, 2, 3, 4)).min() > 0

@@ -35,7 +35,7 @@ def make(family: str, tokenizer, *, seed: int = 0, side: int = 16):
 
 def slowed(model):
     """Back to transformers' own Conv3d and loop over windows."""
-    visual = qwen_vl.vision_encoder(model)
+    visual = model.model.visual
     for module in (visual.patch_embed, *(block.attn for block in visual.blocks)):
         del module.forward
     return model
@@ -53,19 +53,19 @@ def test_quick_equals_transformers_forward_and_backward(family, sides, tokenizer
         output.loss.backward()
     for (name, one), other in zip(quick.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}")
-    assert qwen_vl.vision_encoder(quick).patch_embed.proj.weight.grad.any()
+    assert quick.model.visual.patch_embed.proj.weight.grad.any()
 
 
 def test_qwen25_windows_are_of_unequal_size(tokenizer):
     """Else the test above would not see the path that sorts windows by size."""
     model = make("qwen2_5_vl", tokenizer)
     seen = []
-    first = qwen_vl.vision_encoder(model).blocks[0].attn
+    first = model.model.visual.blocks[0].attn
     call = first.forward
     first.forward = lambda hidden, cu_seqlens, **rest: seen.append(cu_seqlens) or call(hidden, cu_seqlens, **rest)
     model(**make_batch(model, [20]))
     assert len((seen[0][1:] - seen[0][:-1]).unique()) == 3
-    assert 0 not in qwen_vl.vision_encoder(model).config.fullatt_block_indexes
+    assert 0 not in model.model.visual.config.fullatt_block_indexes
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,7 +91,7 @@ def test_weights_are_a_function_of_the_seed_alone(tokenizer):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_channel_count_is_that_of_the_tiles(family, tokenizer):
     """`in_chans` would be ignored in silence."""
-    proj = qwen_vl.vision_encoder(make(family, tokenizer)).patch_embed.proj
+    proj = make(family, tokenizer).model.visual.patch_embed.proj
     assert proj.weight.shape == (32, BANDS, 1, PATCH, PATCH)
 
 
@@ -171,14 +171,14 @@ def test_the_published_name_of_channels_is_not_overheard(tmp_path):
     with pytest.raises(DataError, match=r"vision_config.in_chans: found 64, which transformers does not read"):
         qwen_vl.load(tmp_path, channels=(3, 64))
     change_config(tmp_path, vision_config={"in_chans": 64, "in_channels": 3})
-    assert qwen_vl.read_config(tmp_path).vision_config.in_channels == 3
+    assert qwen_vl.read_config(tmp_path, (3,)).vision_config.in_channels == 3
 
 
 def test_reading_the_config_needs_no_weights(tmp_path):
     qwen_folders.write(tmp_path, "qwen3_vl")
     for shard in tmp_path.glob("*.safetensors*"):
         shard.unlink()
-    assert qwen_vl.read_config(tmp_path).vision_config.deepstack_visual_indexes == [0, 1]
+    assert qwen_vl.read_config(tmp_path, (3,)).vision_config.deepstack_visual_indexes == [0, 1]
 
 
 def test_code_beside_the_weights_is_never_run(saved, tmp_path):

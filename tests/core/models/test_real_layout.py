@@ -123,14 +123,14 @@ def test_what_transformers_saves_is_read_by_transformers_alone(family, tmp_path)
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "wide", dtype=torch.float32).eval()
     batch = make_batch(model, sides(model))
     torch.testing.assert_close(plain(**batch).logits, model(**batch).logits, rtol=0, atol=1e-5)
-    vision = qwen_vl.read_config(tmp_path / "wide").vision_config
+    vision = qwen_vl.read_config(tmp_path / "wide", (BANDS,)).vision_config
     assert vision.in_channels == getattr(vision, "in_chans", BANDS) == BANDS
 
 
 def test_published_fields_arrive(family, tmp_path):
     """They are flat in Qwen2-VL and 2.5, and the classes' defaults differ from all of these."""
     qwen_folders.write(tmp_path, family, tied=True)
-    config = qwen_vl.read_config(tmp_path)
+    config = qwen_vl.read_config(tmp_path, (3,))
     text = config.get_text_config()
     assert config.tie_word_embeddings is True
     assert text.rms_norm_eps == 1e-6

@@ -1,7 +1,6 @@
 import pytest
-from ruamel.yaml import YAML
 
-from src.core.report.markdown import block_yaml, fenced, plain
+from src.core.report.markdown import fenced, plain
 
 
 def test_text_from_files_stays_text_on_one_line():
@@ -12,9 +11,3 @@ def test_text_from_files_stays_text_on_one_line():
 def test_a_fence_cannot_be_closed_from_inside(inside):
     lines = fenced(inside, "yaml").splitlines()
     assert lines[0] == lines[-1] + "yaml" and lines[-1] not in inside
-
-
-def test_yaml_keeps_order_and_values():
-    values = {"b": 1, "a": {"text": "it: is # no\nsecond", "none": None, "rate": 2e-5, "list": ["不", "no", "1"]}}
-    again = YAML(typ="safe", pure=True).load(block_yaml(values))
-    assert again == values and list(again) == ["b", "a"]

@@ -29,6 +29,17 @@ def make_regions(tiles: pd.DataFrame) -> pd.Series:
     return pd.cut(tiles["lon"], [-111, -104, -101, -95, -90, -83, -80, -74, -69], labels=list("abcdefgh")).astype(str)
 
 
+def split_blocks(tiles: pd.DataFrame, *, degrees: float, **draw) -> pd.DataFrame:
+    """Block and role of each tile."""
+    block = spatial_temporal.blocks_of_places(tiles, degrees)
+    return split_units(tiles, block, f"blocks of {degrees:g} degrees", **draw)
+
+
+def split_units(tiles: pd.DataFrame, unit: pd.Series, what: str = "regions", **draw) -> pd.DataFrame:
+    draw = {"keep_from": tiles[:0]} | draw
+    return pd.DataFrame({"block": unit, "role": spatial_temporal.split_with_buffer(tiles, unit, what, "", **draw)})
+
+
 def distances_km(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
     i, j = np.meshgrid(np.arange(len(a)), np.arange(len(b)), indexing="ij")
     one, other = a.iloc[i.ravel()], b.iloc[j.ravel()]
@@ -37,13 +48,13 @@ def distances_km(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
 
 def test_the_folds_partition_the_tiles():
     tiles = make_tiles()
-    tests = [spatial_temporal.split_blocks(tiles, **DRAW | {"fold": fold})["role"] == "test" for fold in range(5)]
+    tests = [split_blocks(tiles, **DRAW | {"fold": fold})["role"] == "test" for fold in range(5)]
     assert (np.sum(tests, axis=0) == 1).all()
     assert np.ptp([test.sum() for test in tests]) <= 4
 
 
 def test_whole_blocks_go_to_one_side():
-    drawn = spatial_temporal.split_blocks(make_tiles(), **DRAW)
+    drawn = split_blocks(make_tiles(), **DRAW)
     roles = drawn[drawn["role"] != "buffer"].groupby("block")["role"].nunique()
     assert (roles == 1).all()
     share = (drawn["role"] == "test").mean()
@@ -52,7 +63,7 @@ def test_whole_blocks_go_to_one_side():
 
 def test_the_buffer_separates_every_pair_of_roles_and_test_keeps_all():
     tiles = make_tiles()
-    drawn = spatial_temporal.split_blocks(tiles, **DRAW)
+    drawn = split_blocks(tiles, **DRAW)
     role = drawn["role"]
     for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
         assert distances_km(tiles[role == one], tiles[role == other]).min() >= 100
@@ -68,11 +79,8 @@ def test_all_years_of_a_place_share_block_and_role():
     tiles = make_tiles(years=3)
     # one year of every place is centred 0.4 degrees away: across block borders and buffer edges
     tiles.loc[2::3, "lon"] += 0.4
-    for drawn in (
-        spatial_temporal.split_blocks(tiles, **DRAW),
-        spatial_temporal.split_places(tiles, degrees=5, folds=5, fold=1, seed=0),
-    ):
-        assert (drawn.groupby(tiles["place"])[["block", "role"]].nunique() == 1).all(axis=None)
+    drawn = split_blocks(tiles, **DRAW)
+    assert (drawn.groupby(tiles["place"])[["block", "role"]].nunique() == 1).all(axis=None)
     first = tiles.sort_values("tile_id").drop_duplicates("place")
     expected = assign_blocks(first["lat"], first["lon"], 5)
     assert drawn.loc[first.index, "block"].tolist() == expected.tolist()
@@ -80,7 +88,7 @@ def test_all_years_of_a_place_share_block_and_role():
 
 def test_regions_go_whole_to_one_side_with_a_buffer_between():
     tiles = make_tiles(years=2)
-    drawn = spatial_temporal.split_regions(tiles, region=make_regions(tiles), **REGIONS)
+    drawn = split_units(tiles, make_regions(tiles), **REGIONS)
     assert (drawn["block"] == make_regions(tiles)).all()
     used = drawn[drawn["role"] != "buffer"]
     assert (used.groupby("block")["role"].nunique() == 1).all()
@@ -93,28 +101,25 @@ def test_regions_go_whole_to_one_side_with_a_buffer_between():
 def test_regions_are_each_tested_once():
     tiles = make_tiles()
     region = make_regions(tiles)
-    tests = [
-        spatial_temporal.split_regions(tiles, region=region, **REGIONS | {"fold": f})["role"] == "test"
-        for f in range(4)
-    ]
+    tests = [split_units(tiles, region, **REGIONS | {"fold": f})["role"] == "test" for f in range(4)]
     assert (np.sum(tests, axis=0) == 1).all()
 
 
 def test_training_keeps_from_locked_tiles_and_test_does_not():
     tiles = make_tiles()
-    free = spatial_temporal.split_blocks(tiles, **DRAW)["role"]
+    free = split_blocks(tiles, **DRAW)["role"]
     test = tiles[free == "test"].iloc[0]
     near_train = tiles[free == "train"].iloc[0]
     locked = pd.DataFrame([test, near_train])[["lat", "lon"]] + 0.01
     for drawn in (
-        spatial_temporal.split_blocks(tiles, **DRAW, keep_from=locked),
-        spatial_temporal.split_regions(tiles, region=make_regions(tiles), **REGIONS, keep_from=locked),
+        split_blocks(tiles, **DRAW, keep_from=locked),
+        split_units(tiles, make_regions(tiles), **REGIONS, keep_from=locked),
     ):
         role = drawn["role"]
         assert role[near_train.name] in ("buffer", "test")
         learned = tiles[role.isin(["train", "validation"])]
         assert nearest_km(learned.lat, learned.lon, locked.lat, locked.lon).min() > 100
-    kept = spatial_temporal.split_blocks(tiles, **DRAW, keep_from=locked)["role"]
+    kept = split_blocks(tiles, **DRAW, keep_from=locked)["role"]
     assert (kept[free == "test"] == "test").all() and kept[near_train.name] == "buffer"
     changed = tiles[(kept != free).to_numpy()]
     assert (nearest_km(changed.lat, changed.lon, locked.lat, locked.lon) <= 100).all()
@@ -125,9 +130,8 @@ def test_row_order_changes_nothing():
     shuffled = tiles.sample(frac=1, random_state=5)
     regions = make_regions(tiles)
     for draw in (
-        lambda rows: spatial_temporal.split_blocks(rows, **DRAW),
-        lambda rows: spatial_temporal.split_regions(rows, region=regions, **REGIONS),
-        lambda rows: spatial_temporal.split_places(rows, degrees=5, folds=5, fold=1, seed=0),
+        lambda rows: split_blocks(rows, **DRAW),
+        lambda rows: split_units(rows, regions[rows.index], **REGIONS),
     ):
         pd.testing.assert_frame_equal(draw(shuffled).sort_index(), draw(tiles))
 
@@ -137,8 +141,8 @@ def test_hash_seed_changes_nothing():
         "import hashlib\n"
         "from tests.core.splits.test_spatial_temporal import *\n"
         "tiles = make_tiles()\n"
-        "blocks = spatial_temporal.split_blocks(tiles, **DRAW)\n"
-        "drawn = [blocks, spatial_temporal.split_regions(tiles, region=make_regions(tiles), **REGIONS)]\n"
+        "blocks = split_blocks(tiles, **DRAW)\n"
+        "drawn = [blocks, split_units(tiles, make_regions(tiles), **REGIONS)]\n"
         "print(hashlib.sha256(pd.concat(drawn).to_csv().encode()).hexdigest())"
     )
     assert len(printed(code)) == 1
@@ -146,46 +150,33 @@ def test_hash_seed_changes_nothing():
 
 def test_a_buffer_below_the_diagonal_is_refused_with_both_numbers():
     with pytest.raises(ParamsError, match=r"`buffer_km`: found 79.5, expected at least 80"):
-        spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 79.5})
+        split_blocks(make_tiles(), **DRAW | {"buffer_km": 79.5})
     with pytest.raises(ParamsError, match=r"`buffer_km`: found 0, expected at least 80"):
-        spatial_temporal.split_regions(make_tiles(), region=make_regions(make_tiles()), **REGIONS | {"buffer_km": 0})
-    spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 80})
+        split_units(make_tiles(), make_regions(make_tiles()), **REGIONS | {"buffer_km": 0})
+    split_blocks(make_tiles(), **DRAW | {"buffer_km": 80})
 
 
-def test_tiles_without_coordinates_refuse_blocks_and_allow_places():
+def test_tiles_without_coordinates_have_no_block_and_refuse_spatial_splits():
     tiles = make_tiles()
+    spatial_temporal.require_coordinates(tiles)
     tiles.loc[3, ["lat", "lon"]] = np.nan
     with pytest.raises(DataError, match=r"1 tiles without coordinates .*c003.*refuse spatial splits"):
-        spatial_temporal.split_blocks(tiles, **DRAW)
-    drawn = spatial_temporal.split_places(tiles, degrees=5, folds=5, fold=0, seed=0)
-    assert drawn.loc[3, "block"] == ""
-    assert drawn["role"].value_counts().to_dict() == {"train": 195, "test": 60, "validation": 45}
+        spatial_temporal.require_coordinates(tiles)
+    blocks = spatial_temporal.blocks_of_places(tiles, 5)
+    assert blocks.index[blocks == ""].tolist() == [3]
 
 
 def test_too_few_blocks_are_counted():
     with pytest.raises(DataError, match="found 4 blocks of 45 degrees, expected at least 5"):
-        spatial_temporal.split_blocks(make_tiles(), **DRAW | {"degrees": 45})
-
-
-def test_a_fold_that_takes_all_but_one_place_is_refused():
-    tiles = make_tiles(3)
-    sides = []
-    for fold in range(2):
-        try:
-            spatial_temporal.split_places(tiles, degrees=5, folds=2, fold=fold, seed=0)
-            sides.append("drawn")
-        except DataError as error:
-            assert "of 3 places" in str(error) and "leaves 1" in str(error)
-            sides.append("refused")
-    assert sorted(sides) == ["drawn", "refused"]
+        split_blocks(make_tiles(), **DRAW | {"degrees": 45})
 
 
 def test_a_buffer_around_all_places_is_refused():
     with pytest.raises(DataError, match=r"all \d+ places outside the test fold lie within `buffer_km` = 900 km"):
-        spatial_temporal.split_blocks(make_tiles(), **DRAW | {"buffer_km": 900, "folds": 2})
+        split_blocks(make_tiles(), **DRAW | {"buffer_km": 900, "folds": 2})
     tiles = make_tiles()
     with pytest.raises(DataError, match=r"within `buffer_km` = 100 km of the test fold or locked tiles"):
-        spatial_temporal.split_blocks(tiles, **DRAW, keep_from=tiles[["lat", "lon"]])
+        split_blocks(tiles, **DRAW, keep_from=tiles[["lat", "lon"]])
 
 
 def test_a_buffer_that_empties_one_role_names_it():
@@ -194,23 +185,23 @@ def test_a_buffer_that_empties_one_role_names_it():
     found = []
     for fold in range(3):
         with pytest.raises(DataError) as error:
-            spatial_temporal.split_blocks(tiles, degrees=0.4, buffer_km=100, folds=3, fold=fold, seed=0)
+            split_blocks(tiles, degrees=0.4, buffer_km=100, folds=3, fold=fold, seed=0)
         found.append(str(error.value))
     assert sum("found nothing for train, expected at least one of each" in message for message in found) == 1
 
 
 def test_regions_that_cannot_be_divided_are_named():
-    tiles = make_tiles()
+    place = make_tiles()["place"]
     with pytest.raises(DataError, match="the region Hebei holds all 300 places"):
-        spatial_temporal.split_regions(tiles, region=pd.Series("Hebei", index=tiles.index), **REGIONS)
-    three = pd.Series(np.resize(["Hebei", "Henan", "Hubei"], 300), index=tiles.index)
-    with pytest.raises(DataError, match=r"found 3 regions \(Hebei, Henan, Hubei\), expected at least 4"):
-        spatial_temporal.split_regions(tiles, region=three, **REGIONS)
-    with pytest.raises(DataError, match=r"1 places without a region \(p0/c000\)"):
-        spatial_temporal.split_regions(tiles, region=three.iloc[1:], **REGIONS)
-    twice = make_tiles(years=2)
+        spatial_temporal.require_regions(place, pd.Series("Hebei", index=place.index))
+    three = pd.Series(np.resize(["Hebei", "Henan", "Hubei"], 300), index=place.index)
+    spatial_temporal.require_regions(place, three)
+    for missing in (three.iloc[1:].reindex(place.index), three.where(place.index > 0, "")):
+        with pytest.raises(DataError, match=r"1 places without a region \(p0/c000\)"):
+            spatial_temporal.require_regions(place, missing)
+    twice = make_tiles(years=2)["place"]
     with pytest.raises(DataError, match=r"300 places in two regions \(p0/c000: Hebei, Henan\)"):
-        spatial_temporal.split_regions(twice, region=pd.Series(np.resize(["Hebei", "Henan"], 600)), **REGIONS)
+        spatial_temporal.require_regions(twice, pd.Series(np.resize(["Hebei", "Henan"], 600)))
 
 
 def test_a_forecast_and_its_validation_know_equally_little():

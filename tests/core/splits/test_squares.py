@@ -10,7 +10,13 @@ from src.core.splits import squares
 from src.core.stage.errors import DataError, ParamsError
 from tests.hash_seeds import printed
 
-CHOICE = {"side_km": 10, "apart_km": 15, "count": 5}
+CHOICE = {"side_km": 10, "apart_km": 15, "count": 5, "minimum": 1, "maximum": 10_000, "seed": 0, "spread": 1.0}
+
+
+def choose(lat, lon, classes=None, **changes):
+    """Choose with each point a class of its own, unless classes are given, so that the fullest square holds most."""
+    classes = np.arange(len(lat)) if classes is None else classes
+    return squares.choose_squares(lat, lon, classes, **CHOICE | changes)
 
 
 def make_points(count=4000, seed=3):
@@ -44,7 +50,7 @@ def least_km(one, other):
 
 def test_squares_are_apart_and_hold_the_points_they_count():
     lat, lon = make_points()
-    chosen = squares.choose_squares(lat, lon, **CHOICE, minimum=20)
+    chosen = choose(lat, lon, minimum=20)
     assert len(chosen) == 5 and (chosen["points"] >= 20).all()
     inside, _ = squares.assign_squares(lat, lon, chosen, side_km=10, buffer_km=0)
     assert np.bincount(inside[inside >= 0], minlength=5).tolist() == chosen["points"].tolist()
@@ -59,7 +65,7 @@ def test_the_first_is_the_fullest_and_each_next_the_farthest():
     generator = np.random.default_rng(0)
     position = np.repeat([0.0, 40, 100, 130], [20, 30, 60, 90])
     lat, lon = at(45.0, 10.0, position + generator.normal(0, 0.5, 200), generator.normal(0, 0.5, 200))
-    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=4, minimum=10)
+    chosen = choose(lat, lon, count=4, minimum=10)
     found = squares.offsets_km(45.0, 10.0, chosen["lat"], chosen["lon"])[0]
     assert np.abs(found - [130, 0, 40, 100]).max() < 7
 
@@ -67,9 +73,9 @@ def test_the_first_is_the_fullest_and_each_next_the_farthest():
 def test_classes_decide_instead_of_points():
     lat, lon = at(45.0, 10.0, np.repeat([0.0, 60.0], [50, 10]), np.zeros(60))
     classes = np.array(["oak"] * 50 + [f"s{i % 5}" for i in range(10)])
-    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=2, classes=classes)
+    chosen = choose(lat, lon, count=2, classes=classes)
     assert chosen["points"].tolist() == [10, 50] and chosen["classes"].tolist() == [5, 1]
-    assert squares.choose_squares(lat, lon, **CHOICE | {"count": 1})["points"].tolist() == [50]
+    assert choose(lat, lon, count=1)["points"].tolist() == [50]
 
 
 def test_spread_trades_distance_for_new_classes():
@@ -79,9 +85,7 @@ def test_spread_trades_distance_for_new_classes():
     classes = np.array(["a", "b"] * 10 + ["c", "d"] * 10 + ["c", "e"] * 10 + ["a", "b", "c", "d"] * 10)
 
     def chosen(spread, count=2):
-        found = squares.choose_squares(
-            lat, lon, side_km=10, apart_km=15, count=count, minimum=10, classes=classes, spread=spread
-        )
+        found = choose(lat, lon, count=count, minimum=10, classes=classes, spread=spread)
         return squares.offsets_km(45.0, 10.0, found["lat"], found["lon"])[0]
 
     assert np.abs(chosen(1.0) - [130, 0]).max() < 7
@@ -90,22 +94,22 @@ def test_spread_trades_distance_for_new_classes():
     assert np.abs(chosen(0.2, 4)[2:] - [0, 40]).max() < 7  # nothing new is left: the farther goes first
 
 
-def test_spread_takes_points_where_there_are_no_classes():
+def test_spread_trades_distance_for_points_where_each_is_a_class():
     position = np.repeat([0.0, 40, 100], [10, 30, 50])
     lat, lon = at(45.0, 10.0, position, np.zeros(90))
     for spread, points in ((1.0, [50, 10, 30]), (0.5, [50, 30, 10])):
-        found = squares.choose_squares(lat, lon, side_km=10, apart_km=15, count=3, spread=spread)
+        found = choose(lat, lon, count=3, spread=spread)
         assert found["points"].tolist() == points
 
 
 def test_cells_are_those_squares_are_chosen_from():
     lat, lon = make_points()
-    cell = squares.name_cells(lat, lon, side_km=10)
-    for square in squares.choose_squares(lat, lon, **CHOICE).itertuples():
-        here = cell == squares.name_cells([square.lat], [square.lon], side_km=10)[0]
+    cell = squares.name_cells(lat, lon, side_km=10, seed=0)
+    for square in choose(lat, lon).itertuples():
+        here = cell == squares.name_cells(np.array([square.lat]), np.array([square.lon]), side_km=10, seed=0)[0]
         # a cell is a little narrower than the square around its centre
         assert 0.8 * square.points <= here.sum() <= square.points
-    assert (squares.name_cells(lat, lon + 360, side_km=10) == cell).all()
+    assert (squares.name_cells(lat, lon + 360, side_km=10, seed=0) == cell).all()
     assert (squares.name_cells(lat, lon, side_km=10, seed=1) != cell).mean() > 0.5
 
 
@@ -125,15 +129,15 @@ def test_outlines_are_corners_and_rounded_buffers(centre):
 
 def test_row_order_and_hash_seed_change_nothing_and_the_seed_shifts_the_grid():
     lat, lon = make_points()
-    chosen = squares.choose_squares(lat, lon, **CHOICE)
+    chosen = choose(lat, lon)
     order = np.random.default_rng(1).permutation(len(lat))
-    pd.testing.assert_frame_equal(squares.choose_squares(lat[order], lon[order], **CHOICE), chosen)
-    shifted = squares.choose_squares(lat, lon, **CHOICE, seed=1)
+    pd.testing.assert_frame_equal(choose(lat[order], lon[order]), chosen)
+    shifted = choose(lat, lon, seed=1)
     assert (shifted["lat"] != chosen["lat"]).all()
     code = (
         "from tests.core.splits.test_squares import *\n"
         "names = np.array([f's{i % 7}' for i in range(4000)])\n"
-        "print(squares.choose_squares(*make_points(), **CHOICE, classes=names).to_csv())"
+        "print(choose(*make_points(), classes=names).to_csv())"
     )
     assert len(printed(code)) == 1
 
@@ -143,18 +147,18 @@ def test_the_fullest_gives_way_where_more_squares_fit_without_it():
     lat, lon = at(45.0, 10.0, np.repeat([0.0, 20, 40], [20, 90, 30]), np.zeros(140))
     classes = np.repeat(["a", "b", "c", "d"], [20, 45, 45, 30])
     for named, spread in ((None, 1.0), (classes, 0.5)):
-        choice = CHOICE | {"classes": named, "spread": spread}
-        assert squares.choose_squares(lat, lon, **choice | {"count": 1})["points"].tolist() == [90]
-        assert sorted(squares.choose_squares(lat, lon, **choice | {"count": 2})["points"]) == [20, 30]
+        choice = {"classes": named, "spread": spread}
+        assert choose(lat, lon, **choice, count=1)["points"].tolist() == [90]
+        assert sorted(choose(lat, lon, **choice, count=2)["points"]) == [20, 30]
         with pytest.raises(DataError, match=r"no way to more than 2 of 10 km.*ask for at most 2"):
-            squares.choose_squares(lat, lon, **choice | {"count": 3})
+            choose(lat, lon, **choice, count=3)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_number_named_is_reached_apart_and_near_the_largest(seed):
     lat, lon = make_points(300, seed)
     one, most = (most_squares(lat, lon, apart_km) for apart_km in (1e-6, 25))
-    chosen = squares.choose_squares(lat, lon, side_km=10, apart_km=25, count=most)
+    chosen = choose(lat, lon, side_km=10, apart_km=25, count=most)
     assert len(chosen) == most
     centres = chosen[["lat", "lon"]].to_numpy()
     edges = [ring(*centre, 10, each=5) for centre in centres]
@@ -166,7 +170,7 @@ def test_the_number_named_is_reached_apart_and_near_the_largest(seed):
 def most_squares(lat, lon, apart_km):
     """The number that an error names."""
     with pytest.raises(DataError) as error:
-        squares.choose_squares(lat, lon, side_km=10, apart_km=apart_km, count=len(lat) + 1)
+        choose(lat, lon, side_km=10, apart_km=apart_km, count=len(lat) + 1)
     return int(str(error.value).split("no way to more than ")[1].split()[0])
 
 
@@ -185,18 +189,18 @@ def largest_number(lat, lon, apart_km):
 def test_more_squares_than_fit_are_refused_with_a_number_that_fits():
     lat, lon = make_points()
     with pytest.raises(DataError) as error:
-        squares.choose_squares(lat, lon, **CHOICE | {"count": 500})
+        choose(lat, lon, count=500)
     most = int(str(error.value).split("no way to more than ")[1].split()[0])
     assert 5 < most < 500 and f"expected 500; ask for at most {most}" in str(error.value)
-    assert len(squares.choose_squares(lat, lon, **CHOICE | {"count": most})) == most
+    assert len(choose(lat, lon, count=most)) == most
     with pytest.raises(DataError, match=f"no way to more than {most} of 10 km"):
-        squares.choose_squares(lat, lon, **CHOICE | {"count": most + 1})
+        choose(lat, lon, count=most + 1)
     with pytest.raises(
-        DataError, match=r"than 0 of 10 km.* with 5000 or more of the 4000 points each \(0 candidates\)"
+        DataError, match=r"than 0 of 10 km.* with 5000 to 10000 of the 4000 points each \(0 candidates\)"
     ):
-        squares.choose_squares(lat, lon, **CHOICE, minimum=5000)
+        choose(lat, lon, minimum=5000)
     with pytest.raises(DataError, match=r"than 0 of 10 km.* with 1 to 0 of the 4000 points"):
-        squares.choose_squares(lat, lon, **CHOICE, maximum=0.5)
+        choose(lat, lon, maximum=0.5)
 
 
 def test_a_square_holds_no_more_than_its_maximum():
@@ -204,18 +208,9 @@ def test_a_square_holds_no_more_than_its_maximum():
     lat, lon = make_points()
     city = np.random.default_rng(1).normal([lat[0], lon[0]], 0.005, (500, 2)).T
     lat, lon = np.append(lat, city[0]), np.append(lon, city[1])
-    assert squares.choose_squares(lat, lon, **CHOICE)["points"].max() > 300
-    chosen = squares.choose_squares(lat, lon, **CHOICE, minimum=10, maximum=60)
+    assert choose(lat, lon)["points"].max() > 300
+    chosen = choose(lat, lon, minimum=10, maximum=60)
     assert chosen["points"].between(10, 60).all()
-
-
-def test_points_without_coordinates_are_refused():
-    lat, lon = make_points(10)
-    lat[3] = np.nan
-    with pytest.raises(DataError, match="1 of 10 points without coordinates"):
-        squares.choose_squares(lat, lon, **CHOICE)
-    with pytest.raises(DataError, match="1 of 10 points without coordinates"):
-        squares.assign_squares(lat, lon, pd.DataFrame({"lat": [28.0], "lon": [-81.0]}), side_km=10, buffer_km=15)
 
 
 @pytest.mark.parametrize("centre", [(28.5, -81.4), (0.0, 0.0), (-17.0, 180.0), (65.0, -179.99), (89.95, 20.0)])
@@ -274,5 +269,5 @@ def test_squares_across_the_date_line_are_near():
     lat, lon = at(-17.0, 179.999, np.repeat([-8.0, 8.0], 30), np.zeros(60))
     assert (lon < 0).any() and (lon > 0).any()
     with pytest.raises(DataError, match="than 1 of 10 km"):
-        squares.choose_squares(lat, lon, **CHOICE | {"count": 2})
-    assert len(squares.choose_squares(lat, lon, side_km=5, apart_km=2, count=2)) == 2
+        choose(lat, lon, count=2)
+    assert len(choose(lat, lon, side_km=5, apart_km=2, count=2)) == 2

@@ -245,7 +245,7 @@ def fit(store, rows, standardised_on=(0, 1)):
     values = [
         band_statistics.standardise(store.view(r), store.valid([r])[0], store.quantisation, mean, sd) for r in rows
     ]
-    weight, bias = fit_pca(tile.reshape(6, -1).T for tile in values).z_scoring()
+    weight, bias = fit_pca(tile.reshape(6, -1).T for tile in values)[:2]
     return {"weight": weight, "bias": bias}
 
 

@@ -58,7 +58,6 @@ def agree(folder: Path) -> None:
     rank = distributed.rank()
     assert distributed.count() == 2 and distributed.gather(rank) == [0, 1]
     assert distributed.from_main(lambda: f"of {rank}") == "of 0"
-    assert distributed.any_of(rank == 1) is True and distributed.any_of(False) is False
     distributed.leave()
     assert not torch.distributed.is_initialized()
 
@@ -94,7 +93,6 @@ def test_alone_a_process_is_the_main_one_and_waits_for_nobody(monkeypatch):
     assert (distributed.count(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     distributed.wait()
     assert distributed.from_main(lambda: 3) == 3 and distributed.gather("a") == ["a"]
-    assert distributed.any_of(True) and not distributed.any_of(False)
 
 
 def test_data_stages_do_without_torch():

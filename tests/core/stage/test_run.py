@@ -32,7 +32,7 @@ def stage(tmp_path, monkeypatch):
                 model,
                 name="population.tests",
                 doc="A stage.",
-                inputs={"tiles": "tiles"},
+                inputs={"tiles": "preprocess"},
                 outputs={"out": "folder"},
                 argv=argv,
             )
@@ -74,10 +74,51 @@ def test_main_gets_params_paths_and_dry_run(stage):
     ids=lambda value: type(value).__name__,
 )
 def test_each_error_has_its_exit_code_and_message(stage, capsys, error, code):
+    Path("in").mkdir()
     assert stage(raises(error)) == code
     told = "in/manifest.json: No such file or directory" if isinstance(error, OSError) else str(error)
     assert capsys.readouterr().err == f"population.tests: {told}\n"
     assert (status()["exit_code"], status()["message"]) == (code, told)
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", Path("in/manifest.json")),
+        StorageError("in/manifest.json: cannot read: No such file or directory"),
+        DataError("in: no such folder; set `backbone` to a folder"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_missing_input_names_the_stage_that_writes_it(stage, capsys, error, dry):
+    assert stage(raises(error), *dry) == 74
+    told = "in: --tiles: found nothing there, expected the output of preprocess; run `dvc repro preprocess`"
+    assert capsys.readouterr().err == f"population.tests: {told}\n"
+
+
+def test_an_error_about_something_else_stays_where_an_input_is_missing(stage, capsys):
+    """A dry run may do without an input."""
+    assert stage(raises(DataError("inside.tif: bands: found 63"))) == 65
+    assert capsys.readouterr().err == "population.tests: inside.tif: bands: found 63\n"
+
+
+def test_a_sibling_names_its_own_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_die_with_parent", lambda: None)
+    Path("params.yaml").write_text("seed: 1\nrate: 0.1\n")
+    argv = ["--params", "params.yaml", "--store", "store", "--dry-run"]
+    with pytest.raises(SystemExit):
+        run.stage(
+            lambda params, inputs, *more: files.read_json(inputs.store / "manifest.json"),
+            Numbers,
+            name="species.split",
+            doc="",
+            inputs={"store": "ingest"},
+            outputs={},
+            argv=argv,
+        )
+    assert "run `dvc repro pipelines/species/dvc.yaml:ingest`" in capsys.readouterr().err
 
 
 def test_names_in_backquotes_become_keys_and_the_pipelines_words(stage, capsys):
@@ -110,7 +151,7 @@ def test_names_in_backquotes_become_keys_and_the_pipelines_words(stage, capsys):
 )
 def test_the_layout_says_where_params_and_logs_lie(tmp_path, monkeypatch, name, params, logs):
     monkeypatch.chdir(tmp_path)
-    parser = run._parser(name=name, doc="", inputs={}, outputs={}, flags={})
+    parser = run._stage_parser(name, "", {}, {})
     assert parser.parse_args([]).params == Path(params)
     run._write_status(name, 0, "", 0.0)
     assert Path(logs, "run_status.json").is_file()
@@ -186,3 +227,14 @@ def test_threads_are_set_in_torch_too():
     finally:
         run.set_threads(before)
     assert torch.get_num_threads() == before
+
+
+def test_a_command_exits_with_the_code_of_its_error(capsys):
+    def body() -> None:
+        raise DataError("labels.csv: empty")
+
+    with pytest.raises(SystemExit) as stopped:
+        run.finish(body, "population.score")
+    assert (
+        stopped.value.code == DataError.exit_code and "population.score: labels.csv: empty" in capsys.readouterr().err
+    )

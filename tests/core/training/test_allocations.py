@@ -93,7 +93,7 @@ def test_equals_the_allocator_when_all_trains(family, checkpointing, tokenizer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_equals_the_allocator_with_lora_and_mixed_precision(dtype, checkpointing, tokenizer):
     model = growth_model("qwen2_5_vl", tokenizer, adapted=True)  # no layer norms, whose precision is CUDA's
-    visual = qwen_vl.vision_encoder(model.vlm.get_base_model())
+    visual = model.vlm.get_base_model().model.visual
     trained = [p for name, p in model.named_parameters() if "lora_" in name or name.startswith("head.")]
     for more in ([], list(visual.parameters())):
         count = counted(model, trained + more, labels_batch(tokenizer, 1), dtype, checkpointing, 3)
@@ -104,7 +104,7 @@ def test_equals_the_allocator_with_lora_and_mixed_precision(dtype, checkpointing
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_allocator_for_masked_autoencoding(family, tokenizer):
     growth = growth_model(family, tokenizer)
-    mae = MaskedAutoencoder(qwen_vl.vision_encoder(growth.vlm), SIDE, "full", (2, 32, 2), True)
+    mae = MaskedAutoencoder(growth.vlm.model.visual, SIDE, "full", (2, 32, 2), True)
     model = Pretraining(growth.front, mae, 0.75)
     trained = [p for name, p in model.named_parameters() if "merger" not in name]
 

@@ -79,7 +79,7 @@ def make_trainer(folder: Path, *callbacks: TrainerCallback, best: str | None = N
     set_seed(0)
     net = Net()
     plan = Plan(seed=0, epochs=EPOCHS, batch_size=BATCH, warmup_ratio=0.1, best=best)
-    args = TrainingArguments(**arguments(plan, folder), use_cpu=True, disable_tqdm=True)
+    args = TrainingArguments(**arguments(plan, folder, use_cpu=True, disable_tqdm=True))
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
     return NetTrainer(
         model=net,
@@ -257,10 +257,3 @@ def test_a_full_disk_is_a_storage_error(tmp_path):
 
     with pytest.raises(StorageError, match="cannot save a checkpoint: No space left on device"):
         fit(tmp_path / "run", At(1, full))
-
-
-def test_remove_is_content_with_nothing(tmp_path):
-    (tmp_path / "run" / "checkpoint-1").mkdir(parents=True)
-    checkpoints.remove(tmp_path / "run")
-    checkpoints.remove(tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from src.core.stage.errors import StorageError
+from src.core.training import driver
 from src.core.training.dvclive_log import LiveLog
+from src.core.training.trainer_arguments import Plan
 
 EPOCHS = [
     ({"loss": 3.0, "learning_rate": 0.1, "train_runtime": 12.0}, {"eval_loss": 2.5, "eval_runtime": 9.0}),
@@ -18,7 +20,7 @@ EPOCHS = [
 
 def train(folder: Path, epochs: list, history: list | None = None, first: int = 1) -> list[dict]:
     """Make the calls that Trainer would make from epoch `first` on; returns its log history."""
-    state = SimpleNamespace(is_world_process_zero=True, log_history=list(history or []), epoch=0.0)
+    state = SimpleNamespace(log_history=list(history or []), epoch=0.0)
     live = LiveLog(folder)
     live.on_train_begin(None, state, None)
     for epoch, parts in enumerate(epochs, start=first):
@@ -74,13 +76,11 @@ def test_a_resumed_training_leaves_the_files_of_an_undisturbed_one(tmp_path, don
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
-def test_other_processes_write_nothing(tmp_path):
-    state = SimpleNamespace(is_world_process_zero=False, log_history=[], epoch=1.0)
-    live = LiveLog(tmp_path / "live")
-    live.on_train_begin(None, state, None)
-    live.on_log(None, state, None, logs={"loss": 1.0})
-    live.on_train_end(None, state, None)
-    assert not (tmp_path / "live").exists()
+@pytest.mark.parametrize(("rank", "logs"), [("0", True), ("1", False)])
+def test_the_main_process_alone_writes(tmp_path, monkeypatch, rank, logs):
+    monkeypatch.setenv("RANK", rank)
+    found = driver.callbacks(Plan(seed=0, epochs=2, batch_size=4), tmp_path)
+    assert any(isinstance(callback, LiveLog) for callback in found) is logs
 
 
 def test_nothing_is_written_beside_the_folder(tmp_path):

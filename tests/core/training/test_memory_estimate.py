@@ -55,7 +55,7 @@ def sample(model, side):
 def estimated(model, side, **more):
     """The estimate, and how many parameters train: adapters, head, and of the encoder what has no adapter."""
     parts = [(name, p) for name, p in model.named_parameters() if "lora_" in name or name.startswith("head.")]
-    encoder = list(qwen_vl.vision_encoder(lora.core(model.vlm)).named_parameters())
+    encoder = list(lora.core(model.vlm).model.visual.named_parameters())
     adapted = any("lora_" in name for name, _ in encoder)
     parts += [(name, p) for name, p in encoder if "lora_" not in name and not (adapted and "blocks" in name)]
     trained = [p for _, p in parts]
@@ -99,7 +99,7 @@ def test_less_is_held_in_four_and_eight_bits():
 
 def test_suggestions_fill_a_card_and_the_batch():
     each = (0, 10 * GB)
-    memory = Memory(10 * GB, 2 * GB, 4 * GB, 2 * GB, plain=(each,), checkpointed=((0, GB), (GB, GB // 2)))
+    memory = Memory(10 * GB, 2 * GB, 4 * GB, 2 * GB, peaks={False: (each,), True: ((0, GB), (GB, GB // 2))})
     assert memory.total(1, True) == pytest.approx(CONTEXT + 1.05 * 18 * GB)  # the optimiser's step is the peak
     assert memory.total(8, True) == pytest.approx(CONTEXT + 1.05 * 24 * GB)
     assert suggest(memory, 20, 8) is None
@@ -113,7 +113,7 @@ def test_suggestions_fill_a_card_and_the_batch():
 
 
 def test_description_adds_up_and_names_what_to_change():
-    memory = Memory(30 * GB, GB, 2 * GB, GB, plain=((0, 20 * GB),), checkpointed=((0, 3 * GB),))
+    memory = Memory(30 * GB, GB, 2 * GB, GB, peaks={False: ((0, 20 * GB),), True: ((0, 3 * GB),)})
     lines = describe(memory, 8, 2, checkpointing=True).splitlines()
     total = float(lines[0].split()[-2])
     assert sum(float(line.split()[-2]) for line in lines[1:6]) == pytest.approx(total, abs=0.1)

@@ -81,8 +81,8 @@ def test_a_group_whose_gradient_stays_zero_stops_at_its_third_step(tmp_path):
 
 
 def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(DependencyError, match=r"optimizer_8bit: bitsandbytes is not installed; run pip"):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(DependencyError, match=r"`optimizer_8bit`: bitsandbytes is not installed; run pip"):
         ParameterGroups(parts(make_net(), "head")).optimizer(0.0, eight_bit=True)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from src.core.stage import errors
 from src.core.stage.errors import DependencyError, ParamsError
-from src.core.training import trainer_arguments
 from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
 
 
@@ -33,9 +33,9 @@ def test_cosine_after_a_linear_warm_up():
 
 
 def test_the_best_checkpoint_is_the_lowest_loss_or_the_highest_score(tmp_path):
-    loss = TrainingArguments(**settings(tmp_path, best="eval_loss"), use_cpu=True)
-    score = TrainingArguments(**settings(tmp_path, best="eval_r2"), use_cpu=True)
-    plain = TrainingArguments(**settings(tmp_path), use_cpu=True)
+    loss = TrainingArguments(**settings(tmp_path, best="eval_loss") | {"use_cpu": True})
+    score = TrainingArguments(**settings(tmp_path, best="eval_r2") | {"use_cpu": True})
+    plain = TrainingArguments(**settings(tmp_path) | {"use_cpu": True})
     assert (loss.load_best_model_at_end, loss.greater_is_better) == (True, False)
     assert (score.load_best_model_at_end, score.greater_is_better) == (True, True)
     assert not plain.load_best_model_at_end
@@ -51,14 +51,14 @@ def test_a_batch_is_shared_by_processes_and_micro_batches(tmp_path, monkeypatch)
 
 
 def test_an_absent_logger_is_named_with_its_install_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_arguments.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DependencyError, match="report_to: wandb is not installed; run pip install wandb"):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match="`report_to`: wandb is not installed; run pip install wandb"):
         settings(tmp_path, report_to="wandb")
 
 
 def test_what_a_stage_adds_goes_before_the_common_choice(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_arguments.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(errors, "find_spec", lambda name: name)
     chosen = arguments(plan(report_to="tensorboard"), tmp_path, save_strategy="no", label_names=["target"])
-    assert (chosen["report_to"], chosen["save_strategy"], chosen["label_names"]) == (["tensorboard"], "no", ["target"])
-    assert settings(tmp_path)["report_to"] == [], "none must not mean every logger that is installed"
+    assert (chosen["report_to"], chosen["save_strategy"], chosen["label_names"]) == ("tensorboard", "no", ["target"])
+    assert TrainingArguments(**settings(tmp_path)).report_to == [], "none must not mean every logger that is installed"
     assert chosen["seed"] == 3 and chosen["num_train_epochs"] == 4 and chosen["per_device_eval_batch_size"] == 5

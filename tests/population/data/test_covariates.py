@@ -6,7 +6,7 @@ import pytest
 
 from src.core.stage.errors import DataError
 from src.population.data import labels
-from src.population.data.covariates import lagged
+from src.population.data.covariates import with_earlier
 from src.population.data.matching import match
 
 
@@ -26,6 +26,10 @@ PANEL = [
     ("A", "y", 2020, 6.0, 60.0),
 ]
 PLACES = ["x", "x", "x", "y", "y"]
+
+
+def lagged(table: pd.DataFrame, places: list[str], names: list[str], lag_years: int) -> pd.DataFrame:
+    return with_earlier(table.assign(place=places), {name: name for name in names}, lag_years)[names]
 
 
 def test_values_are_those_of_the_same_place_one_step_earlier():
@@ -55,9 +59,10 @@ def test_refusals_name_row_and_column():
 
 def test_a_blank_cell_of_a_file_is_found(tmp_path):
     file = tmp_path / "labels.csv"
-    file.write_text("city,year,growth_rate,gdp\nx,2018,1,\nx,2019,2,5\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 2, gdp: blank"):
-        lagged(labels.read(file), ["x", "x"], ["gdp"], 1)
+    for last in ("5", ""):  # "": the whole column is blank
+        file.write_text(f"city,year,growth_rate,gdp\nx,2018,1,\nx,2019,2,{last}\n", encoding="utf-8")
+        with pytest.raises(DataError, match="row 2, gdp: blank"):
+            lagged(labels.read(file), ["x", "x"], ["gdp"], 1)
 
 
 def tile_table(*keys: tuple) -> pd.DataFrame:

@@ -143,10 +143,23 @@ def test_one_place_spelled_in_two_ways_is_refused():
         match(tiles, label_table(("A", "St Louis", 2018, 1.0)), aliases(), "exact")
 
 
-def test_two_tiles_for_one_key_are_refused():
-    tiles = tile_table(("A", "x", 2018), ("A", "x", 2018))
-    with pytest.raises(DataError, match="A/x 2018: found two tiles"):
-        match(tiles, label_table(("A", "x", 2018, 1.0)), aliases(), "exact")
+def test_a_tile_with_its_own_label_is_no_candidate():
+    tiles = tile_table(("A", "Bergen", 2018), ("A", "Berg", 2018), ("A", "Bergen", 2016))
+    labels = label_table(("A", "Bergen", 2018, 1.0), ("A", "Bergan", 2018, 1.0), ("A", "Berg", 2018, 1.0))
+    assert tuples(match(tiles, labels, aliases(), "exact").unmatched_labels) == [
+        ("A", "Bergan", 2018, "A/Bergen/2016", 3)
+    ]
+    assert match(tiles[:2], labels, aliases(), "exact").unmatched_labels.candidate.tolist() == [""]
+
+
+def test_an_alias_of_no_label_is_named(caplog):
+    renamed = aliases(("city", "y", "x"), ("city", "q", "x"), ("province", "B B", "A"))
+    match(tile_table(("A", "x", 2018)), label_table(("A", "y", 2018, 1.0)), renamed, "exact")
+    assert caplog.messages == [
+        f"labels.xlsx: no label has the {name}, for which data.aliases gives another name; correct or remove "
+        "these aliases"
+        for name in ("province B B", "city q")
+    ]
 
 
 def test_nothing_matches_shows_both_sides():

@@ -133,9 +133,26 @@ def test_whole_provinces_are_held_out(make_params):
     assert (samples.block == samples.province).all()
     samples = drawn(store, make_params, method="provinces", task="next_year").samples
     assert (samples.block == samples.province).all()  # the largest correlated unit, in a forecast too
-    store.tiles["province"] = store.samples["province"] = "P0"
-    with pytest.raises(DataError, match="P0"):
-        drawn(store, make_params, method="provinces")
+    for provinces, message in (
+        (["P0"], "the region P0 holds all 60 places"),
+        ([f"P{place % 6}" for place in range(60)], r"found 6 regions \(P0, P1, P2, P3, P4, …\), expected at least 7"),
+    ):
+        store.tiles["province"] = store.samples["province"] = np.repeat(np.resize(provinces, 60), len(YEARS))
+        with pytest.raises(DataError, match=message):
+            drawn(store, make_params, method="provinces", folds=7)
+
+
+def test_places_without_coordinates_are_split_by_place_alone(make_params):
+    store = panel()
+    store.tiles.loc[store.tiles.city == "c03", ["lat", "lon"]] = np.nan
+    with pytest.raises(DataError, match="7 tiles without coordinates"):
+        drawn(store, make_params)
+    roles = drawn(store, make_params, method="place")
+    assert (roles.tiles.groupby("place")[["block", "role"]].nunique() == 1).all(axis=None)
+    assert set(roles.tiles.block[roles.tiles.city == "c03"]) == {""}
+    assert set(roles.tiles.role) == {"train", "validation", "test"}
+    with pytest.raises(DataError, match=r"found 2 blocks of 20 degrees, expected at least 4 .*lower `block_degrees`"):
+        drawn(panel(), make_params, block_degrees=20)
 
 
 def test_refusals_of_time(make_params):

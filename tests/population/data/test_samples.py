@@ -10,7 +10,6 @@ from src.core.models import chat
 from src.core.models.patches import unpatchify
 from src.core.stage.errors import DataError
 from src.core.training.driver import ready
-from src.population.data.permuted_labels import permuted
 from src.population.data.samples import GrowthSamples, Prompter, covariate_settings
 from src.population.data.stage_inputs import read_split
 from src.population.models import prompts
@@ -230,7 +229,7 @@ def test_a_lag_in_a_panel_of_one_year_is_refused(study, store, tmp_path):
 
 
 def test_permuted_labels_are_those_of_other_places_and_test_keeps_its_own(split_of):
-    null = permuted(split_of, seed=0, draw=1)
+    null = split_of.permuted(seed=0, draw=1)
     assert null.facts == split_of.facts
     for role in ("train", "validation"):
         truth, drawn = split_of.rows(role).growth_rate, null.rows(role).growth_rate
@@ -238,9 +237,9 @@ def test_permuted_labels_are_those_of_other_places_and_test_keeps_its_own(split_
     assert null.rows("test").equals(split_of.rows("test"))
     others = [column for column in split_of.samples if column != "growth_rate"]
     assert null.samples[others].equals(split_of.samples[others])
-    again, second = permuted(split_of, 0, 1), permuted(split_of, 0, 2)
+    again, second = split_of.permuted(0, 1), split_of.permuted(0, 2)
     assert again.samples.equals(null.samples) and not second.samples.equals(null.samples)
-    assert permuted(split_of, 0, 0) is split_of
+    assert split_of.permuted(0, 0) is split_of
 
 
 def test_a_permuted_store_gives_the_same_samples(make, store, split_of, tmp_path):

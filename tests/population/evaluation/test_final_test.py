@@ -37,11 +37,12 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_says_when_where_and_after_how_many_attempts(repository):
+def test_it_says_when_where_and_after_how_many_attempts(repository, capsys):
     opened = final_test.opening(outputs(repository / "metrics/final.json"), LOCKED)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert opened["commit"] == head and opened["attempts"] == 3 and opened["provinces"] == ["A", "B"]
     assert len(opened["date"]) == 10
+    assert f"opens {LOCKED['locked']['places']} locked places, once, after 3 versions of" in capsys.readouterr().out
 
 
 def test_the_same_numbers_again_are_no_new_attempt(repository):

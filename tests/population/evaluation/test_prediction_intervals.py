@@ -28,3 +28,25 @@ def test_shares_within_places_stay_shares():
     low = np.where((rows.year == 1) & (rows.city == "c0"), 1.0, -1.0)
     found = prediction_intervals.coverage(rows, low, np.full(len(rows), 2.0), "block")
     assert found["coverage"] == pytest.approx(23 / 24) and found["coverage_high"] == 1
+
+
+def guarantees(method: str, task: str, split: str = "test") -> dict[str, str]:
+    generator = np.random.default_rng(0)
+    rows = scored([1] * 40)
+    table = pd.concat([rows.assign(split="validation"), rows.assign(split=split)], ignore_index=True)
+    samples = [list(generator.normal(size=4)) for _ in table.y]
+    table = table.assign(head=generator.normal(size=len(table)), text_samples=samples)
+    left_out = pd.DataFrame({"place": rows.city, "fold": np.arange(40) % 2, "residual": 1.0})
+    facts = {"method": method, "task": task, "label_mean": 0.0, "unit": "block"}
+    found = prediction_intervals.assess(table, left_out, np.zeros((2, 40)), 0.9, facts, 0)
+    return {group: part["guarantee"] for group, part in found.facts["groups"].items()}
+
+
+def test_a_guarantee_is_given_only_where_places_are_exchangeable():
+    found = guarantees("place", "new_place")
+    assert found["head"] == found["text_samples"] == "at least 0.9 for a new place like the calibration places"
+    assert found["ridge"] == "about 0.9, proven only 0.8, for a new place like the calibration places"
+    for later in (guarantees("place", "next_year"), guarantees("blocks", "new_place_and_year")):
+        assert set(later.values()) == {"no guarantee: test years are later than calibration years"}
+    for elsewhere in (guarantees("blocks", "new_place"), guarantees("place", "new_place", split="locked")):
+        assert set(elsewhere.values()) == {"no guarantee: calibration and test places come from different regions"}

@@ -1,5 +1,6 @@
 """The list of predictors is whole: what params may ask for is in it, and nothing outside it passes."""
 
+import json
 from typing import get_args
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from src.core.stage.errors import DataError
 from src.population.evaluation import predictors
 from src.population.params import Baselines
+from tests.pipelines import ROOT
 
 
 def test_every_entry_has_a_name_and_title_of_its_own():
@@ -20,6 +22,16 @@ def test_every_entry_has_a_name_and_title_of_its_own():
 def test_the_networks_that_params_may_name_are_those_of_the_list():
     (networks,) = get_args(Baselines.model_fields["networks"].annotation)
     assert set(get_args(networks)) == {group.name for group in predictors.PREDICTORS if group.kind == "network"}
+
+
+def test_the_committed_metrics_hold_every_predictor_of_the_list(make_params):
+    """All but those whose needs the committed params and sample do not meet, and these are named here."""
+    params, metrics = make_params(), json.loads((ROOT / "metrics/population.json").read_text(encoding="utf-8"))
+    assert params.split.task != "next_year" and not params.data.covariates
+    unmet = {"past labels", "covariates", "several years"}  # the sample's labels are of one year
+    expected = [group.name for group in predictors.PREDICTORS if group.fit is None or group.needs not in unmet]
+    assert set(params.baselines.networks) <= set(expected)
+    assert [group.name for group in predictors.scored(metrics)] == expected
 
 
 def test_names_come_in_the_order_of_the_list_and_unknown_ones_raise():

@@ -59,7 +59,7 @@ def test_the_anchored_head_starts_at_the_baseline(make, store, split_of):
              (("train", train), ("validation", validation))}  # fmt: skip
     y = {"train": train.growth_rate.to_numpy(), "validation": validation.growth_rate.to_numpy()}
     checked = means["validation"], y["validation"]
-    ridge = regression.fit_ridge(means["train"], y["train"], regression.ALPHAS, checked)
+    ridge = regression.fit_ridge(means["train"], y["train"], checked)
     assert settings.head.ridge.alpha == ridge.alpha
     with torch.no_grad():
         out = model(**samples.__getitems__(list(range(len(train)))))

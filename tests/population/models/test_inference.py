@@ -49,7 +49,7 @@ def full_forward(reader, row, answer):
     stored = torch.from_numpy(reader.store.read(tile)), torch.from_numpy(reader.store.valid(tile))
     vision, _ = reader.model.vision_inputs(*stored)
     image = reader.tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD)
-    out = reader.vlm(
+    out = reader.model.vlm(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         mm_token_type_ids=(ids == image).long(),
@@ -62,7 +62,9 @@ def full_forward(reader, row, answer):
 def test_a_hub_folders_generation_settings_change_no_answer(make, rows):
     reader = make()
     before = reader.greedy(rows)
-    reader.vlm.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=2, num_beams=3, max_new_tokens=1)
+    reader.model.vlm.generation_config.update(
+        repetition_penalty=5.0, no_repeat_ngram_size=2, num_beams=3, max_new_tokens=1
+    )
     assert reader.greedy(rows) == before
 
 
@@ -112,7 +114,7 @@ def test_a_shift_of_the_candidates_positions_would_show(make, rows):
     reader = make()
     grid = np.array([-12.5, -3.0, 0.25, 4.0])
     before = reader.expectation(rows, grid)
-    inner = reader.vlm.model
+    inner = reader.model.vlm.model
     forward = inner.forward
 
     def shifted(*args, position_ids=None, **kwargs):
@@ -151,7 +153,7 @@ def test_no_vision_token_is_ever_produced(make, rows):
     reader = make()
     expected = reader.greedy(rows), reader.sampled(rows, 2, 1.0, 1.0, seed=0)
     never = suppressed(reader)
-    inner = reader.vlm.lm_head.forward
+    inner = reader.model.vlm.lm_head.forward
 
     def eager(hidden):
         logits = inner(hidden)
@@ -159,13 +161,13 @@ def test_no_vision_token_is_ever_produced(make, rows):
         return logits
 
     produced = []
-    generate = reader.vlm.generate
+    generate = reader.model.vlm.generate
 
     def watched(**arguments):
         produced.append(generate(**arguments)[:, arguments["input_ids"].shape[1] :])
         return torch.cat([arguments["input_ids"], produced[-1]], dim=1)
 
-    reader.vlm.lm_head.forward, reader.vlm.generate = eager, watched
+    reader.model.vlm.lm_head.forward, reader.model.vlm.generate = eager, watched
     assert (reader.greedy(rows), reader.sampled(rows, 2, 1.0, 1.0, seed=0)) == expected
     padding = reader.tokenizer.pad_token_id
     vision = torch.tensor([token for token in never if token != padding])

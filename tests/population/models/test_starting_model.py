@@ -49,7 +49,7 @@ def test_a_backbone_of_this_project_must_have_read_the_same_bands(study, trained
     settings["band_names"].reverse()
     (other / "bandwise.json").write_text(json.dumps(settings))
     with pytest.raises(
-        ParamsError, match=r"band 1: found 'A00' in the tiles, expected 'A07', as the model was trained"
+        ParamsError, match=r"band 1: found 'A00', expected 'A07' in the tiles, as the model was trained"
     ):
         run_pretrain(study, tmp_path / "again", changes | {"model.backbone": str(other)})
 

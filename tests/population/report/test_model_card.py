@@ -214,8 +214,8 @@ def test_terms_of_other_data_are_not_passed_off_as_this_ones(run):
 def test_the_licence_of_a_base_folder(tmp_path, files, name, said):
     for file, text in files.items():
         (tmp_path / file).write_bytes(text.encode())
-    found = licences.base_licence(str(tmp_path), None)
-    assert found.name == name and said in found.said and str(tmp_path.parent) not in found.said
+    found, text = licences.base_licence(str(tmp_path), None)
+    assert found == name and said in text and str(tmp_path.parent) not in text
 
 
 def test_blank_terms_are_unknown():

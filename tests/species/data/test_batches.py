@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,7 +135,7 @@ def test_batches_do_not_depend_on_workers(store, context):
     for workers in (0, 2):
         batches = list(
             DataLoader(
-                Observations(loader, rows, MODALITIES),
+                Observations(partial(loader.read, modalities=MODALITIES), rows),
                 batch_size=6,
                 collate_fn=identity,
                 num_workers=workers,
@@ -147,14 +149,14 @@ def test_batches_do_not_depend_on_workers(store, context):
 
 def test_batches_survive_a_trainer_that_draws_ahead(store):
     """accelerate draws batch k + 1 before it gives out batch k."""
-    data = Observations(Loader(store), range(COUNT), ["language"])
+    data = Observations(partial(Loader(store).read, modalities=["language"]), range(COUNT))
     drawn = prepare_data_loader(DataLoader(data, batch_size=8, collate_fn=identity), put_on_device=False)
     rows = torch.cat([batch["language"][:, 0].clone() for batch in drawn])
     assert rows.tolist() == [0 if row < 0 else 1 + 4 * row for row in LANGUAGE_ROWS]
 
 
 def test_one_item_is_a_batch_of_one(store):
-    data = Observations(Loader(store), [7, 0], ["language"])
+    data = Observations(partial(Loader(store).read, modalities=["language"]), [7, 0])
     assert len(data) == 2
     assert data[1]["language"].tolist() == [[1, 2, 3, 4]]
 

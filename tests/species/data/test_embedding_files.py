@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.species.data import embedding_files
 
@@ -44,35 +43,31 @@ def find(root: Path) -> embedding_files.Source:
     return embedding_files.find(root, ["vision_pooled"])[0][0]
 
 
-def read_all(source: embedding_files.Source) -> tuple[dict[str, np.ndarray], dict[Path, str]]:
-    rows, digests = {}, {}
-    for start, ids, block, hashed in embedding_files.read(source, {}):
-        assert ids == source.ids[start : start + len(block)]
-        rows |= dict(zip(ids, block, strict=True))
-        digests |= hashed
-    return rows, digests
+def write_columns_first(root: Path, array: np.ndarray, ids: list[str]) -> Path:
+    return write_pack(root, np.asfortranarray(array), ids)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("form", [write_pack, write_files])
+@pytest.mark.parametrize("form", [write_pack, write_columns_first, write_files])
 def test_every_form_gives_the_same_rows_in_chunks(tmp_path, monkeypatch, form, dtype):
     monkeypatch.setattr(embedding_files, "CHUNK_BYTES", 2 * 4 * WIDTH)
     array = values(dtype=dtype)
     form(tmp_path, array, IDS)
     source = find(tmp_path)
-    rows, digests = read_all(source)
-    assert list(rows) == IDS  # in the order of numbers, where the order of names is another
-    np.testing.assert_array_equal(np.stack(list(rows.values())), array)
-    assert digests == {path: files.sha256(path) for path in source.paths}
+    assert list(source.ids) == IDS  # in the order of numbers, where the order of names is another
+    blocks = [embedding_files.read(source, chunk) for chunk in source.chunks()]
+    assert [len(block) for block in blocks] == [2, 2, 1] and blocks[0].dtype == dtype
+    np.testing.assert_array_equal(np.concatenate(blocks), array)
 
 
-def test_what_is_done_is_not_read_but_a_pack_is_hashed_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_files, "CHUNK_BYTES", 2 * 4 * WIDTH)
-    path = write_pack(tmp_path, values(), IDS)
-    chunks = list(embedding_files.read(find(tmp_path), {0, 4}))
-    assert [(start, block is None) for start, _, block, _ in chunks] == [(0, True), (2, False), (4, True)]
-    np.testing.assert_array_equal(chunks[1][2], values()[2:4])
-    assert chunks[-1][3] == {path: files.sha256(path)}
+@pytest.mark.parametrize("form", [write_pack, write_files])
+def test_a_file_that_changes_after_it_was_found_is_named(tmp_path, form):
+    form(tmp_path, values(), IDS)
+    source = find(tmp_path)
+    for path in source.files:
+        path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(DataError, match=rf"{source.files[0]}: found .* not what it was a moment ago; start again"):
+        embedding_files.read(source, slice(0, 5))
 
 
 def test_undeclared_files_are_told_and_forms_must_not_mix(tmp_path):
@@ -135,11 +130,10 @@ def test_a_broken_file_is_named(tmp_path, name, content, message):
 
 def test_a_broken_pack_is_named(tmp_path):
     path = write_pack(tmp_path, values(), IDS)
-    content, ids = path.read_bytes(), embedding_files.ids_path(path)
+    content, ids = path.read_bytes(), path.with_suffix(".ids.txt")
     for changed, message in (
         (content[:-1], "bytes: found 14207, expected 14208 as its header says, it is cut short"),
         (content + b"\0", "bytes: found 14209, expected 14208"),
-        (npy(np.asfortranarray(values())), "Fortran order"),
         (npy(values()[:, :5]), r"shape: found \(5,\), expected \(1408,\)"),
         (npy(values(4)), "found 5 lines, expected one for each of the 4 rows"),
     ):
@@ -168,13 +162,13 @@ def test_a_number_that_float16_cannot_hold_is_named(tmp_path, bad, shown):
     array[0, 0], array[3, 17] = 65504, bad
     pack = write_pack(tmp_path, array, IDS)
     source = find(tmp_path)
-    ((_, ids, block, _),) = embedding_files.read(source, {})
+    block = embedding_files.read(source, slice(0, 5))
     message = rf"vision_pooled of 10_12: found {shown}, expected finite numbers within ±65504"
     with pytest.raises(DataError, match=message) as raised:
-        embedding_files.check_values(source, ids, block)
+        embedding_files.check_values(source, source.ids, block)
     assert str(raised.value).startswith(f"{pack}: ")
     array[3, 17] = 0
-    assert embedding_files.check_values(source, ids, array).dtype == np.float16
+    assert embedding_files.check_values(source, source.ids, array).dtype == np.float16
 
 
 @pytest.mark.parametrize("form", [write_pack, write_files])
@@ -183,19 +177,17 @@ def test_zeros_alone_are_no_embedding(tmp_path, form):
     array[2] = 1e-9  # zero as float16
     written = form(tmp_path, array, IDS)
     source = find(tmp_path)
-    ((_, ids, block, _),) = embedding_files.read(source, {})
+    block = embedding_files.read(source, slice(0, 5))
     with pytest.raises(DataError, match="vision_pooled of 10_1: found zeros alone") as raised:
-        embedding_files.check_values(source, ids, block)
+        embedding_files.check_values(source, source.ids, block)
     assert str(raised.value).startswith(f"{written if form is write_pack else written / '10_1.npy'}: ")
     array[2, 5] = 1
-    assert embedding_files.check_values(source, ids, array)[2].any()
+    assert embedding_files.check_values(source, source.ids, array)[2].any()
 
 
-def test_pooled_tokens_are_their_mean_and_nothing_else_passes():
-    tokens = np.random.default_rng(1).normal(0.1, 1, (2, 3, 2, 2, 64)).astype(np.float16)
-    pooled = embedding_files.mean_tokens(tokens)
-    np.testing.assert_allclose(pooled, tokens.astype(float).reshape(2, 12, 64).mean(axis=1), atol=1e-6)
-    embedding_files.require_agreement("1_0", pooled[0].astype(np.float16), pooled[0])
-    for wrong in (pooled[1], pooled[0] * 1.02, np.zeros(64)):
+def test_nothing_but_the_mean_of_the_tokens_passes():
+    pooled, other = np.random.default_rng(1).normal(0.1, 1, (2, 64)).astype(np.float32)
+    embedding_files.require_agreement("1_0", pooled.astype(np.float16), pooled)
+    for wrong in (other, pooled * 1.02, np.zeros(64)):
         with pytest.raises(DataError, match="vision_pooled of 1_0"):
-            embedding_files.require_agreement("1_0", wrong, pooled[0])
+            embedding_files.require_agreement("1_0", wrong, pooled)

@@ -93,6 +93,8 @@ def test_the_days_a_date_allows(tmp_path, event, year, first, last):
         ({"eventDate": "2021/04"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-02-29"}, "eventDate", "no such day in the calendar"),
         ({"eventDate": "2021-13"}, "eventDate", "no such day in the calendar"),
+        ({"eventDate": "2021-04-00"}, "eventDate", "no such day in the calendar"),
+        ({"eventDate": "", "year": "0000"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-04-03/"}, "eventDate", "interval without an end"),
         ({"eventDate": "2021-04-03T25:99Z"}, "eventDate", "not an ISO 8601 date"),
         ({"eventDate": "2021-04-05/2021-04-03"}, "eventDate", "interval ends before it begins"),
@@ -106,7 +108,7 @@ def test_the_days_a_date_allows(tmp_path, event, year, first, last):
 def test_an_unusable_row_is_refused_by_line_and_field(tmp_path, changes, field, why):
     folder = write(tmp_path, {}, changes, {})
     records = read(folder, max_refused=0.5)
-    assert records.table.gbif_id.tolist() == [1, 3] and (records.unusable, records.count) == (1, 3)
+    assert records.table.gbif_id.tolist() == [1, 3] and (records.unusable, len(records.keys)) == (1, 3)
     (row,) = records.refused.itertuples(index=False)
     assert (row.line, row.field) == (3, field) and why in row.why
     observations.require_usable(records, settings(max_refused=0.34))
@@ -259,7 +261,7 @@ def test_the_acacia_records(tmp_path):
     started = time.perf_counter()
     records = read(tmp_path, id=None, max_refused=0.01, minimum_records=2)
     seconds = time.perf_counter() - started
-    assert (records.count, records.unusable, len(records.table)) == (19100, 170, 18924)
+    assert (len(records.keys), records.unusable, len(records.table)) == (19100, 170, 18924)
     assert sorted(records.rare.values()) == [1] * 6 and records.table["species"].nunique() == 30
     assert records.table["gbif_id"].iloc[0] == 1 and records.table["gbif_id"].max() <= 19100
     assert (records.table["last_day"] - records.table["first_day"] >= 364).all()

@@ -9,7 +9,7 @@ from src.species.data import random_fields
 
 def test_correlation_falls_with_distance_as_promised():
     generator = np.random.default_rng(0)
-    field = random_fields.draw_field(generator, 400, [3.0])
+    field = random_fields.Field(generator, 400, [3.0])
     origin = generator.uniform(-100, 100, (50, 2))
     values = field.at(origin)
     assert values.shape == (50, 400)
@@ -20,14 +20,14 @@ def test_correlation_falls_with_distance_as_promised():
 
 def test_two_lengths_share_the_variance():
     generator = np.random.default_rng(1)
-    field = random_fields.draw_field(generator, 400, [0.8, 4.0, 4.0])
+    field = random_fields.Field(generator, 400, [0.8, 4.0, 4.0])
     origin = generator.uniform(-100, 100, (50, 2))
     near = np.mean(field.at(origin) * field.at(origin + np.array([4.0, 0])))
     assert near == pytest.approx(2 / 3 * np.exp(-0.5), abs=0.03)  # the short third is gone
 
 
 def test_outputs_are_independent_and_a_point_has_one_value():
-    field = random_fields.draw_field(np.random.default_rng(2), 2, [1.0])
+    field = random_fields.Field(np.random.default_rng(2), 2, [1.0])
     km = np.random.default_rng(3).uniform(-100, 100, (5000, 2))
     one, other = field.at(km).T
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
@@ -54,12 +54,12 @@ def test_plane_and_degrees_are_inverse_and_keep_distances():
     ],
 )
 def test_land_and_sea(place, lat, lon, land):
-    assert random_fields.on_land(random_fields.to_km(np.array([lat]), np.array([lon])))[0] == land, place
+    assert random_fields.land().contains_points(random_fields.to_km(np.array([lat]), np.array([lon])))[0] == land, place
 
 
 def test_places_are_on_land_and_sites_are_dense():
     km, site = random_fields.draw_places(np.random.default_rng(5), 3000, sites=100)
-    assert random_fields.on_land(km).all()
+    assert random_fields.land().contains_points(km).all()
     assert (site < 0).mean() == pytest.approx(random_fields.FREE, abs=0.03)
     counts = np.bincount(site[site >= 0], minlength=100)
     assert counts.max() > 4 * np.median(counts)  # effort is long-tailed

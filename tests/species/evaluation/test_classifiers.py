@@ -14,8 +14,6 @@ from src.species.evaluation.classifiers import Examples
 from src.species.models import features
 from tests.species.study import write_study
 
-PRIOR = np.array([0.5, 0.3, 0.2])
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
@@ -35,44 +33,42 @@ def only(candidates):
 
 
 def test_the_prior_by_hand():
-    assert classifiers.class_prior(np.array([0, 0, 1]), 3).tolist() == [3 / 6, 2 / 6, 1 / 6]
-    _, values = only(classifiers.majority(2, PRIOR))
-    assert np.exp(values).tolist() == pytest.approx(np.tile(PRIOR, (2, 1)))
+    known = Examples(np.zeros((3, 1)), np.array([0, 0, 1]), 3)
+    assert known.prior.tolist() == [3 / 6, 2 / 6, 1 / 6]
+    _, values = only(classifiers.majority(known, np.zeros((2, 1))))
+    assert np.exp(values).tolist() == pytest.approx(np.tile([3 / 6, 2 / 6, 1 / 6], (2, 1)))
 
 
 def test_near_votes_weigh_by_distance_by_hand():
-    points, codes = np.array([[0.0], [1.0], [10.0]]), np.array([2, 1, 0])
-    setting, values = only(classifiers.near_neighbours(Examples(points, codes, PRIOR), np.array([[0.1]]), [2], [0.1]))
-    votes = np.array([0, 1 / (0.9 + classifiers.NEAR_KM), 1 / (0.1 + classifiers.NEAR_KM)])
+    known = Examples(np.array([[0.0], [1.0], [10.0]]), np.array([2, 1, 0]), 4)
+    setting, values = only(classifiers.near_neighbours(known, np.array([[0.1]]), [2], [0.1]))
+    votes = np.array([0, 1 / (0.9 + classifiers.NEAR_KM), 1 / (0.1 + classifiers.NEAR_KM), 0])
     assert setting == {"neighbours": 2, "prior_share": 0.1}
-    assert np.exp(values[0]) == pytest.approx(0.9 * votes / votes.sum() + 0.1 * PRIOR)
+    assert np.exp(values[0]) == pytest.approx(0.9 * votes / votes.sum() + 0.1 * np.array([2, 2, 2, 1]) / 7)
 
 
 def test_like_votes_go_by_angle_and_not_by_length():
-    train, codes = np.array([[100.0, 1.0], [1.0, 1.1], [0.0, 1.0]]), np.array([0, 1, 2])
+    known = Examples(np.array([[100.0, 1.0], [1.0, 1.1], [0.0, 1.0]]), np.array([0, 1, 2]), 4)
     query = np.array([[0.001, 0.0], [0.0, 50.0]])
-    _, values = only(classifiers.like_neighbours(Examples(train, codes, PRIOR), query, [1], [0.02]))
+    _, values = only(classifiers.like_neighbours(known, query, [1], [0.02]))
     assert values.argmax(axis=1).tolist() == [0, 2]
-    _, values = only(classifiers.like_neighbours(Examples(train, codes, PRIOR), query, [2], [0.02]))
-    assert np.exp(values[0]) == pytest.approx(0.98 * np.array([0.5, 0.5, 0]) + 0.02 * PRIOR)
+    _, values = only(classifiers.like_neighbours(known, query, [2], [0.02]))
+    assert np.exp(values[0]) == pytest.approx(0.98 * np.array([0.5, 0.5, 0, 0]) + 0.02 * np.array([2, 2, 2, 1]) / 7)
 
 
-def test_the_nearest_are_the_nearest_and_ties_go_to_the_first():
-    generator = np.random.default_rng(0)
-    train = generator.normal(size=(300, 4)).astype(np.float32)
-    train[200:] = train[:100]  # every one of them twice
-    unit = train / np.linalg.norm(train, axis=1, keepdims=True)
-    query = unit[generator.integers(300, size=2500)] + 0  # more than QUERIES_AT_ONCE
-    found = classifiers._least_angle(unit, query, 7)
-    near = np.take_along_axis(query @ unit.T, found, axis=1)
-    assert near == pytest.approx(-np.sort(-(query @ unit.T), axis=1)[:, :7], abs=1e-6)
-    twice = found[:, 0] < 100
-    assert twice.any() and (found[twice, 1] == found[twice, 0] + 200).all()
+@pytest.mark.parametrize("width", [4, 40])  # scikit-learn searches a tree in few dimensions, and products in many
+def test_like_votes_are_those_of_the_least_angles_counted_one_by_one(width):
+    train, codes = clouds(count=300, width=width)
+    query, _ = clouds(seed=1, count=50, width=width)
+    _, values = only(classifiers.like_neighbours(Examples(train.astype(np.float32), codes, 3), query, [7], [0.1]))
+    cosine = query @ train.T / np.linalg.norm(query, axis=1)[:, None] / np.linalg.norm(train, axis=1)
+    votes = [np.bincount(codes[np.argsort(-row)[:7]], minlength=3) for row in cosine]
+    assert np.exp(values) == pytest.approx(0.9 * np.array(votes) / 7 + 0.1 / 3)
 
 
 def test_k_above_the_rows_is_the_rows_and_tried_once():
     points, codes = clouds(count=6)
-    known = Examples(points, codes, PRIOR)
+    known = Examples(points, codes, 3)
     for neighbours in (classifiers.near_neighbours, classifiers.like_neighbours):
         settings = [setting for setting, _ in neighbours(known, points[:2], [1, 6, 30, 100], [0.1])]
         assert [setting["neighbours"] for setting in settings] == [1, 6]
@@ -81,7 +77,7 @@ def test_k_above_the_rows_is_the_rows_and_tried_once():
 def test_every_classifier_names_what_is_easy_and_sums_to_one_with_absent_classes():
     train, codes = clouds()
     query, truth = clouds(count=30)
-    known = Examples(train, codes, classifiers.class_prior(codes, 5))  # classes 3 and 4 have no row
+    known = Examples(train, codes, 5)  # classes 3 and 4 have no row
     families = {
         "near": classifiers.near_neighbours(known, query, [5]),
         "like": classifiers.like_neighbours(known, query, [5]),
@@ -97,22 +93,22 @@ def test_every_classifier_names_what_is_easy_and_sums_to_one_with_absent_classes
 
 def test_logistic_regression_is_scikit_learns_also_of_two_classes_and_of_one():
     train, codes = clouds()
-    prior = classifiers.class_prior(codes, 3)
-    setting, values = only(classifiers.logistic(Examples(train, codes, prior), train, [0.1]))
+    known = Examples(train, codes, 3)
+    setting, values = only(classifiers.logistic(known, train, [0.1]))
     model = LogisticRegression(C=0.1, tol=1e-6, max_iter=1000).fit(train, codes)
     assert setting["converged"]
-    expected = 90 / 91 * model.predict_proba(train) + prior / 91  # the prior as one row more
+    expected = 90 / 91 * model.predict_proba(train) + known.prior / 91  # the prior as one row more
     assert np.exp(values) == pytest.approx(expected, abs=0.01)
     two = codes < 2
-    _, values = only(classifiers.logistic(Examples(train[two], codes[two], prior), train, [0.1]))
+    _, values = only(classifiers.logistic(Examples(train[two], codes[two], 3), train, [0.1]))
     assert np.mean(values[two].argmax(axis=1) == codes[two]) > 0.95
-    _, values = only(classifiers.logistic(Examples(train[:1], codes[:1], prior), train, [0.1]))
+    _, values = only(classifiers.logistic(Examples(train[:1], codes[:1], 3), train, [0.1]))
     assert (values.argmax(axis=1) == codes[0]).all()
 
 
 def test_a_forest_depends_on_its_seed_and_not_on_threads():
     train, codes = clouds()
-    known = Examples(train, codes, classifiers.class_prior(codes, 3))
+    known = Examples(train, codes, 3)
     draw = [
         np.stack([values for _, values in classifiers.forest(known, train, [5], seed=seed, threads=threads)])
         for seed, threads in ((0, 1), (0, 2), (1, 1))
@@ -224,18 +220,18 @@ def test_a_setting_of_places_fitted_again_alone_answers_alike():
     degrees = np.hstack([generator.uniform([27, -82], [28, -81], (80, 2)), generator.normal(size=(80, 2))])
     codes, more = generator.integers(3, size=60), {"seed": 0, "threads": 1}
     for columns, names in ((2, {"neighbours", "prior_share"}), (4, {"neighbours", "prior_share", "season_km"})):
-        known, query = Examples(degrees[:60, :columns], codes, PRIOR), degrees[60:, :columns]
-        found = list(classifiers.places(known, query, neighbours=[1, 5], leaves=[5], **more))
+        known, query = Examples(degrees[:60, :columns], codes, 3), degrees[60:, :columns]
+        found = list(classifiers.places(known, query, neighbours=[1, 5], leaf=[5], **more))
         assert set(found[0][0]) == names
         setting, values = found[-1]
         assert setting == {"leaf": 5, "prior_share": classifiers.PRIOR_SHARES[-1]}
-        shares = {"prior_shares": classifiers.PRIOR_SHARES[-1:]}
-        _, alone = only(classifiers.places(known, query, leaves=[5], **shares, **more))
+        shares = {"prior_share": classifiers.PRIOR_SHARES[-1:]}
+        _, alone = only(classifiers.places(known, query, leaf=[5], **shares, **more))
         np.testing.assert_array_equal(values, alone)
 
 
 def test_distances_are_kilometres():
     points = to_cartesian(np.array([28.0, 28.0, 28.0]), np.array([-81.0, -81.001, -81.1]))
-    _, values = only(classifiers.near_neighbours(Examples(points, np.arange(3), PRIOR), points[:1], [3], [0.01]))
+    _, values = only(classifiers.near_neighbours(Examples(points, np.arange(3), 3), points[:1], [3], [0.01]))
     votes = 1 / (np.array([0, 0.0983, 9.83]) + classifiers.NEAR_KM)
-    assert np.exp(values[0]) == pytest.approx(0.99 * votes / votes.sum() + 0.01 * PRIOR, rel=2e-3)
+    assert np.exp(values[0]) == pytest.approx(0.99 * votes / votes.sum() + 0.01 / 3, rel=2e-3)

@@ -82,6 +82,17 @@ def test_bins_hold_every_row_once(held):
         assert sum(bin_["n"] for bin_ in groups["both"]) == held.tests[kind].sum()
 
 
+def test_a_row_on_an_edge_belongs_to_the_bin_that_starts_there_and_an_empty_bin_has_no_scores(held):
+    values = np.random.default_rng(0).integers(3, size=len(held.truth))
+    bins = group_scores.score_bins(held, {"both": perfect(held)}, values, [1, 2, 9], BINS)
+    for kind, groups in bins.items():
+        counts = np.bincount(values[held.tests[kind]], minlength=3)
+        assert [bin_["n"] for bin_ in groups["both"]] == [*counts, 0]
+        assert [(bin_["from"], bin_["to"]) for bin_ in groups["both"]] == [(None, 1), (1, 2), (2, 9), (9, None)]
+        empty = groups["both"][-1]
+        assert empty["top1"] is empty["macro_f1"] is empty["top1_low"] is None and empty["label"] == "≥ 9"
+
+
 def test_validation_is_scored_apart_from_the_test(held):
     values = perfect(held)
     values[held.role == "test"] = np.roll(values[held.role == "test"], 1, axis=1)

@@ -12,7 +12,8 @@ NOTHING = {"top1": None, "top1_low": None, "top1_high": None}
 
 
 def draw_scores(path):
-    score_figures.draw_scores(path, {"a": {"temporal": SCORE, "spatial": BARE}, "b": {"temporal": NOTHING}}, "title")
+    bare = {"temporal": BARE, "spatial": BARE}
+    score_figures.draw_scores(path, {"a": {"temporal": SCORE, "spatial": BARE}, "b": bare}, "title")
 
 
 def draw_bins(path):

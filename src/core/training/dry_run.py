@@ -13,17 +13,18 @@ from torch import nn
 from src.core.stage import distributed
 from src.core.training import memory_estimate
 from src.core.training.allocations import Batch
+from src.core.training.global_batches import ready
 from src.core.training.parameter_groups import ParameterGroups
-from src.core.training.trainer_arguments import Plan, micro_batch, to
+from src.core.training.trainer_arguments import Plan, to
 
 
-def report(
+def memory_and_time(
     plan: Plan,
     model: nn.Module,
     groups: ParameterGroups,
     samples: Sequence,
     loss: Callable[[Batch], torch.Tensor] | None = None,
-    collate: Callable[[Any], Batch] | None = None,
+    collate: Callable[[Any], Batch] = ready,
 ) -> str:
     """Estimated memory by part, settings that fit common GPUs (with bfloat16), and the time of a step.
 
@@ -33,18 +34,13 @@ def report(
         loss: loss of a batch; default: the loss that the model returns.
     """
     loss = loss or (lambda batch: model(**batch)["loss"])
-
-    def read(count: int) -> Batch:
-        """The first samples as a batch on the CPU."""
-        batch = samples.__getitems__(list(range(min(count, len(samples)))))
-        return collate(batch) if collate else batch
-
-    micro = micro_batch(plan.batch_size, plan.accumulate)
+    micro = plan.micro_batch
+    one, batch = (collate(samples.__getitems__(list(range(min(n, len(samples)))))) for n in (1, micro))
     estimated = memory_estimate.estimate(
         model,
         groups.parameters(),
         loss,
-        read(1),
+        one,
         dtype=torch.float32 if plan.precision == "float32" else torch.bfloat16,
         optimizer_8bit=plan.optimizer_8bit,
         four_bit=plan.four_bit,
@@ -55,11 +51,10 @@ def report(
     steps = plan.steps(len(samples))
     if any(p.is_meta for p in model.parameters()):
         return f"{text}\n{steps} steps; their time depends on the GPU: python -m bench.gpu measures it"
-    each = rehearse(model, groups, steps * plan.accumulate, loss, read(micro), plan.dtype)
-    return f"{text}\n{each}"
+    return f"{text}\n{measure(model, groups, steps * plan.accumulate, loss, batch, plan.dtype)}"
 
 
-def rehearse(
+def measure(
     model: nn.Module,
     groups: ParameterGroups,
     steps: int,

@@ -9,8 +9,7 @@ from src.core.data.augment import orient
 from src.core.data.quantisation import Quantisation
 from src.core.models.mae import MaskedAutoencoder
 from src.core.models.patches import BandFrontEnd
-from src.population.data.masked_views import TileViews
-from src.population.models.pretraining import Pretraining
+from src.population.models.pretraining import Pretraining, TileViews
 from tests.population.conftest import begin, small_params
 
 SCALES = [1.0, 0.8, 0.6]
