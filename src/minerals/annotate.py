@@ -11,7 +11,6 @@ where no truth is known. Three tasks and two languages a tile; the question's wo
 import json
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 

@@ -33,7 +33,7 @@ RELATED = (
 
 def fitter(without: int | None = None) -> FeatureFit:
     """All samples of the eight minerals are references, but for row `without`."""
-    rows = {name: [row for row in np.flatnonzero(MINERAL == name) if row != without] for name in NAMES}
+    rows = {name: [row for row in np.flatnonzero(name == MINERAL) if row != without] for name in NAMES}
     return FeatureFit(WAVELENGTHS, KEPT, {name: SENSED[chosen] for name, chosen in rows.items()})
 
 
@@ -44,7 +44,7 @@ def named(fit: FeatureFit, spectrum: np.ndarray) -> str:
 
 def test_samples_that_are_no_references_are_named_right():
     """Of the five minerals with at least two samples: 14 samples, each named by the others."""
-    rows = [row for name in NAMES if (MINERAL == name).sum() > 1 for row in np.flatnonzero(MINERAL == name)]
+    rows = [row for name in NAMES if (name == MINERAL).sum() > 1 for row in np.flatnonzero(name == MINERAL)]
     right = [named(fitter(row), SENSED[row]) == MINERAL[row] for row in rows]
     assert len(rows) == 14 and np.mean(right) >= 0.9
 
@@ -139,5 +139,5 @@ def test_no_sample_is_both_reference_and_scene_where_two_exist():
     for mineral in MINERALS:
         reference, scene = LIBRARY.rows(mineral.name, "reference"), LIBRARY.rows(mineral.name, "scene")
         assert len(reference) and len(scene)
-        if (MINERAL == mineral.name).sum() > 1:
+        if (mineral.name == MINERAL).sum() > 1:
             assert not set(reference) & set(scene)

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from src.minerals.mapping.minerals import NAMES
-from src.minerals.mapping.thresholds import classify, choose
+from src.minerals.mapping.thresholds import choose, classify
 
 
 def drawn(seed: int, pixels: int = 4000):
