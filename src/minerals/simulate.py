@@ -16,11 +16,10 @@ from tqdm import tqdm
 from src.core.stage import files, run
 from src.minerals.data import scene_files, simulated_geology, simulated_spectra, spectral_library
 from src.minerals.data.simulated_geology import MATERIALS, Ground
-from src.minerals.mapping.minerals import BACKGROUND, NAMES
+from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params, Simulate
 from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
 
-DOMINANT = 0.2  # area share from which the most abundant mineral is a pixel's class
 SHOWN = 8  # scenes in overview.png
 ORIGIN = 494_000, 4_156_000  # m, UTM 11N: the first scene's north-west corner; the others lie east of it
 APART = 1000  # m between scenes
@@ -49,7 +48,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             ground = simulated_geology.draw(generator, settings.side_px, number in barren)
             spectra = simulated_spectra.endmembers(library, generator)
             cube = simulated_spectra.measure(ground, spectra, settings.intimate, settings.snr, generator)
-            classes = dominant(ground)
+            classes = simulated_geology.dominant(ground)
             name = f"scene_{number + 1:02d}"
             write(folder, name, number, cube, ground, classes, settings.pixel_m)
             if number < SHOWN:
@@ -59,12 +58,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         files.write_json(folder / "source.json", describe(settings))
         contact_sheet(pictures, "simulated scenes: natural colour, and the dominant mineral", folder / "overview.png")
     print(f"simulate: wrote {out.out}; {len(barren)} scenes without alteration")
-
-
-def dominant(ground: Ground) -> np.ndarray:
-    """(H, W) uint8 class of the most abundant mineral, background where its share is below `DOMINANT`."""
-    share = ground.abundance[..., : len(NAMES)]
-    return np.where(share.max(-1) >= DOMINANT, 1 + share.argmax(-1), BACKGROUND).astype(np.uint8)
 
 
 def write(
@@ -87,7 +80,7 @@ def describe(settings: Simulate) -> dict:
         "spectra mixed over drawn geology (src/minerals/simulate.py)",
         "settings": settings.model_dump(),
         "materials": list(MATERIALS),
-        "dominant": f"a pixel's class is its most abundant mineral, from an area share of {DOMINANT} on",
+        "dominant": f"a pixel's class is its most abundant mineral, from an area share of {simulated_geology.DOMINANT} on",
         "spectra": "USGS Spectral Library Version 7, samples that are no references of the map where a mineral has two; "
         "tuff, basalt, playa, iron oxide, and minerals below 1.3 µm: formulas in src/minerals/data/simulated_spectra.py",
     }

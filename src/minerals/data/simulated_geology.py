@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from src.minerals.mapping.minerals import NAMES
+from src.minerals.mapping.minerals import BACKGROUND, NAMES
 
 # Zones by distance from the centre, in units of its radius; each with the minerals that share it.
 ZONES = (
@@ -21,6 +21,7 @@ ZONES = (
 )
 OTHERS = ("tuff", "basalt", "playa", "green vegetation", "dry grass")  # materials that the map does not know
 MATERIALS = (*NAMES, *OTHERS)
+DOMINANT = 0.2  # area share from which the most abundant mineral is a pixel's class
 SMOOTH_PX = 6  # correlation length of what is not zoned
 RELIEF_PX = 14  # of the relief
 SLOPE = 0.35  # standard deviation of its slopes
@@ -65,6 +66,12 @@ def draw(generator: np.random.Generator, side: int, barren: bool) -> Ground:
     share[..., column["tuff"]], share[..., column["basalt"]] = (1 - cover) * rest * rock, (1 - cover) * rest * (1 - rock)
     iron = np.clip(0.25 * noise["iron"] + (0.05 if barren else 0.2), 0, 0.7).astype(np.float32)
     return Ground(share, iron, _shade(generator, side))
+
+
+def dominant(ground: Ground) -> np.ndarray:
+    """(H, W) uint8 class of the most abundant mineral, background where its share is below `DOMINANT`."""
+    share = ground.abundance[..., : len(NAMES)]
+    return np.where(share.max(-1) >= DOMINANT, 1 + share.argmax(-1), BACKGROUND).astype(np.uint8)
 
 
 def _alteration(generator: np.random.Generator, share: np.ndarray, noise: dict[str, np.ndarray]) -> None:
