@@ -7,13 +7,11 @@ Writes blocks.parquet (scene, block, role, rectangle in px), audit.json (pixels 
 blocks.png, the map of roles.
 """
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from src.core.report.figures import STYLE, save
+from src.core.report.figures import drawing
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.minerals.data import blocks
@@ -62,8 +60,7 @@ def draw(store: CubeStore, table: pd.DataFrame, path) -> None:
     """blocks.png: every scene as a rectangle, its blocks coloured by role."""
     scenes = list(store.scenes)
     columns = int(np.ceil(np.sqrt(2 * len(scenes))))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.6 + 9 * -(-len(scenes) // columns) / columns), layout="constrained")
+    with drawing(path, 9, 0.6 + 9 * -(-len(scenes) // columns) / columns) as figure:
         grid = figure.subplots(-(-len(scenes) // columns), columns, squeeze=False).ravel()
         for axes in grid:
             axes.set_axis_off()
@@ -76,7 +73,6 @@ def draw(store: CubeStore, table: pd.DataFrame, path) -> None:
             axes.set_title(scene, fontsize=7)
         handles = [Patch(color=colour, label=role) for role, colour in COLOURS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-        save(figure, path)
 
 
 if __name__ == "__main__":

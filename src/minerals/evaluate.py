@@ -1,0 +1,165 @@
+"""Score maps and answers on test blocks, draw, and write the report.
+
+    python -m src.minerals.evaluate --params pipelines/minerals/params.yaml --library data/sample/usgs_minerals \\
+        --store data/minerals/store \\
+        --bands data/minerals/bands --split data/minerals/split --map data/minerals/map --tiles data/minerals/tiles \\
+        --annotations data/minerals/annotations --sensitivity data/minerals/sensitivity --sft models/minerals/sft \\
+        --curves plots/minerals/sft --metrics metrics/minerals.json --out reports/minerals --plots plots/minerals/evaluate
+
+Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures, and
+index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's truth; how
+they agree with the map, from which training answers come, is reported beside it: the difference is the price of
+pseudo-labels. Where no truth is known, the map stands in, and scores against truth are blank.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rasterio
+
+from src.core.evaluation.regression_scores import rounded
+from src.core.stage import files, run
+from src.minerals.data import blocks, tile_table
+from src.minerals.data.cube_store import CubeStore
+from src.minerals.evaluation import answer_scores, map_scores, tile_baselines
+from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, require_listed
+from src.minerals.mapping.minerals import NAMES
+from src.minerals.params import Params
+from src.minerals.report import page, score_figures
+
+
+def main(params: Params, inputs, out, dry_run: bool = False) -> None:
+    # Imported here: it imports torch and transformers, which --help does without.
+    from src.minerals.models import answering
+
+    run.set_threads(params.threads)
+    store, table = CubeStore.open(inputs.store), tile_table.read(inputs.tiles)
+    settings = files.read_json(inputs.tiles / "settings.json")
+    tested = tile_table.apart(table[table["role"] == "test"], settings["tile_px"])
+    source = "truth" if store.manifest["truth"] else "map"
+    models = answering.find(inputs.sft)
+    print(f"evaluate: {len(tested)} test tiles without overlap in {tested['block'].nunique()} blocks; models {models}")
+    if dry_run:
+        return
+    answers = answering.answer_all(models, inputs, tested, params)
+    answers |= baselines(inputs, store, table, tested, params, settings)
+    require_listed(answers, "evaluate")
+    maps = score_maps(store, inputs, settings) if source == "truth" else {}
+    scores = rounded(
+        {
+            "simulated": store.manifest["about"]["simulated"],
+            "scored_against": source,
+            "tiles": len(tested),
+            "blocks": int(tested["block"].nunique()),
+            "audit": files.read_json(inputs.split / "audit.json") | files.read_json(inputs.tiles / "audit.json"),
+            **{name: {"map": found} for name, found in maps.items()},
+            **{name: score_answers(answers[name], tested, source, params) for name in WORDS if name in answers},
+            "paired": paired(answers, tested, source),
+            "library": files.read_json(inputs.sensitivity / "library.json"),
+        }
+    )
+    with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
+        everything = pd.concat([found.assign(predictor=name) for name, found in answers.items()], ignore_index=True)
+        stored = everything.assign(minerals=[None if said is None else sorted(said) for said in everything["minerals"]])
+        stored.to_parquet(report / "answers.parquet", index=False)
+        score_figures.draw_all(plots, store, inputs, scores, inputs.library)
+        page.write(report / "index.html", scores, answers, tested, params, plots, inputs)
+    files.write_json(out.metrics, scores)
+    print(page.verdict(scores))
+    print(f"report: {out.out}/index.html")
+
+
+def score_maps(store: CubeStore, inputs, settings: dict) -> dict[str, dict]:
+    """Scores of every mapping method over the test blocks."""
+    table = blocks.read(inputs.split, store)
+    tests = list(table[table["role"] == "test"].itertuples())
+    known, ours, abundance = {}, {}, {}
+    for block in tests:
+        inside = slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+        known[block.block] = store.truth(block.scene)[inside]
+        with rasterio.open(inputs.map / "minerals" / f"{block.scene}.tif") as dataset:
+            ours[block.block] = dataset.read(1)[inside]
+        shares = store.abundance(block.scene)
+        if shares is not None:
+            abundance[block.block] = shares[inside][..., : len(NAMES)].astype(np.float32)
+    maps = {"feature_fit": ours}
+    with np.load(inputs.map / "other_methods.npz", allow_pickle=False) as arrays:
+        for key in arrays.files:
+            name, _, block = key.rpartition("/")
+            maps.setdefault(name.replace(" ", "_"), {})[int(block)] = arrays[key]
+    more = abundance or None, settings["tile_px"], settings["altered"]
+    return {name: map_scores.score_map(known, maps[name], *more) for name in TITLES if name in maps}
+
+
+def baselines(inputs, store, table: pd.DataFrame, tested: pd.DataFrame, params: Params, settings: dict) -> dict:
+    """Answers of majority, map and logistic regression: predictor -> tile, altered, minerals (no words, no parsing)."""
+    from src.minerals.data.tile_features import features
+
+    present = params.annotate.present
+    altered, minerals = tile_baselines.targets(tested, "map", present)
+    sets = [frozenset(name for name, there in zip(NAMES, row, strict=True) if there) for row in minerals]
+    of_tile = features(store, inputs, table, settings["tile_px"])
+    said, lists = tile_baselines.logistic(of_tile, table, present)
+    among = table.loc[table["role"] == "test", "tile"].isin(tested["tile"]).to_numpy()
+    found = {
+        "majority": tile_baselines.majority(table, present, len(tested)),
+        "map": (altered, sets),
+        "logistic": (said[among], [names for names, chosen in zip(lists, among, strict=True) if chosen]),
+    }
+    return {
+        name: pd.DataFrame({"tile": tested["tile"].to_numpy(), "altered": yes.astype(object), "minerals": names})
+        for name, (yes, names) in found.items()
+    }
+
+
+def joined(found: pd.DataFrame, tested: pd.DataFrame, asked: str) -> pd.DataFrame:
+    """Rows of a predictor that answer the task `asked`, with the columns of their tiles; models answer in two languages."""
+    rows = found[found["task"] == asked] if "task" in found else found
+    return rows.merge(tested, on="tile", how="left")
+
+
+def score_answers(found: pd.DataFrame, tested: pd.DataFrame, source: str, params: Params) -> dict[str, dict]:
+    """`alteration` and `minerals` against `source`, and `alteration_map` against the map, of one predictor."""
+    result, present = {}, params.annotate.present
+    for name, against in (("alteration", source), ("alteration_map", "map")):
+        rows = joined(found, tested, "alteration")
+        truth = rows[f"{against}_altered"].to_numpy(bool)
+        result[name] = answer_scores.score_alteration(rows["altered"], truth, rows["block"].to_numpy())
+    rows = joined(found, tested, "minerals")
+    if len(rows):
+        truth = rows[[f"{source}_{name}" for name in NAMES]].to_numpy() >= present
+        result["minerals"] = answer_scores.score_minerals(rows["minerals"], truth, rows["block"].to_numpy())
+    return result
+
+
+def paired(answers: dict[str, pd.DataFrame], tested: pd.DataFrame, source: str) -> dict[str, dict]:
+    """Differences of PAIRS in balanced accuracy on the same tiles (and languages)."""
+    result = {}
+    for ours, theirs in PAIRS:
+        if ours in answers and theirs in answers:
+            keys = [key for key in ("tile", "language") if key in answers[ours] and key in answers[theirs]]
+            both = joined(answers[ours], tested, "alteration").merge(
+                joined(answers[theirs], tested, "alteration")[[*keys, "altered"]], on=keys, suffixes=("", "_theirs")
+            )
+            truth = both[f"{source}_altered"].to_numpy(bool)
+            said = both["altered"], both["altered_theirs"]
+            result[f"{ours}-{theirs}"] = answer_scores.paired_alteration(*said, truth, both["block"].to_numpy())
+    return result
+
+
+if __name__ == "__main__":
+    inputs = {name: name for name in ("store", "bands", "split", "map", "tiles", "annotations", "sensitivity", "sft")}
+    run.stage(
+        main,
+        Params,
+        name="minerals.evaluate",
+        doc=__doc__,
+        inputs=inputs | {"store": "ingest", "annotations": "annotate", "curves": "sft"},
+        sources={"library": "folder of the spectral library (data.library)"},
+        outputs={
+            "metrics": "metrics/minerals.json",
+            "out": "folder for the report",
+            "plots": "folder for figures",
+        },
+    )

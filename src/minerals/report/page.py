@@ -1,0 +1,177 @@
+"""The page reports/minerals/index.html: verdict, words, map, controls, data."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from src.core.report import html_page
+from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
+from src.minerals.evaluation.predictors import CONTROLS, NAMED_BEFOREHAND, PREDICTORS, TITLES
+from src.minerals.mapping.minerals import NAMES
+from src.minerals.params import Params
+from src.minerals.report.score_figures import example_rows
+
+SIMULATED = (
+    "The scenes are simulated from USGS spectra: they show what the pipeline can see, and say nothing of real ground."
+)
+EXAMPLES = 8
+WORD_SCORES = {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "f1": "F1"}
+LIST_SCORES = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "hallucinated": "named but not there"}
+
+
+def verdict(scores: dict) -> str:
+    """One to three plain sentences on map and words."""
+    parts, words = [], scores.get(NAMED_BEFOREHAND)
+    if "feature_fit" in scores:
+        fit, others = scores["feature_fit"]["map"], [key for key in TITLES if "map" in scores.get(key, {})][1:]
+        best = max(others, key=lambda key: scores[key]["map"]["macro_f1"])
+        parts.append(
+            f"Map: macro-F1 {cell(fit['macro_f1'])} of the dominant mineral by absorption features; the best other method "
+            f"({TITLES[best]}) reaches {cell(scores[best]['map']['macro_f1'])}."
+        )
+    if words is None:
+        return " ".join([*parts, "No model was trained."])
+    said = words["alteration"]
+    if said["balanced_accuracy"] is None:
+        return " ".join([*parts, f"Words: no score, {said['parse_rate']:.0%} of the answers have the asked form."])
+    pairs = [scores["paired"][f"{NAMED_BEFOREHAND}-{NAMED_BEFOREHAND}_{control}"] for control in CONTROLS]
+    sees = all(pair["low"] is not None and pair["low"] > 0 for pair in pairs)
+    against = "truth" if scores["scored_against"] == "truth" else "the map (no truth is known)"
+    parts.append(
+        f"Words: balanced accuracy {cell(said['balanced_accuracy'])} of “altered?” against {against}; "
+        + ("better than with a blank or another tile's image, so the model reads its image."
+           if sees else "not shown to be better than with a blank or another tile's image.")
+    )  # fmt: skip
+    linear = scores["paired"].get(f"{NAMED_BEFOREHAND}-logistic")
+    if linear and (linear["low"] is None or linear["low"] <= 0):
+        parts.append("It is not shown to be better than logistic regression on the tile's mean spectrum.")
+    return " ".join(parts)
+
+
+def write(
+    path: Path, scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFrame, params: Params, plots: Path, inputs
+) -> None:
+    """The page with the figures of `plots` and the trainings' below `inputs.curves`."""
+    lead = " ".join([verdict(scores), *([SIMULATED] if scores["simulated"] else [])])
+    sections = [words_section(scores, plots)]
+    if "feature_fit" in scores:
+        sections.append(map_section(scores, plots))
+    sections += [
+        Section(
+            "What was mapped",
+            figures=[
+                Figure(plots / "maps.png", "Test scenes"),
+                Figure(plots / "spectra.png", "Mean spectra of the pixels of each mineral, and the library's references"),
+            ],
+        ),
+        Section("Answers beside truth", tables=[examples(scores, answers, tested)]),
+        library_section(scores, plots),
+        split_section(scores, plots),
+        training_section(inputs.curves),
+        Section("Parameters", [json.dumps(params.model_dump(exclude={"report_to", "checkpoint_root"}), ensure_ascii=False)]),
+    ]
+    html_page.write(path, "Alteration minerals: the map and the words", lead, sections)
+
+
+def words_section(scores: dict, plots: Path) -> Section:
+    """Yes or no, lists, and differences."""
+    found = [one for one in PREDICTORS if "alteration" in scores.get(one.name, {})]
+    yes = [
+        [one.title, *(_cells(scores[one.name]["alteration"], WORD_SCORES)),
+         cell(scores[one.name]["alteration"]["parse_rate"]),
+         cell(scores[one.name]["alteration_map"]["balanced_accuracy"])]
+        for one in found
+    ]  # fmt: skip
+    lists = [
+        [one.title, *_cells(scores[one.name]["minerals"], LIST_SCORES)]
+        for one in found
+        if "minerals" in scores[one.name]
+    ]
+    pairs = [
+        [f"{TITLES[name.partition('-')[0]]} minus {TITLES[name.partition('-')[2]]}",
+         cell_interval({"d": pair["balanced_accuracy"], "d_low": pair["low"], "d_high": pair["high"]}, "d")]
+        for name, pair in scores["paired"].items()
+    ]  # fmt: skip
+    return Section(
+        "Words",
+        [
+            f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile touches. "
+            "An answer that has not the asked form counts as wrong; where more than one in ten has not, there is no score. "
+            "Training answers come from the map; the last column scores against it instead of the truth, and the "
+            "difference is the price of such labels."
+        ],
+        [
+            Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", "against the map"], yes),
+            Table("Which minerals does it hold?", ["", *LIST_SCORES.values()], lists),
+            Table("Difference in balanced accuracy on the same tiles", ["", "difference [95 % interval]"], pairs),
+        ],
+        [Figure(plots / "words.png", "Balanced accuracy of “altered?”; dashed: chance")],
+    )
+
+
+def map_section(scores: dict, plots: Path) -> Section:
+    """Every mapping method against truth."""
+    found = [one for one in PREDICTORS if "map" in scores.get(one.name, {})]
+    names = {"macro_f1": "macro-F1", "overall_accuracy": "overall accuracy", "alteration_f1": "F1 of altered tiles",
+             "abundance_error": "error of a tile's shares"}  # fmt: skip
+    rows = [[one.title, *_cells(scores[one.name]["map"], names)] for one in found]
+    each = [[one.title, *(cell(scores[one.name]["map"][f"f1_{name}"]) for name in NAMES)] for one in found]
+    return Section(
+        "Map",
+        [
+            "A pixel's truth is its most abundant mineral, from a share of 0.2 on. Each method names a mineral from a "
+            "threshold on, chosen for each mineral on training blocks. References are samples that built no scene where "
+            "a mineral has two; of buddingtonite, calcite and epidote there is one."
+        ],
+        [
+            Table("Scores over test blocks [95 % interval over blocks]", ["", *names.values()], rows),
+            Table("F1 of each mineral", ["", *NAMES], each),
+        ],
+        [
+            Figure(plots / "methods.png", "Macro-F1 of the dominant mineral"),
+            Figure(plots / "confusion.png", "Where the pixels of each known class go, by absorption features"),
+        ],
+    )
+
+
+def examples(scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFrame) -> Table:
+    """Some tiles: truth, and each model's detailed answer."""
+    models = {name: found for name, found in answers.items() if "task" in found and not name.endswith(CONTROLS)}
+    rows = example_rows(models, tested, scores["scored_against"], EXAMPLES)
+    return Table("Detailed answers", ["tile", scores["scored_against"], *(TITLES[name] for name in models)], rows, words=9)
+
+
+def library_section(scores: dict, plots: Path) -> Section:
+    """Samples of the library that are no references, and the sweeps."""
+    found = scores["library"]
+    return Section(
+        "Noise, mixing and library samples",
+        [
+            f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are named right "
+            f"by the others; of {found['other_materials']} materials that the map does not know, {found['named_none']:.0%} "
+            "are “none”. The rules of the map were written with this library in view: a new sample may do worse."
+        ],
+        figures=[Figure(plots / "sweeps.png", "F1 by signal-to-noise ratio and by share of intimate mixing")],
+    )
+
+
+def split_section(scores: dict, plots: Path) -> Section:
+    """Audit and map of roles."""
+    rows = [[key.replace("_", " "), json.dumps(value)] for key, value in scores["audit"].items()]
+    return Section(
+        "Split and audit",
+        tables=[Table("No tile of one role shares a pixel with a tile of another", ["", "found"], rows)],
+        figures=[Figure(plots / "blocks.png", "Roles of spatial blocks")],
+    )
+
+
+def training_section(folder: Path) -> Section:
+    """Curves of every training below `folder`."""
+    curves = sorted(Path(folder).glob("*/curves.png"))
+    return Section("Training", figures=[Figure(path, f"{path.parent.name}: loss per epoch") for path in curves])
+
+
+def _cells(score: dict, names: dict[str, str]) -> list[str]:
+    bounds = {f"{name}_{end}": score.get(f"{name}_{end}") for name in names for end in ("low", "high")}
+    return [cell_interval(score | bounds, name) for name in names]

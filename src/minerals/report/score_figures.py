@@ -1,0 +1,127 @@
+"""Figures of the report: maps beside truth, scores with intervals, confusion, spectra of what was mapped."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rasterio
+from sklearn.metrics import confusion_matrix
+
+from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
+from src.minerals.data import blocks, spectral_library
+from src.minerals.data.cube_store import CubeStore, reflectance
+from src.minerals.data.scene_files import COLOURS
+from src.minerals.evaluation.predictors import TITLES
+from src.minerals.mapping.minerals import NAMES
+from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
+
+SHOWN = 6  # test scenes in maps.png
+SWIR_NM = 2000, 2470
+MOST = 4000  # pixels whose mean spectrum is drawn for a mineral
+
+
+def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path) -> None:
+    """Draw every figure into `plots`; those of the split and of the sensitivity stage are copied."""
+    table = blocks.read(inputs.split, store)
+    tests = list(dict.fromkeys(table.loc[table["role"] == "test", "scene"]))
+    mapped = {scene: _classes(inputs.map, scene) for scene in tests}
+    draw_maps(plots / "maps.png", store, tests[:SHOWN], mapped)
+    draw_scores(plots / "words.png", scores, "alteration", "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
+    if scores["scored_against"] == "truth":
+        draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
+        truth = np.concatenate([store.truth(scene).ravel() for scene in tests])
+        draw_confusion(plots / "confusion.png", truth, np.concatenate([mapped[scene].ravel() for scene in tests]))
+    draw_spectra(plots / "spectra.png", store, tests, mapped, library)
+    for folder, name in (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"):
+        shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
+
+
+def _classes(folder: Path, scene: str) -> np.ndarray:
+    with rasterio.open(Path(folder) / "minerals" / f"{scene}.tif") as dataset:
+        return dataset.read(1)
+
+
+def draw_maps(path: Path, store: CubeStore, scenes: list[str], mapped: dict[str, np.ndarray]) -> None:
+    """maps.png: natural colour, known minerals where there are any, and the map, of test scenes."""
+    pictures = []
+    for scene in scenes:
+        rgb = natural_colour(reflectance(np.asarray(store.stored(scene)))[0], store.wavelengths)
+        truth = store.truth(scene)
+        classes = [mapped[scene]] if truth is None else [truth, mapped[scene]]
+        pictures.append(Picture(scene, rgb, *classes))
+    rows = "natural colour, map" if len(pictures[0]) == 3 else "natural colour, truth, map"
+    contact_sheet(pictures, f"test scenes: {rows}", path)
+
+
+def draw_scores(path: Path, scores: dict, kind: str, name: str, label: str, chance: float | None) -> None:
+    """A dot with its interval for every predictor that has this kind of score."""
+    rows = [(TITLES[key], scores[key][kind]) for key in TITLES if kind in scores.get(key, {})]
+    with drawing(path, 8.5, 0.8 + 0.32 * len(rows)) as figure:
+        axes = figure.subplots()
+        for at, (_, score) in enumerate(rows):
+            if score[name] is None:
+                axes.text(0.01, at, "no score: " + score["method"], va="center", fontsize=8)
+                continue
+            if score.get(f"{name}_low") is not None:
+                axes.plot([score[f"{name}_low"], score[f"{name}_high"]], [at, at], color=ACCENT, linewidth=2)
+            axes.plot(score[name], at, "o", color=SECOND)
+        if chance is not None:
+            axes.axvline(chance, color=INK, linestyle="--", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [title for title, _ in rows])
+        axes.set(xlabel=f"{label} (95 % interval over blocks)", xlim=(0, 1.02))
+        axes.invert_yaxis()
+
+
+def draw_confusion(path: Path, truth: np.ndarray, guess: np.ndarray) -> None:
+    """Share of each known class that the map gives to each class."""
+    names = ("background", *NAMES)
+    usable = (truth < len(names)) & (guess < len(names))
+    counts = confusion_matrix(truth[usable], guess[usable], labels=range(len(names)))
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    with drawing(path, 6.6, 5.6, 9) as figure:
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.argwhere(share >= 0.005):
+            colour = "white" if share[row, column] > 0.6 else INK
+            axes.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="map", ylabel="truth")
+
+
+def draw_spectra(path: Path, store: CubeStore, scenes: list[str], mapped: dict, library: Path) -> None:
+    """Mean spectrum of the pixels mapped as each mineral, beside the library's references, between 2000 and 2470 nm."""
+    nm = store.wavelengths
+    shown = np.flatnonzero((nm >= SWIR_NM[0]) & (nm <= SWIR_NM[1]))
+    known = spectral_library.read(library)
+    sensed = known.at(nm, store.fwhm)
+    with drawing(path, 11, 5, 8) as figure:
+        for number, (axes, name) in enumerate(zip(figure.subplots(2, 4, sharex=True).ravel(), NAMES, strict=True)):
+            for row in known.rows(name, "reference"):
+                axes.plot(nm[shown], _scaled(sensed[row, shown]), color=FAINT, linewidth=2)
+            found = [store.stored(scene)[mapped[scene] == number + 1][:MOST, shown] for scene in scenes]
+            pixels = np.concatenate(found)
+            if len(pixels):
+                mean = pixels.mean(0) / 10_000
+                axes.plot(nm[shown], _scaled(mean), color=np.array(COLOURS[name]) / 255, linewidth=1.6)
+            axes.set_title(f"{name}, {len(pixels)} px", fontsize=9)
+        figure.supxlabel("wavelength (nm)")
+        figure.supylabel("reflectance, scaled to its largest; grey: library")
+
+
+def _scaled(spectrum: np.ndarray) -> np.ndarray:
+    return spectrum / np.nanmax(spectrum)
+
+
+def example_rows(answers: dict[str, pd.DataFrame], tested: pd.DataFrame, source: str, count: int) -> list[list[str]]:
+    """Truth and the detailed English answer of each model about some tiles, those first where the models differ."""
+    rows = []
+    for tile in tested.iloc[:: max(len(tested) // count, 1)].head(count).to_dict("records"):
+        truth = ", ".join(f"{name} {100 * tile[f'{source}_{name}']:.0f} %" for name in NAMES if tile[f"{source}_{name}"] >= 0.02)
+        row = [tile["tile"], truth or "none"]
+        for found in answers.values():
+            said = found[(found["tile"] == tile["tile"]) & (found["task"] == "analysis") & (found["language"] == "en")]
+            row.append(said["text"].iloc[0] if len(said) else "–")
+        rows.append(row)
+    return rows
