@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
 
+TINY = "tiny"  # the backbone with random weights
 Wavelengths = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
 
@@ -59,6 +60,58 @@ class Annotate(Section):
     present: Fraction
 
 
+class Tiny(Section):
+    patch_size: Positive
+    vision_depth: Positive
+    vision_width: Positive
+    vision_heads: Positive
+    text_depth: Positive
+    text_width: Positive
+    text_heads: Positive
+
+
+class Model(Section):
+    backbone: Text
+    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+    inputs: list[Literal["rgb", "bands", "rgb_groups"]]
+    init: Literal["copy", "normal", "zero"]
+    tiny: Tiny
+
+
+class Lora(Section):
+    rank: Positive
+    alpha: Positive
+    dropout: Share
+    targets: Text
+
+
+class PretrainedRates(Section):
+    lora: Weight
+    merger: Weight
+    patch_embed: Weight
+
+
+class Rates(Section):
+    tiny: Rate
+    pretrained: PretrainedRates
+
+
+class Sft(Section):
+    epochs: Positive
+    patience: Positive
+    batch_size: Positive
+    accumulate: Positive
+    lr: Rates
+    weight_decay: Weight
+    warmup_ratio: Share
+    augment: bool
+    lora: Lora
+    min_pixels: Positive
+    max_pixels: Positive
+    precision: Literal["auto", "float32", "bfloat16"]
+    save_steps: Positive
+
+
 class Params(Section):
     seed: Count
     threads: Positive
@@ -71,6 +124,8 @@ class Params(Section):
     map: Map
     tiles: Tiles
     annotate: Annotate
+    model: Model
+    sft: Sft
 
     @model_validator(mode="after")
     def _rules_between_keys(self) -> "Params":
@@ -90,5 +145,9 @@ class Params(Section):
         if self.split.gap_px < self.tiles.tile_px and self.split.block_px:
             raise ValueError(
                 f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; raise it"
+            )
+        if self.sft.batch_size % self.sft.accumulate:
+            raise ValueError(
+                f"sft.batch_size: found {self.sft.batch_size}, expected a multiple of sft.accumulate {self.sft.accumulate}"
             )
         return self

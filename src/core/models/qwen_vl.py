@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -17,6 +19,7 @@ from transformers.models.qwen2_vl import Qwen2VLConfig
 from transformers.models.qwen3_vl import Qwen3VLConfig
 
 from src.core.models import hub
+from src.core.models.chat import IMAGE_PAD
 from src.core.models.fast_encoder import quicken
 from src.core.stage import distributed
 from src.core.stage.errors import DataError, DependencyError, ParamsError, require
@@ -217,3 +220,27 @@ def _four_bits() -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=["model.visual", "lm_head"],  # so named, but it holds for 4 bits too
     )
+
+
+def vision_parts(visual: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Parameters of a vision encoder by part; qwen3_vl's position table counts as patch embedding."""
+    parts: dict[str, list[nn.Parameter]] = {"patch_embed": [], "blocks": [], "merger": []}
+    for name, p in visual.named_parameters():
+        part = "merger" if "merger" in name else "blocks" if name.startswith("blocks.") else "patch_embed"
+        parts[part].append(p)
+    return parts
+
+
+def read_tokenizer(backbone: str, vlm: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a pretrained backbone; raises DataError where it is missing or another model's."""
+    folder = hub.fetch(backbone, weights=False)
+    if not any(folder.glob("tokenizer*.json")):
+        raise DataError(f"{folder}: found no tokenizer.json, expected the model's tokenizer; copy the whole repository")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    marker, expected = tokenizer.convert_tokens_to_ids(IMAGE_PAD), vlm.config.image_token_id
+    if marker != expected:
+        raise DataError(
+            f"{backbone}: tokenizer: found id {marker} of {IMAGE_PAD}, expected {expected}, as config.json says; "
+            "copy tokenizer and config from the same model"
+        )
+    return tokenizer

@@ -14,6 +14,17 @@ from src.core.stage.errors import BandwiseError, require
 logger = logging.getLogger(__name__)
 
 
+def train_only(model: nn.Module, groups: dict[str, tuple[list[nn.Parameter], float, int]]) -> "ParameterGroups":
+    """The groups with a rate above 0; every other parameter of `model` is frozen."""
+    kept = {name: group for name, group in groups.items() if group[1] > 0}
+    trained = {id(p) for parameters, _, _ in kept.values() for p in parameters}
+    for p in model.parameters():
+        # Weights in 4 bits are no floats and could not require a gradient.
+        if p.is_floating_point():
+            p.requires_grad_(id(p) in trained)
+    return ParameterGroups(kept)
+
+
 class ParameterGroups(TrainerCallback):
     """`groups` maps a name to (parameters, learning rate, first epoch in which they train).
 

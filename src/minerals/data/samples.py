@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from src.core.data.augment import ORIENT, generator, orient
@@ -20,13 +21,16 @@ GROUP = 3  # bands of an image that an RGB encoder reads
 class TileImages:
     """Tiles as the model reads them.
 
-    `kind` says which input: rgb (the PNG, 0 to 255 to -1 to 1), bands (all kept bands, relative and standardised,
-    no data 0) or rgb_groups (the same, in triples; the last one is filled with zeros).
+    `kind` says which input: rgb (the PNG in `folder`, 0 to 255 to -1 to 1), bands (all kept bands, relative and
+    standardised, no data 0) or rgb_groups (the same, in triples; the last one is filled with zeros). A tile of another
+    side than `model_px` is resized bilinearly.
     """
 
-    def __init__(self, kind: str, folder: Path, composite: str, tiles: list[str], reader: TileReader, statistics: dict):
-        self.kind, self.folder, self.reader = kind, Path(folder) / "images" / composite, reader
-        self.tiles, self.number = tiles, {tile: number for number, tile in enumerate(tiles)}
+    def __init__(
+        self, kind: str, folder: Path, tiles: list[str], reader: TileReader, statistics: dict, model_px: int
+    ):
+        self.kind, self.folder, self.reader, self.model_px = kind, Path(folder), reader, model_px
+        self.number = {tile: number for number, tile in enumerate(tiles)}
         self.mean, self.sd = (statistics[name].astype(np.float32)[:, None, None] for name in ("mean", "sd"))
         self.read = lru_cache(CACHED)(self._read)
 
@@ -53,8 +57,12 @@ class TileImages:
         return np.pad(values, ((0, missing), (0, 0), (0, 0))).reshape(self.groups, GROUP, *values.shape[1:])
 
     def batch(self, tiles: list[str]) -> torch.Tensor:
-        """(B, C, side, side) or (B, G, 3, side, side) float32."""
-        return torch.from_numpy(np.stack([self.read(tile) for tile in tiles])).float()
+        """(B, C, model_px, model_px) or (B, G, 3, model_px, model_px) float32."""
+        images = torch.from_numpy(np.stack([self.read(tile) for tile in tiles])).float()
+        if images.shape[-1] == self.model_px:
+            return images
+        flat = functional.interpolate(images.flatten(0, -4), size=self.model_px, mode="bilinear", antialias=True)
+        return flat.reshape(*images.shape[:-2], self.model_px, self.model_px)
 
 
 class Conversations(ReadyBatches):

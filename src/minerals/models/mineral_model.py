@@ -2,9 +2,8 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from src.core.models import lora
+from src.core.models import answers, lora
 from src.core.models.patches import pixel_values
 
 
@@ -37,8 +36,5 @@ class MineralModel(nn.Module):
             use_cache=False,
             **self.vision_inputs(images),
         ).last_hidden_state  # (B, L, width)
-        answered = labels[:, 1:] != -100
-        logits = core.lm_head(hidden[:, :-1][answered])  # position t predicts token t + 1
-        losses = functional.cross_entropy(logits.float(), labels[:, 1:][answered], reduction="none")
-        per_row = torch.zeros(len(labels), device=losses.device).index_add(0, answered.nonzero()[:, 0], losses)
-        return {"loss": losses.mean() * answer_share, "cross_entropy": per_row / answered.sum(1)}
+        losses, per_row = answers.cross_entropy(core.lm_head, hidden, labels)
+        return {"loss": losses.mean() * answer_share, "cross_entropy": per_row}

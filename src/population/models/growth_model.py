@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from src.core.data.augment import orient
-from src.core.models import lora
+from src.core.models import answers, lora
 from src.core.models.patches import BandFrontEnd, band_means, pixel_values
 from src.core.stage.params import Section
 
@@ -152,12 +152,7 @@ class GrowthModel(nn.Module):
         prediction, network = self.head(hidden, prompt_mask, means, self.label_mean, covariates)
         out = {"prediction": prediction, "network": network}
         if labels is not None:
-            answered = labels[:, 1:] != -100
-            logits = core.lm_head(hidden[:, :-1][answered])  # position t predicts token t + 1
-            losses = functional.cross_entropy(logits.float(), labels[:, 1:][answered], reduction="none")
-            row = answered.nonzero()[:, 0]
-            per_row = torch.zeros(len(labels), device=losses.device).index_add(0, row, losses)
-            out["cross_entropy"] = per_row / answered.sum(1)
+            losses, out["cross_entropy"] = answers.cross_entropy(core.lm_head, hidden, labels)
             out["loss"] = self.ce_weight * losses.mean() * answer_share
             out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
         return out

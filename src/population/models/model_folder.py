@@ -8,20 +8,19 @@ from typing import Literal
 
 import safetensors.torch
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from src.core.data.quantisation import Quantisation
-from src.core.models import lora, qwen_vl
+from src.core.models import qwen_vl
 from src.core.models.patches import BandFrontEnd
 from src.core.stage import files
 from src.core.stage.errors import BandwiseError, DataError
 from src.core.stage.params import Section, validate
-from src.core.training.precision import hold_weights
+from src.core.training import saved_model
 from src.population.models.growth_model import GrowthModel, RegressionHead, Ridge
 
-SETTINGS, HEAD, ADAPTER = "bandwise.json", "head.safetensors", "adapter"
+SETTINGS, HEAD = "bandwise.json", "head.safetensors"
 LABEL_UNIT = "per mille per year"
 
 
@@ -125,19 +124,7 @@ def save(
         base: the model folder that training started from.
         dtype: of the written weights.
     """
-    vlm = model.vlm
-    if isinstance(vlm, PeftModel):
-        lora.save_adapter(vlm, folder / ADAPTER, base)
-        if getattr(lora.core(vlm), "is_quantized", False):
-            # Merged into packed weights, the sum would be rounded to 4 bits again; into those of `base`, it would
-            # be another model than the one that was trained and validated. On the CPU: a GPU may have no room for two.
-            channels = lora.core(vlm).config.vision_config.in_channels
-            rounded = qwen_vl.load(base, channels=channels, dtype=dtype, four_bit=True, device="cpu")
-            vlm = PeftModel.from_pretrained(rounded.dequantize(dtype=dtype), folder / ADAPTER)
-        vlm = vlm.merge_and_unload()
-    hold_weights(vlm, [], dtype)
-    vlm.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    saved_model.save(folder, model.vlm, tokenizer, base, dtype)
     safetensors.torch.save_file(model.head.state_dict(), folder / HEAD, metadata={"format": "pt"})
     files.write_json(folder / SETTINGS, settings.model_dump())
 

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from src.core.data.tile_store import Store, differing_band
 from src.core.models import chat, hub, qwen_vl
 from src.core.models.more_bands import RGB, shifted_mean, widen
 from src.core.models.patches import BandFrontEnd
-from src.core.stage.errors import DataError, ParamsError
+from src.core.stage.errors import ParamsError
 from src.population.data.stage_inputs import Split, front_end
 from src.population.models import prompts
 from src.population.models.model_folder import SETTINGS, read_settings
@@ -52,7 +52,7 @@ def starting_model(
             vlm = qwen_vl.outline(model.backbone, **known)
         else:
             vlm = qwen_vl.load(model.backbone, **known, attention=params.memory.attention)
-        tokenizer = read_tokenizer(model.backbone, vlm)
+        tokenizer = qwen_vl.read_tokenizer(model.backbone, vlm)
         if vlm.config.vision_config.in_channels == channels:
             check_band_names(Path(model.backbone), store)
         else:
@@ -60,21 +60,6 @@ def starting_model(
             widen(vlm, channels, model.init, params.seed, pca[0].to(vlm.device) if by_pca else None)
             mean = shifted_mean(split.mean, split.sd, *pca) if by_pca else mean
     return Start(vlm, tokenizer, front_end(store, mean, split, pca, model, vlm.config.vision_config))
-
-
-def read_tokenizer(backbone: str, vlm: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a pretrained backbone; raises DataError where it is missing or another model's."""
-    folder = hub.fetch(backbone, weights=False)
-    if not any(folder.glob("tokenizer*.json")):
-        raise DataError(f"{folder}: found no tokenizer.json, expected the model's tokenizer; copy the whole repository")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    marker, expected = tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD), vlm.config.image_token_id
-    if marker != expected:
-        raise DataError(
-            f"{backbone}: tokenizer: found id {marker} of {chat.IMAGE_PAD}, expected {expected}, as config.json says; "
-            "copy tokenizer and config from the same model"
-        )
-    return tokenizer
 
 
 def check_band_names(folder: Path, store: Store) -> None:

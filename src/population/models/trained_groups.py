@@ -1,19 +1,18 @@
 """Parameters that pretrain and sft train, in named groups with their learning rates from params.yaml."""
 
-from torch import nn
-
 from src.core.models import lora
 from src.core.models.mae import MaskedAutoencoder
-from src.core.training.parameter_groups import ParameterGroups
+from src.core.models.qwen_vl import vision_parts
+from src.core.training.parameter_groups import ParameterGroups, train_only
 from src.population.models.growth_model import GrowthModel
 from src.population.params import PretrainRates, SftRates
 
 
 def pretrain_groups(mae: MaskedAutoencoder, rates: PretrainRates) -> ParameterGroups:
     """Parameters that the reconstruction loss reaches. The merger comes after the encoder, so it gets no gradient."""
-    parts = _vision_parts(mae.visual)
+    parts = vision_parts(mae.visual)
     decoder = [p for name, p in mae.named_parameters() if not name.startswith("visual.")]
-    return _groups(
+    return train_only(
         mae,
         {
             "patch_embed": (parts["patch_embed"], rates.patch_embed, 0),
@@ -31,12 +30,12 @@ def sft_groups(model: GrowthModel, rates: SftRates, freeze_encoder_epochs: int, 
     """
     core = lora.core(model.vlm)
     visual = core.model.visual
-    parts = _vision_parts(visual)
+    parts = vision_parts(visual)
     seen = {id(p) for p in visual.parameters()}
     language = [(name, p) for name, p in core.named_parameters() if id(p) not in seen]
     adapted = [p for name, p in language if "lora_" in name]
     encoder = [p for name, p in visual.named_parameters() if "lora_" in name]
-    return _groups(
+    return train_only(
         model,
         {
             # First, because Trainer logs the rate of the first group.
@@ -47,23 +46,3 @@ def sft_groups(model: GrowthModel, rates: SftRates, freeze_encoder_epochs: int, 
             "patch_embed": (parts["patch_embed"], rates.patch_embed, freeze_encoder_epochs),
         },
     )
-
-
-def _vision_parts(visual: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Parameters of a vision encoder by part; qwen3_vl's position table counts as patch embedding."""
-    parts: dict[str, list[nn.Parameter]] = {"patch_embed": [], "blocks": [], "merger": []}
-    for name, p in visual.named_parameters():
-        part = "merger" if "merger" in name else "blocks" if name.startswith("blocks.") else "patch_embed"
-        parts[part].append(p)
-    return parts
-
-
-def _groups(model: nn.Module, groups: dict[str, tuple[list[nn.Parameter], float, int]]) -> ParameterGroups:
-    """The groups with a rate; every other parameter of `model` is frozen."""
-    kept = {name: group for name, group in groups.items() if group[1] > 0}
-    trained = {id(p) for parameters, _, _ in kept.values() for p in parameters}
-    for p in model.parameters():
-        # Weights in 4 bits are no floats and could not require a gradient.
-        if p.is_floating_point():
-            p.requires_grad_(id(p) in trained)
-    return ParameterGroups(kept)
