@@ -4,15 +4,14 @@
         --store data/minerals/store \\
         --bands data/minerals/bands --split data/minerals/split --map data/minerals/map --tiles data/minerals/tiles \\
         --annotations data/minerals/annotations --sensitivity data/minerals/sensitivity --sft models/minerals/sft \\
-        --curves plots/minerals/sft --metrics metrics/minerals.json --out reports/minerals --plots plots/minerals/evaluate
+        --curves plots/minerals/sft --metrics metrics/minerals.json --out reports/minerals \\
+        --plots plots/minerals/evaluate
 
-Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures, and
-index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's truth; how
-they agree with the map, from which training answers come, is reported beside it: the difference is the price of
-pseudo-labels. Where no truth is known, the map stands in, and scores against truth are blank.
+Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures,
+and index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's
+truth. How they agree with the map, from which training answers come, stands beside it: the difference is the price of
+such labels. Where no truth is known, the map stands in for it.
 """
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -114,7 +113,7 @@ def baselines(inputs, store, table: pd.DataFrame, tested: pd.DataFrame, params: 
 
 
 def joined(found: pd.DataFrame, tested: pd.DataFrame, asked: str) -> pd.DataFrame:
-    """Rows of a predictor that answer the task `asked`, with the columns of their tiles; models answer in two languages."""
+    """Answers of a predictor to the task `asked`, with the columns of their tiles; models answer in each language."""
     rows = found[found["task"] == asked] if "task" in found else found
     return rows.merge(tested, on="tile", how="left")
 

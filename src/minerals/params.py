@@ -144,10 +144,12 @@ class Params(Section):
             )
         if self.split.gap_px < self.tiles.tile_px and self.split.block_px:
             raise ValueError(
-                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; raise it"
+                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px "
+                f"{self.tiles.tile_px}; raise it"
             )
         if self.sft.batch_size % self.sft.accumulate:
             raise ValueError(
-                f"sft.batch_size: found {self.sft.batch_size}, expected a multiple of sft.accumulate {self.sft.accumulate}"
+                f"sft.batch_size: found {self.sft.batch_size}, expected a multiple of sft.accumulate "
+                f"{self.sft.accumulate}"
             )
         return self

@@ -39,7 +39,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     read = [inputs.store / "manifest.json", inputs.bands, inputs.tiles, inputs.annotations]
     read += starting_model.files_of(params)
     scratch = {
-        kind: scratch_folder(params.checkpoint_root, f"minerals-sft-{kind}", facts, read) for kind in params.model.inputs
+        kind: scratch_folder(params.checkpoint_root, f"minerals-sft-{kind}", facts, read)
+        for kind in params.model.inputs
     }
     savings = ["raise sft.accumulate", "a smaller sft.max_pixels", "a smaller model.backbone"]
     with driver.outputs(out, scratch.values(), "sft", savings) as (folder, plots):

@@ -14,7 +14,7 @@ from src.core.models import chat
 from src.core.training.global_batches import ReadyBatches
 from src.minerals.data.tile_reader import TileReader
 
-CACHED = 128  # tiles of all bands held in memory; conversations about one tile come in any order
+CACHED = 256  # tiles of all bands held in memory; conversations about one tile come in any order
 GROUP = 3  # bands of an image that an RGB encoder reads
 
 

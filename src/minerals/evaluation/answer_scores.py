@@ -51,7 +51,9 @@ def score_minerals(said: pd.Series, truth: np.ndarray, block: np.ndarray) -> dic
         named = guess[rows].sum()
         return {
             "micro_f1": float(f1_score(truth[rows].ravel(), guess[rows].ravel(), zero_division=0)),
-            "macro_f1": float(f1_score(truth[rows][:, occurs], guess[rows][:, occurs], average="macro", zero_division=0)),
+            "macro_f1": float(
+                f1_score(truth[rows][:, occurs], guess[rows][:, occurs], average="macro", zero_division=0)
+            ),
             "hallucinated": float((guess[rows] & ~truth[rows]).sum() / named) if named else None,
         }
 

@@ -37,7 +37,9 @@ def score_map(
         truth.append(classes[usable])
         guess.append(mapped[number][usable])
         block.append(np.full(usable.sum(), number))
-        tiles += _tiles(number, classes, mapped[number], None if abundance is None else abundance[number], side, altered)
+        tiles += _tiles(
+            number, classes, mapped[number], None if abundance is None else abundance[number], side, altered
+        )
     counts = {number: _confusion(*pair) for number, *pair in zip(known, truth, guess, strict=True)}
     tile_block = np.array([tile[0] for tile in tiles])
     yes, said, error = (np.array([tile[at] for tile in tiles]) for at in (1, 2, 3))
@@ -64,7 +66,9 @@ def _from_confusion(counts: np.ndarray) -> dict[str, float | None]:
     hit, total = np.diag(counts)[1:], counts.sum(0)[1:] + counts.sum(1)[1:]
     occurs = counts.sum(1)[1:] > 0
     f1 = np.divide(2 * hit, total, out=np.zeros(len(hit)), where=total > 0)
-    named = {f"f1_{name}": float(value) if there else None for name, value, there in zip(NAMES, f1, occurs, strict=True)}
+    named = {
+        f"f1_{name}": float(value) if there else None for name, value, there in zip(NAMES, f1, occurs, strict=True)
+    }
     return {
         "macro_f1": float(f1[occurs].mean()) if occurs.any() else None,
         "overall_accuracy": float(np.trace(counts) / counts.sum()),

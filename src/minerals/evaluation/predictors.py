@@ -64,6 +64,6 @@ def require_listed(names, where: str) -> None:
     """Raise DataError for a name that is not in PREDICTORS: tables would leave it out in silence."""
     if unknown := sorted(set(names) - set(TITLES)):
         raise DataError(
-            f"{where}: found answers of {', '.join(unknown)}, expected names that src/minerals/evaluation/predictors.py "
-            "lists; add an entry there"
+            f"{where}: found answers of {', '.join(unknown)}, expected names that "
+            "src/minerals/evaluation/predictors.py lists; add an entry there"
         )

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerBase
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from src.core.models import chat
 from src.core.models.patches import tokens_per_sample
@@ -95,9 +95,7 @@ def answer_all(models: list[str], inputs, tested: pd.DataFrame, params) -> dict[
 
 def table(items: list[dict], texts: list[str]) -> pd.DataFrame:
     """One row an answer, with what it says; None where it does not parse or its task does not ask."""
-    said = [
-        conversations.parse(text, item["task"], item["language"]) for item, text in zip(items, texts, strict=True)
-    ]
+    said = [conversations.parse(text, item["task"], item["language"]) for item, text in zip(items, texts, strict=True)]
     return pd.DataFrame({
         "item": [item["id"] for item in items], "tile": [item["tile"] for item in items],
         "task": [item["task"] for item in items], "language": [item["language"] for item in items], "text": texts,

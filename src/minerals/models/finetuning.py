@@ -40,8 +40,8 @@ class Prepared(NamedTuple):
         images = self.train.images
         tokens = tokens_per_sample(images.model_px, self.model.vlm.config.vision_config)[1]
         return (
-            f"{len(self.train)} training and {len(self.validation)} validation conversations, {images.channels} channels, "
-            f"{images.groups} x {tokens} image tokens; {self.groups.describe()}"
+            f"{len(self.train)} training and {len(self.validation)} validation conversations, "
+            f"{images.channels} channels, {images.groups} x {tokens} image tokens; {self.groups.describe()}"
         )
 
 
@@ -92,8 +92,8 @@ def model_side(tile_px: int, params: Params) -> int:
         side = -(-int(np.ceil(section.min_pixels**0.5)) // unit) * unit
     if side == 0 or side**2 > section.max_pixels:
         raise ParamsError(
-            f"sft.max_pixels: found {section.max_pixels} beside min_pixels {section.min_pixels} and tiles of {tile_px} px, "
-            f"expected a square of a multiple of {unit} px between them; raise it"
+            f"sft.max_pixels: found {section.max_pixels} beside min_pixels {section.min_pixels} and tiles of "
+            f"{tile_px} px, expected a square of a multiple of {unit} px between them; raise it"
         )
     return side
 
@@ -125,4 +125,3 @@ def draw_curves(path: Path, kind: str, history: list[dict]) -> None:
         rows = log.dropna(subset=column)
         lines[name] = rows["epoch"].to_numpy(), rows[column].to_numpy()
     figures.curves(path, {kind: [figures.Curve("cross-entropy", "nats per token", lines)]})
-

@@ -41,9 +41,14 @@ class Settings(Section):
 
 
 def save(
-    folder: Path, model: MineralModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, base: Path, dtype: torch.dtype
+    folder: Path,
+    model: MineralModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    base: Path,
+    dtype: torch.dtype,
 ) -> None:
-    """Write a model folder, weights in `dtype`; with LoRA `adapter/` beside the merged weights, for the model in `base`."""
+    """Write a model folder, weights in `dtype`; with LoRA `adapter/` beside them, for the model in `base`."""
     saved_model.save(folder, model.vlm, tokenizer, base, dtype)
     files.write_json(folder / SETTINGS, settings.model_dump())
 

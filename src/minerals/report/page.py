@@ -27,8 +27,8 @@ def verdict(scores: dict) -> str:
         fit, others = scores["feature_fit"]["map"], [key for key in TITLES if "map" in scores.get(key, {})][1:]
         best = max(others, key=lambda key: scores[key]["map"]["macro_f1"])
         parts.append(
-            f"Map: macro-F1 {cell(fit['macro_f1'])} of the dominant mineral by absorption features; the best other method "
-            f"({TITLES[best]}) reaches {cell(scores[best]['map']['macro_f1'])}."
+            f"Map: macro-F1 {cell(fit['macro_f1'])} of the dominant mineral by absorption features; the best "
+            f"other method ({TITLES[best]}) reaches {cell(scores[best]['map']['macro_f1'])}."
         )
     if words is None:
         return " ".join([*parts, "No model was trained."])
@@ -50,7 +50,13 @@ def verdict(scores: dict) -> str:
 
 
 def write(
-    path: Path, scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFrame, params: Params, plots: Path, inputs
+    path: Path,
+    scores: dict,
+    answers: dict[str, pd.DataFrame],
+    tested: pd.DataFrame,
+    params: Params,
+    plots: Path,
+    inputs,
 ) -> None:
     """The page with the figures of `plots` and the trainings' below `inputs.curves`."""
     lead = " ".join([verdict(scores), *([SIMULATED] if scores["simulated"] else [])])
@@ -62,14 +68,18 @@ def write(
             "What was mapped",
             figures=[
                 Figure(plots / "maps.png", "Test scenes"),
-                Figure(plots / "spectra.png", "Mean spectra of the pixels of each mineral, and the library's references"),
+                Figure(
+                    plots / "spectra.png", "Mean spectra of the pixels of each mineral, and the library's references"
+                ),
             ],
         ),
         Section("Answers beside truth", tables=[examples(scores, answers, tested)]),
         library_section(scores, plots),
         split_section(scores, plots),
         training_section(inputs.curves),
-        Section("Parameters", [json.dumps(params.model_dump(exclude={"report_to", "checkpoint_root"}), ensure_ascii=False)]),
+        Section(
+            "Parameters", [json.dumps(params.model_dump(exclude={"report_to", "checkpoint_root"}), ensure_ascii=False)]
+        ),
     ]
     html_page.write(path, "Alteration minerals: the map and the words", lead, sections)
 
@@ -96,8 +106,9 @@ def words_section(scores: dict, plots: Path) -> Section:
     return Section(
         "Words",
         [
-            f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile touches. "
-            "An answer that has not the asked form counts as wrong; where more than one in ten has not, there is no score. "
+            f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile "
+            "touches. An answer of another form than the asked one counts as wrong; with more than one in ten, there is "
+            "no score. "
             "Training answers come from the map; the last column scores against it instead of the truth, and the "
             "difference is the price of such labels."
         ],
@@ -121,8 +132,8 @@ def map_section(scores: dict, plots: Path) -> Section:
         "Map",
         [
             "A pixel's truth is its most abundant mineral, from a share of 0.2 on. Each method names a mineral from a "
-            "threshold on, chosen for each mineral on training blocks. References are samples that built no scene where "
-            "a mineral has two; of buddingtonite, calcite and epidote there is one."
+            "threshold on, chosen for each mineral on training blocks. References are samples that built no scene "
+            "where a mineral has two; of buddingtonite, calcite and epidote there is one."
         ],
         [
             Table("Scores over test blocks [95 % interval over blocks]", ["", *names.values()], rows),
@@ -139,7 +150,9 @@ def examples(scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFram
     """Some tiles: truth, and each model's detailed answer."""
     models = {name: found for name, found in answers.items() if "task" in found and not name.endswith(CONTROLS)}
     rows = example_rows(models, tested, scores["scored_against"], EXAMPLES)
-    return Table("Detailed answers", ["tile", scores["scored_against"], *(TITLES[name] for name in models)], rows, words=9)
+    return Table(
+        "Detailed answers", ["tile", scores["scored_against"], *(TITLES[name] for name in models)], rows, words=9
+    )
 
 
 def library_section(scores: dict, plots: Path) -> Section:
@@ -148,9 +161,9 @@ def library_section(scores: dict, plots: Path) -> Section:
     return Section(
         "Noise, mixing and library samples",
         [
-            f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are named right "
-            f"by the others; of {found['other_materials']} materials that the map does not know, {found['named_none']:.0%} "
-            "are “none”. The rules of the map were written with this library in view: a new sample may do worse."
+            f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are named "
+            f"right by the others; of {found['other_materials']} materials that the map does not know, "
+            f"{found['named_none']:.0%} are “none”. The rules of the map were written with this library in view: a new sample may do worse."
         ],
         figures=[Figure(plots / "sweeps.png", "F1 by signal-to-noise ratio and by share of intimate mixing")],
     )

@@ -118,7 +118,9 @@ def example_rows(answers: dict[str, pd.DataFrame], tested: pd.DataFrame, source:
     """Truth and the detailed English answer of each model about some tiles, those first where the models differ."""
     rows = []
     for tile in tested.iloc[:: max(len(tested) // count, 1)].head(count).to_dict("records"):
-        truth = ", ".join(f"{name} {100 * tile[f'{source}_{name}']:.0f} %" for name in NAMES if tile[f"{source}_{name}"] >= 0.02)
+        truth = ", ".join(
+            f"{name} {100 * tile[f'{source}_{name}']:.0f} %" for name in NAMES if tile[f"{source}_{name}"] >= 0.02
+        )
         row = [tile["tile"], truth or "none"]
         for found in answers.values():
             said = found[(found["tile"] == tile["tile"]) & (found["task"] == "analysis") & (found["language"] == "en")]
