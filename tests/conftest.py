@@ -6,6 +6,7 @@ import pytest
 
 from src.core.stage.params import validate
 from src.population import params as population
+from src.minerals import params as minerals
 from src.species import params as species
 from tests.pipelines import values_of
 
@@ -24,6 +25,11 @@ def make_population_params(changes: dict | None = None) -> population.Params:
 def species_params(changes: dict | None = None) -> species.Params:
     """`species_params({"split.squares": 3})` -> the committed params of species with those keys changed, validated."""
     return validate(values_of("species", changes), species.Params, where="params.yaml")
+
+
+def minerals_params(changes: dict | None = None) -> minerals.Params:
+    """`minerals_params({"split.test": 0.3})` -> the committed params of minerals with those keys changed, validated."""
+    return validate(values_of("minerals", changes), minerals.Params, where="params.yaml")
 
 
 def pytest_collection_finish() -> None:

@@ -33,8 +33,7 @@ def natural_colour(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
 def contact_sheet(pictures: list[Picture], title: str, path: Path) -> None:
     """A row of natural colour above a row (or two) of minerals, with one legend."""
     names = ("background", *NAMES)
-    colours = ListedColormap(np.array([COLOURS[name] for name in names]) / 255)
-    colours.set_over("white")  # no data
+    colours = ListedColormap(np.array([COLOURS[name] for name in names]) / 255).with_extremes(over="white")  # no data
     rows = 2 if pictures[0].more is None else 3
     with drawing(path, 1.9 * len(pictures), 0.8 + 1.9 * rows, 9) as figure:
         for column, picture in zip(figure.subplots(rows, len(pictures), squeeze=False).T, pictures, strict=True):

@@ -1,0 +1,124 @@
+"""The whole minerals pipeline, from simulated scenes to metrics and report, small."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import rasterio
+from PIL import Image
+
+from src.minerals import annotate, bands, evaluate, ingest, map, sensitivity, sft, simulate, split, tiles
+from src.minerals.evaluation.predictors import PREDICTORS
+from src.minerals.mapping.minerals import NAMES
+from tests import read_params
+from tests.conftest import minerals_params
+from tests.population.conftest import contents
+
+CHANGES = {
+    "simulate.scenes": 6,
+    "simulate.side_px": 64,
+    "split.validation": 0.17,
+    "split.test": 0.34,
+    "tiles.tile_px": 32,
+    "tiles.stride": 16,
+    "annotate.languages": ["en"],
+    "model.tiny.vision_width": 32,
+    "model.tiny.text_width": 32,
+    "model.tiny.text_depth": 1,
+    "model.tiny.vision_depth": 1,
+    "sft.epochs": 1,
+    "threads": 1,
+}
+LIBRARY = Path("data/sample/usgs_minerals")
+STAGES = (simulate, ingest, bands, split, map, sensitivity, tiles, annotate, sft, evaluate)
+
+
+def run_chain(folder):
+    params = minerals_params(CHANGES | {"checkpoint_root": str(folder / "checkpoints")})
+    at = {stage.__name__.rpartition(".")[2]: folder / stage.__name__.rpartition(".")[2] for stage in STAGES}
+    inputs = Namespace(
+        library=LIBRARY, root=at["simulate"], store=at["ingest"], annotations=at["annotate"], curves=folder / "curves",
+        **{name: at[name] for name in ("bands", "split", "map", "sensitivity", "tiles", "sft")},
+    )  # fmt: skip
+    for stage in STAGES[:-2]:
+        stage.main(params, inputs, Namespace(out=at[stage.__name__.rpartition(".")[2]]))
+    sft.main(params, inputs, Namespace(out=at["sft"], plots=folder / "curves"))
+    out = Namespace(metrics=folder / "minerals.json", out=folder / "report", plots=folder / "plots")
+    evaluate.main(params, inputs, out)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The folder of the whole chain, and the keys of params.yaml that each of its stages read."""
+    small = pytest.MonkeyPatch()
+    small.setattr(sensitivity, "SNR", (100,))
+    small.setattr(sensitivity, "INTIMATE", (0.0,))
+    small.setattr(sensitivity, "SCENES", 1)
+    small.setattr(sensitivity, "SIDE", 32)
+    with small.context(), read_params.recording(*STAGES) as read:
+        found = run_chain(tmp_path_factory.mktemp("minerals")), read
+    small.undo()
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(recorded):
+    return recorded[0]
+
+
+def test_metrics_hold_every_predictor_but_those_that_were_not_asked_for(finished):
+    scores = json.loads((finished / "minerals.json").read_text(encoding="utf-8"))
+    assert scores["simulated"] and scores["scored_against"] == "truth"
+    for one in PREDICTORS:
+        if one.name == "rgb_groups":
+            assert one.name not in scores
+        elif one.answers == "map":
+            assert 0 <= scores[one.name]["map"]["macro_f1"] <= 1
+        else:
+            assert scores[one.name]["alteration"]["n"] == scores["bands"]["alteration"]["n"]
+    assert scores["feature_fit"]["map"]["macro_f1"] > scores["spectral_angle"]["map"]["macro_f1"]
+    assert scores["audit"]["pairs_of_roles_that_share_pixels"] == 0
+
+
+def test_the_report_says_that_it_is_simulated_and_shows_every_figure(finished):
+    page = (finished / "report" / "index.html").read_text(encoding="utf-8")
+    assert "The scenes are simulated" in page and page.count("data:image/png;base64,") == 9
+    answers = pd.read_parquet(finished / "report" / "answers.parquet")
+    assert {"bands", "bands_blank", "rgb_shuffled", "logistic", "map"} <= set(answers["predictor"])
+
+
+def test_the_files_that_other_programs_read(finished):
+    with rasterio.open(finished / "map" / "minerals" / "scene_01.tif") as dataset:
+        assert dataset.crs.to_epsg() == 32611 and dataset.tags(1)["class_2"] == "kaolinite 高岭石"
+        assert dataset.colormap(1)[1] == (215, 48, 39, 255)
+    with rasterio.open(finished / "map" / "depth" / "scene_01.tif") as dataset:
+        assert dataset.descriptions == NAMES
+    items = json.loads((finished / "annotate" / "train.json").read_text(encoding="utf-8"))
+    with Image.open(finished / "tiles" / items[0]["image"]) as picture:
+        assert picture.size == (32, 32) and picture.mode == "RGB"
+
+
+def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
+    seen = recorded[1]
+    elsewhere = {
+        # The settings of a pretrained backbone; `tiny` reads none of them.
+        "sft": {"model.init", "sft.lr.pretrained", "sft.lora", "model.backbone"},
+        "evaluate": seen["evaluate"].dumped,  # its report shows them
+    }
+    read_params.assert_declared("minerals", seen, elsewhere)
+
+
+@pytest.mark.slow
+def test_a_second_run_gives_the_same_bytes(finished, tmp_path, monkeypatch):
+    for name, value in (("SNR", (100,)), ("INTIMATE", (0.0,)), ("SCENES", 1), ("SIDE", 32)):
+        monkeypatch.setattr(sensitivity, name, value)
+    again = run_chain(tmp_path)
+    for stage in STAGES[:-1]:
+        name = stage.__name__.rpartition(".")[2]
+        assert contents(again / name) == contents(finished / name), name
+    for name in ("curves", "plots", "report"):
+        assert contents(again / name) == contents(finished / name), name
+    assert (again / "minerals.json").read_bytes() == (finished / "minerals.json").read_bytes()
