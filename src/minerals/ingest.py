@@ -44,6 +44,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             filled[number] = write(cube, folder / f"{cube.name}.npy")
             write_truth(inputs.root, params.data.truth, cube, folder)
             scenes[cube.name] = {"shape": cube.shape[:2], "place": cube.place, "source": cube.path.name}
+        arrays = sorted(folder.rglob("*.npy"))
         manifest = {
             "format": cube_store.FORMAT,
             "wavelengths": first.bands.wavelengths.tolist(),
@@ -53,7 +54,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             "about": read_about(inputs.root),
             "scenes": scenes,
             "truth": params.data.truth is not None,
-            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*.npy"))},
+            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in arrays},
         }
         files.write_json(folder / "manifest.json", manifest)
     print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
@@ -75,13 +76,13 @@ def open_all(root: Path, data: Data) -> list[Cube]:
         if apart > SAME_NM:
             raise DataError(
                 f"{cube.path}: wavelengths: found {cube.shape[2]} bands, up to {apart:.3g} nm from those of "
-                f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into another "
-                "folder"
+                f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into "
+                "another folder"
             )
         if cube.scale is None and cube.dtype.kind in "iu":
             raise DataError(
-                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored number "
-                "of a reflectance of 1; set `scale` (10000 is usual)"
+                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored "
+                "number of a reflectance of 1; set `scale` (10000 is usual)"
             )
     return cubes
 
@@ -105,7 +106,7 @@ def write(cube: Cube, path: Path) -> np.ndarray:
 
 
 def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
-    """Write truth/<scene>.npy from the class raster below `root`/`name`, and abundance/<scene>.npy where it is known."""
+    """Write truth/<scene>.npy from the class raster below `root`/`name`, and abundance/<scene>.npy where known."""
     if name is None:
         return
     known = {"truth": truth.read(Path(root) / name, cube.name, cube.shape[:2])}
@@ -118,7 +119,7 @@ def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
 
 
 def scaled(cube: Cube, first: int) -> np.ndarray:
-    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN where there is no data."""
+    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN without data."""
     stored = cube.read(first, min(first + LINES, cube.shape[0]))[..., cube.bands.order]
     values = stored.astype(np.float32)
     if cube.nodata is not None:
@@ -167,8 +168,8 @@ def check_range(cube: Cube, first: int, values: np.ndarray) -> None:
     if values.size and np.abs(values).max() > LARGEST:
         row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
         raise DataError(
-            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, expected "
-            f"at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
+            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, "
+            f"expected at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
         )
 
 

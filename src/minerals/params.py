@@ -89,6 +89,7 @@ class Params(Section):
             )
         if self.split.gap_px < self.tiles.tile_px and self.split.block_px:
             raise ValueError(
-                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; raise it"
+                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; "
+                "raise it"
             )
         return self

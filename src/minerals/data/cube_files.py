@@ -114,7 +114,8 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
     if data is None:
         raise StorageError(f"{path}: found no data file beside it, expected {path.stem}.img or like; copy it too")
     if header["byte order"] not in ("0", "1") or min(shape) < 1 or offset < 0:
-        raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {header['byte order']}; correct them")
+        order = header["byte order"]
+        raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {order}; correct them")
     expected, found = offset + int(np.prod(shape)) * dtype.itemsize, data.stat().st_size
     if found != expected:
         raise DataError(
@@ -157,7 +158,7 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     if len(set(dataset.dtypes)) > 1 or len(set(dataset.scales)) > 1 or any(dataset.offsets):
-        raise DataError(f"{path}: bands: found different dtypes, scales or an offset, expected one scale; export it again")
+        raise DataError(f"{path}: bands: found different dtypes, scales or an offset, expected one; export it again")
     shape = (dataset.height, dataset.width, dataset.count)
     bands = _bands(path, _geotiff_wavelengths(dataset), listed, dataset.count)
     place = UNKNOWN_PLACE

@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 
 def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray, fwhm: np.ndarray, place: Place) -> None:
-    """Write (H, W, B) reflectance, NaN where there is none, as int16 times `SCALE`: `path` (.hdr) and .img beside it."""
+    """Write (H, W, B) reflectance, NaN without data, as int16 times `SCALE`: `path` (.hdr) and .img beside it."""
     stored = np.where(np.isnan(cube), NODATA, np.rint(np.clip(cube, -0.9, 3) * SCALE)).astype(np.int16)
     zone = CRS.from_user_input(place.crs).to_epsg() - 32600
     a, _, c, _, e, f = place.transform
@@ -102,5 +102,7 @@ def _cog(path: Path, values: np.ndarray, dtype: str, nodata: float, place: Place
         with memory.open(**profile, crs=crs, transform=Affine(*place.transform), **more) as dataset:
             yield dataset
         with memory.open() as dataset:
-            predictor = {"predictor": "FLOATING_POINT"} if dtype == "float32" else {}
-            rasterio.shutil.copy(dataset, path, driver="COG", compress="DEFLATE", overview_resampling="nearest", **predictor)
+            options = {"compress": "DEFLATE", "overview_resampling": "nearest"}
+            if dtype == "float32":
+                options["predictor"] = "FLOATING_POINT"
+            rasterio.shutil.copy(dataset, path, driver="COG", **options)

@@ -62,7 +62,8 @@ def draw(generator: np.random.Generator, side: int, barren: bool) -> Ground:
     share *= (1 - cover)[..., None]
     share[..., column["green vegetation"]], share[..., column["dry grass"]] = cover * green, cover * (1 - green)
     rock = (1 / (1 + np.exp(-4 * noise["tuff"]))).astype(np.float32)
-    share[..., column["tuff"]], share[..., column["basalt"]] = (1 - cover) * rest * rock, (1 - cover) * rest * (1 - rock)
+    bare = (1 - cover) * rest
+    share[..., column["tuff"]], share[..., column["basalt"]] = bare * rock, bare * (1 - rock)
     iron = np.clip(0.25 * noise["iron"] + (0.05 if barren else 0.2), 0, 0.7).astype(np.float32)
     return Ground(share, iron, _shade(generator, side))
 

@@ -73,7 +73,8 @@ def read(folder: Path) -> Library:
         raise DataError(f"{folder}: spectra.csv and materials.csv name different spectra ({odd}); give each a row")
     unknown = materials.loc[~materials["use"].isin(USES), "use"]
     if len(unknown):
-        raise DataError(f"{folder}/materials.csv: use: found {unknown.iloc[0]!r}, expected reference, scene, both or blank")
+        found = unknown.iloc[0]
+        raise DataError(f"{folder}/materials.csv: use: found {found!r}, expected reference, scene, both or blank")
     try:
         values = spectra.to_numpy(float)
     except ValueError as error:

@@ -34,8 +34,8 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
     names = named["mineral"].str.strip().str.lower()
     if not (known := names.isin(codes)).all():
         raise DataError(
-            f"{table}: mineral: found {names[~known].iloc[0]!r}, expected one of {', '.join(codes)}; call what the map does "
-            "not know background"
+            f"{table}: mineral: found {names[~known].iloc[0]!r}, expected one of {', '.join(codes)}; call what the map "
+            "does not know background"
         )
     try:
         with rasterio.open(raster.absolute(), driver="GTiff") as dataset:
@@ -43,7 +43,7 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
     except RasterioError as error:
         raise DataError(f"{raster}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     if values.shape != tuple(shape):
-        raise DataError(f"{raster}: found {values.shape} px, expected the cube's {tuple(shape)}; warp it to the cube's grid")
+        raise DataError(f"{raster}: found {values.shape} px, expected {tuple(shape)}; warp it to the cube's grid")
     classes = np.full(values.shape, UNKNOWN, np.uint8)
     for value, name in zip(named["value"], names, strict=True):
         classes[(values == value) & valid] = codes[name]
@@ -54,6 +54,6 @@ def read_abundance(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """(lines, samples, M + 1) float32 area shares of the minerals and of iron oxide, as `simulate` writes them."""
     with rasterio.open(Path(path).absolute(), driver="GTiff") as dataset:
         if dataset.count != len(NAMES) + 1 or (dataset.height, dataset.width) != tuple(shape):
-            raise DataError(f"{path}: found {dataset.count} bands, expected {len(NAMES) + 1} of {tuple(shape)} px; write "
-                            "the scenes again")  # fmt: skip
+            found, expected = (dataset.count, dataset.height, dataset.width), (len(NAMES) + 1, *shape)
+            raise DataError(f"{path}: found bands, lines, samples {found}, expected {expected}; write the scenes again")
         return np.moveaxis(dataset.read(), 0, -1)

@@ -1,7 +1,7 @@
 """Methods that the feature fit is compared with, each giving every mineral a score, the higher the likelier.
 
-Angles and matched filters are SPy's, non-negative unmixing is scipy's. All see the reflectance between 2000 and 2470 nm,
-where the minerals differ.
+Angles and matched filters are SPy's, non-negative unmixing is scipy's. All see the reflectance between 2000 and
+2470 nm, where the minerals differ.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from src.minerals.data.spectral_library import Library
 from src.minerals.mapping.minerals import NAMES
 
 SWIR_NM = 2000, 2470
-COVER = ("Engelmann-Spruce", "Grass_Golden_Dry")  # endmembers that are no mineral; with them a spectrum without features
+COVER = ("Engelmann-Spruce", "Grass_Golden_Dry")  # endmembers that are no mineral; a flat spectrum is added to them
 METHODS = ("spectral angle", "matched filter", "unmixing", "multiple endmembers")
 
 
@@ -28,7 +28,8 @@ def scorers(
     owner = np.repeat(np.arange(len(NAMES)), [len(spectra) for spectra in references])  # mineral of each reference
     members = np.concatenate(references)
     starts = library.table["spectrum"].str
-    cover = np.stack([sensed[starts.startswith(name).to_numpy().argmax()] for name in COVER] + [np.full(len(bands), 0.4)])
+    plants = [sensed[starts.startswith(name).to_numpy().argmax()] for name in COVER]
+    cover = np.stack([*plants, np.full(len(bands), 0.4)])
 
     def best(scores: np.ndarray) -> np.ndarray:
         """(N, R) scores of references -> (N, M) of minerals."""

@@ -85,7 +85,7 @@ def test_header_and_data_of_different_size_are_named(tmp_path):
 def test_a_header_without_its_data_is_named(tmp_path):
     path = write_envi(tmp_path, "scene", STORED)
     path.with_suffix(".img").unlink()
-    with pytest.raises(StorageError, match="no data file beside it, expected scene.img"):
+    with pytest.raises(StorageError, match=r"no data file beside it, expected scene\.img"):
         opened(path)
 
 
@@ -143,7 +143,8 @@ def test_geotiff_with_nothing_that_is_a_wavelength_asks_for_a_list(tmp_path):
 
 
 def test_mat_of_version_5_and_7_3_give_the_same_cube(tmp_path):
-    scipy.io.savemat(tmp_path / "old.mat", {"hsi_img": STORED, "wavelengths": WAVELENGTHS[:, None], "rgb": STORED[..., 0]})
+    arrays = {"hsi_img": STORED, "wavelengths": WAVELENGTHS[:, None], "rgb": STORED[..., 0]}
+    scipy.io.savemat(tmp_path / "old.mat", arrays)
     with h5py.File(tmp_path / "new.mat", "w") as file:
         file["hsi_img"] = STORED.T
         file["wavelengths"] = WAVELENGTHS[None]
