@@ -4,8 +4,8 @@
         --out data/minerals/store
 
 `--root` holds cubes of one sensor: ENVI (.hdr beside the data), GeoTIFF with wavelengths in its tags or names of bands,
-or .mat. Bands are sorted by wavelength. A pixel without a value in a band that has values elsewhere is no data. Where
-minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
+or .mat. Bands are sorted by wavelength. A pixel without a value in a good band that has values elsewhere is no data.
+Where minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
 (src/minerals/data/cube_store.py).
 """
 
@@ -22,6 +22,7 @@ from src.minerals.params import Data, Params
 
 SAME_NM = 0.5  # bands of two cubes are the same up to this
 LINES = 64  # read at once
+SAMPLED = 500  # pixels of so many lines whose median is looked at
 TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
 LARGEST = 32767 / cube_store.SCALE
 
@@ -94,11 +95,12 @@ def write(cube: Cube, path: Path) -> np.ndarray:
         DataError: nothing but no data; values that are no reflectance.
     """
     filled = bands_with_values(cube)
+    used = filled & cube.bands.good
     target = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=cube.shape)
     for first in range(0, cube.shape[0], LINES):
         values = scaled(cube, first)
-        valid = np.isfinite(values[..., filled]).all(-1)
-        check_range(cube, first, values[valid][:, filled & cube.bands.good])
+        valid = np.isfinite(values[..., used]).all(-1)
+        check_range(cube, first, values[valid][:, used])
         stored = np.rint(np.nan_to_num(values) * cube_store.SCALE).clip(-32767, 32767)  # only bad bands reach the ends
         target[first : first + LINES] = np.where(valid[..., None], stored, cube_store.NODATA)
     target.flush()
@@ -138,7 +140,8 @@ def bands_with_values(cube: Cube) -> np.ndarray:
     for first in range(0, cube.shape[0], LINES):
         values = scaled(cube, first)
         filled |= (np.nan_to_num(values) != 0).any((0, 1))
-        sample.append(values[::8, ::8].reshape(-1, cube.shape[2]))
+        known = values[np.isfinite(values).any(-1)]
+        sample.append(known[:: max(len(known) // SAMPLED, 1)])
     if not filled.any():
         raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
     usual = np.concatenate(sample)[:, filled & cube.bands.good]

@@ -1,4 +1,4 @@
-"""Which bands the pipeline uses, and why others went; and false colours out of three of them."""
+"""The bands that the pipeline uses, and why others went; and false colours out of three of them."""
 
 from pathlib import Path
 

@@ -111,7 +111,7 @@ _ANALYSIS = {
 
 
 def parse(text: str, task: str, language: str) -> Said | None:
-    """What an answer of exactly the asked form says, else None."""
+    """Content of an answer of exactly the asked form, else None."""
     match = {"alteration": _YES_NO, "minerals": _LIST, "analysis": _ANALYSIS}[task][language].fullmatch(text)
     if match is None:
         return None
@@ -124,7 +124,7 @@ def parse(text: str, task: str, language: str) -> Said | None:
     for part in [] if match[1] in ("none", "无") else re.split(", |、", match[1]):
         name, _, number = part.partition(" ")
         name = name if language == "en" else ENGLISH.get(name)
-        if name not in NAMES or name in shares or not re.fullmatch(r"\d{1,3} %", number):
+        if name not in NAMES or name in shares or not re.fullmatch(r"(\d{1,2}|100) %", number):
             return None
         shares[name] = int(number.partition(" ")[0]) / 100
     absent = _names(match[2], language)

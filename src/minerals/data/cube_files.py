@@ -122,6 +122,9 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
             f"{data}: found {found} bytes, its header ({shape[0]} lines, {shape[1]} samples, {shape[2]} bands, "
             f"{dtype.name}) says {expected}; copy data and header again"
         )
+    scale, nodata = (_number(path, header, key) for key in ("reflectance scale factor", "data ignore value"))
+    if scale is not None and not scale > 0:
+        raise DataError(f"{path}: reflectance scale factor: found {scale:g}, expected a number above 0; correct it")
     given = None
     if "wavelength" in header:
         unit = header.get("wavelength units", "")
@@ -131,16 +134,22 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
         memory = envi.open(str(path), str(data)).open_memmap(interleave="bip")
     except (SpyException, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as ENVI ({error}); export the cube again") from error
-    scale, nodata = (header.get(key) for key in ("reflectance scale factor", "data ignore value"))
     return Cube(
-        path.stem, path, shape, dtype, bands, _envi_place(data),
-        None if scale is None else float(scale), None if nodata is None else float(nodata),
+        path.stem, path, shape, dtype, bands, _envi_place(data), scale, nodata,
         lambda first, last: np.asarray(memory[first:last]),
     )  # fmt: skip
 
 
+def _number(path: Path, header: dict, key: str) -> float | None:
+    """A number of the header, None where it is not there."""
+    try:
+        return float(header[key]) if key in header else None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {key}: found {header[key]!r}, expected a number; correct or remove it") from error
+
+
 def _data_names(header: Path) -> list[Path]:
-    """Where the data of an ENVI header can be: scene.img.hdr has scene.img, scene.hdr one of several."""
+    """Names that the data of an ENVI header can have: scene.img.hdr has scene.img, scene.hdr one of several."""
     bare = header.with_suffix("")
     return [bare, *(bare.with_name(bare.name + end) for end in (".img", ".dat", ".bil", ".bip", ".bsq", ".raw"))]
 

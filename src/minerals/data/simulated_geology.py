@@ -28,7 +28,7 @@ SLOPE = 0.35  # standard deviation of its slopes
 
 @dataclass(frozen=True)
 class Ground:
-    """What lies in each pixel of a scene.
+    """Materials, iron oxide and light in each pixel of a scene.
 
     Attributes:
         abundance: (H, W, len(MATERIALS)) float32, area shares that sum to 1.
@@ -42,7 +42,7 @@ class Ground:
 
 
 def draw(generator: np.random.Generator, side: int, barren: bool) -> Ground:
-    """One scene of side x side px; a barren one has no alteration, but calcite, playa and iron oxide like others."""
+    """One scene of side x side px; a barren one has no zones of alteration, but patches and iron oxide like others."""
     noise = {name: smooth(generator, side, SMOOTH_PX) for name in (*MATERIALS, "zone", "strength", "iron", "patch")}
     share = np.zeros((side, side, len(MATERIALS)), np.float32)
     if not barren:

@@ -21,13 +21,14 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
 
     Raises:
         StorageError: a file is missing.
-        DataError: a column is missing, a name is not known, or the raster is of another size.
+        DataError: a column is missing, a value is no number or twice there, a name is not known, or the raster is of
+            another size.
     """
     table, raster = Path(folder) / "classes.csv", Path(folder) / f"{scene}.tif"
     for path in (table, raster):
         if not path.is_file():
             raise StorageError(f"{path}: no such file; correct `truth`, or leave it blank where nothing is known")
-    named = pd.read_csv(table, keep_default_na=False)
+    named = pd.read_csv(table, keep_default_na=False, dtype=str)
     if missing := {"value", "mineral"} - set(named.columns):
         raise DataError(f"{table}: no column {min(missing)!r}, found {', '.join(named.columns)}; add it")
     codes = {"background": BACKGROUND, "unknown": UNKNOWN} | {name: 1 + number for number, name in enumerate(NAMES)}
@@ -37,6 +38,12 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
             f"{table}: mineral: found {names[~known].iloc[0]!r}, expected one of {', '.join(codes)}; call what the map "
             "does not know background"
         )
+    numbers = pd.to_numeric(named["value"], errors="coerce")
+    wrong = numbers.isna() | numbers.duplicated()
+    if wrong.any():
+        raise DataError(
+            f"{table}: value: found {named['value'][wrong].iloc[0]!r}, expected numbers, each once; correct it"
+        )
     try:
         with rasterio.open(raster.absolute(), driver="GTiff") as dataset:
             values, valid = dataset.read(1), dataset.dataset_mask() > 0
@@ -45,7 +52,7 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
     if values.shape != tuple(shape):
         raise DataError(f"{raster}: found {values.shape} px, expected {tuple(shape)}; warp it to the cube's grid")
     classes = np.full(values.shape, UNKNOWN, np.uint8)
-    for value, name in zip(named["value"], names, strict=True):
+    for value, name in zip(numbers, names, strict=True):
         classes[(values == value) & valid] = codes[name]
     return classes
 

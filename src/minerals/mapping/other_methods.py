@@ -10,6 +10,7 @@ import numpy as np
 import spectral
 from scipy.optimize import nnls
 
+from src.core.stage.errors import DataError
 from src.minerals.data.spectral_library import Library
 from src.minerals.mapping.minerals import NAMES
 
@@ -21,15 +22,24 @@ METHODS = ("spectral angle", "matched filter", "unmixing", "multiple endmembers"
 def scorers(
     library: Library, wavelengths: np.ndarray, fwhm: np.ndarray, kept: np.ndarray
 ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Name of a method -> function of (N, B) spectra and (K, B) spectra of the whole scene -> (N, M) scores."""
+    """Name of a method -> function of (N, B) spectra and (K, B) spectra of the whole scene -> (N, M) scores.
+
+    Raises:
+        DataError: a spectrum that is needed is not in the library, or is not measured everywhere in `SWIR_NM`.
+    """
     bands = np.flatnonzero(kept & (wavelengths >= SWIR_NM[0]) & (wavelengths <= SWIR_NM[1]))
     sensed = library.at(wavelengths, fwhm)[:, bands]
     references = [sensed[library.rows(name, "reference")] for name in NAMES]
     owner = np.repeat(np.arange(len(NAMES)), [len(spectra) for spectra in references])  # mineral of each reference
     members = np.concatenate(references)
-    starts = library.table["spectrum"].str
-    plants = [sensed[starts.startswith(name).to_numpy().argmax()] for name in COVER]
-    cover = np.stack([*plants, np.full(len(bands), 0.4)])
+    plants = [library.row(name) for name in COVER]
+    cover = np.stack([*sensed[plants], np.full(len(bands), 0.4)])
+    for row in (*np.concatenate([library.rows(name, "reference") for name in NAMES]), *plants):
+        if np.isnan(sensed[row]).any():
+            raise DataError(
+                f"spectral library: {library.table['spectrum'][row]}: found NaN between {SWIR_NM[0]} and "
+                f"{SWIR_NM[1]} nm, expected reflectance; leave that spectrum out"
+            )
 
     def best(scores: np.ndarray) -> np.ndarray:
         """(N, R) scores of references -> (N, M) of minerals."""

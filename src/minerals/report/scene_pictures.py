@@ -37,6 +37,7 @@ def contact_sheet(pictures: list[Picture], title: str, path: Path) -> None:
         figure = Figure(figsize=(1.9 * len(pictures), 4.6), layout="constrained")
         axes = figure.subplots(2, len(pictures), squeeze=False)
         colours = ListedColormap(np.array([COLOURS[name] for name in ("background", *NAMES)]) / 255)
+        colours = colours.with_extremes(over="white")  # no data, or the last mineral would have its colour
         for (above, below), picture in zip(axes.T, pictures, strict=True):
             above.imshow(picture.rgb)
             above.set_title(picture.title, fontsize=9)
