@@ -4,10 +4,12 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from src.core.stage import files
 from src.core.stage.params import validate
-from src.minerals.data import cube_store
+from src.minerals.data import band_table, blocks, cube_store
+from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
 from src.minerals.params import Params
 from tests.pipelines import ROOT, load
@@ -52,3 +54,17 @@ def write_store(
 def contents(folder: Path) -> dict[str, bytes]:
     """Path below `folder` -> bytes of every file."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_blocks(folder: Path, rows: list[tuple]) -> Path:
+    """`folder` as the output of split: (scene, block, role, top, left, height, width) each."""
+    folder.mkdir()
+    files.write_table(folder / blocks.TABLE, pd.DataFrame(rows, columns=blocks.COLUMNS))
+    return folder
+
+
+def write_kept(folder: Path, store: Path) -> Path:
+    """`folder` as the output of bands, by the committed params."""
+    folder.mkdir()
+    band_table.write(band_table.choose(CubeStore.open(store), make_params().bands), folder)
+    return folder

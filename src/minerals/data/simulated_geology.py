@@ -102,6 +102,6 @@ def smooth(generator: np.random.Generator, side: int, length: float) -> np.ndarr
 def _shade(generator: np.random.Generator, side: int) -> np.ndarray:
     """Cosine of the angle between sun (45 degrees high, in the south-east) and relief, relative to flat ground."""
     down, right = np.gradient(smooth(generator, side, RELIEF_PX) * RELIEF_PX * SLOPE)
-    toward = np.array([-0.5, 0.5])  # of the sun, rows and columns; its height is sqrt(0.5)
-    cosine = (np.sqrt(0.5) - down * toward[0] * -1 - right * toward[1]) / np.sqrt(1 + down**2 + right**2)
+    # The sun's direction is 0.5 down the rows, 0.5 along the columns, and sqrt(0.5) upwards.
+    cosine = (np.sqrt(0.5) - down * 0.5 - right * 0.5) / np.sqrt(1 + down**2 + right**2)
     return np.clip(cosine / np.sqrt(0.5), 0.3, 1.4).astype(np.float32)
