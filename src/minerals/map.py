@@ -40,12 +40,13 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     fit, iron = scene_map.fitter(library, store, kept), scene_map.iron_depth(store.wavelengths, kept)
     for absorption in fit.unchecked:
         logger.warning("map: the sensor has no band for %s; that rule is left out", absorption.name)
+    known = store.manifest["truth"]
+    scorers = other_methods.scorers(library, store.wavelengths, store.fwhm, kept) if known else {}
     print(f"map: {len(store.scenes)} scenes, {kept.sum()} bands, {len(NAMES)} minerals")
     if dry_run:
         return
     with files.complete_folder(out.out) as folder:
         pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
-        known = store.manifest["truth"]
         training = TrainingPixels(store, table, params.seed) if known else None
         if known:
             scores = [np.multiply(*fit(spectra)) for spectra, _ in training.of_blocks("feature fit: training")]
@@ -58,7 +59,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 rgb = natural_colour(reflectance(store.stored(scene))[0], store.wavelengths)
                 pictures.append(Picture(scene, rgb, classes))
         if known:
-            scorers = other_methods.scorers(library, store.wavelengths, store.fwhm, kept)
             classes, others = compare(store, table, training, scorers)
             limits |= others
             np.savez_compressed(folder / "other_methods.npz", **classes)
