@@ -82,7 +82,8 @@ def test_unknown_pixels_and_empty_blocks_are_passed_over(tmp_path):
     unknown = np.full((SIDE, SIDE), 255, np.uint8)
     cubes = CUBES | {"d": np.full_like(CUBES["d"], np.nan)}
     cubes["a"] = np.where((np.arange(SIDE) < 4)[:, None, None], np.nan, CUBES["a"])
-    folder = run(tmp_path, truth=TRUTH | {"b": unknown, "d": unknown}, cubes=cubes)
+    partly = np.where(np.arange(SIDE) % 3, TRUTH["a"], 255).astype(np.uint8)
+    folder = run(tmp_path, truth=TRUTH | {"a": partly, "b": unknown, "d": unknown}, cubes=cubes)
     assert (classes_of(folder, "d") == 255).all() and (classes_of(folder, "a")[:4] == 255).all()
     with np.load(folder / "other_methods.npz") as others:
         assert all((others[name] == 255).all() for name in others)
