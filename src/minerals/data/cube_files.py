@@ -84,6 +84,8 @@ def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: flo
     cube = opener(path, listed)
     if np.prod(cube.shape, dtype=float) * cube.dtype.itemsize > MAX_BYTES:
         raise DataError(f"{path}: found {cube.shape} {cube.dtype}, expected at most {MAX_BYTES} bytes; cut it")
+    if cube.dtype.kind not in "iuf":
+        raise DataError(f"{path}: found {cube.dtype.name} values, expected integers or floats; export reflectance")
     values = {"scale": cube.scale if cube.scale is not None else scale}
     values["nodata"] = cube.nodata if cube.nodata is not None else nodata
     return Cube(**(vars(cube) | values))
@@ -116,6 +118,12 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
     if header["byte order"] not in ("0", "1") or min(shape) < 1 or offset < 0:
         order = header["byte order"]
         raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {order}; correct them")
+    interleave, packed = header.get("interleave", "").lower(), header.get("file compression", "0")
+    if interleave not in ("bsq", "bil", "bip") or packed != "0":
+        raise DataError(
+            f"{path}: interleave, file compression: found {interleave!r}, {packed}, expected bsq, bil or bip, and 0; "
+            "export the cube again"
+        )
     expected, found = offset + int(np.prod(shape)) * dtype.itemsize, data.stat().st_size
     if found != expected:
         raise DataError(
@@ -155,10 +163,17 @@ def _data_names(header: Path) -> list[Path]:
 
 
 def _envi_place(data: Path) -> Place:
-    with rasterio.open(data.absolute(), driver="ENVI") as dataset:
-        if dataset.crs is None or dataset.transform.is_identity:
-            return UNKNOWN_PLACE
-        return Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
+    try:
+        with rasterio.open(data.absolute(), driver="ENVI") as dataset:
+            return _place(dataset)
+    except RasterioError as error:
+        raise DataError(f"{data}: map info: cannot be read ({error}); export the cube again") from error
+
+
+def _place(dataset: rasterio.DatasetReader) -> Place:
+    if dataset.crs is None or dataset.transform.is_identity:
+        return UNKNOWN_PLACE
+    return Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
 
 
 def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
@@ -166,19 +181,22 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
         dataset = rasterio.open(path.absolute(), driver="GTiff")
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
-    if len(set(dataset.dtypes)) > 1 or len(set(dataset.scales)) > 1 or any(dataset.offsets):
-        raise DataError(f"{path}: bands: found different dtypes, scales or an offset, expected one; export it again")
+    scales = set(dataset.scales)
+    if len(set(dataset.dtypes)) > 1 or len(scales) > 1 or not min(scales) > 0 or any(dataset.offsets):
+        raise DataError(f"{path}: bands: found several dtypes or scales, a scale of 0 or an offset; export it again")
     shape = (dataset.height, dataset.width, dataset.count)
     bands = _bands(path, _geotiff_wavelengths(dataset), listed, dataset.count)
-    place = UNKNOWN_PLACE
-    if dataset.crs is not None and not dataset.transform.is_identity:
-        place = Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
     scale = None if dataset.scales[0] == 1 else 1 / dataset.scales[0]
 
     def read(first: int, last: int) -> np.ndarray:
-        return np.moveaxis(dataset.read(window=Window(0, first, dataset.width, last - first)), 0, -1)
+        try:
+            return np.moveaxis(dataset.read(window=Window(0, first, dataset.width, last - first)), 0, -1)
+        except RasterioError as error:
+            raise DataError(f"{path}: lines {first + 1} to {last}: cannot be read ({error}); copy it again") from error
 
-    return Cube(path.stem, path, shape, np.dtype(dataset.dtypes[0]), bands, place, scale, dataset.nodata, read)
+    return Cube(
+        path.stem, path, shape, np.dtype(dataset.dtypes[0]), bands, _place(dataset), scale, dataset.nodata, read
+    )
 
 
 def _geotiff_wavelengths(dataset: rasterio.DatasetReader) -> tuple | None:
