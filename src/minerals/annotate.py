@@ -30,7 +30,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     composite = params.annotate.composite
     if composite not in settings["stretch"]:
         raise DataError(
-            f"{inputs.tiles}/images: found {', '.join(settings['stretch']) or 'none'}, no {composite}; change `composite`"
+            f"{inputs.tiles}/images: found {', '.join(settings['stretch']) or 'none'}, no {composite}; "
+            "change `composite`"
         )
     items = {role: list(converse(table[table["role"] == role], params, settings)) for role in FILES}
     for role, found in items.items():
@@ -45,8 +46,9 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             (folder / f"{FILES[role]}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         files.write_json(folder / "dataset_info.json", llama_factory())
         files.write_json(folder / "metadata.json", metadata(items, params, settings))
-        columns = ["tile", "scene", "block", "role", "top", "left", "valid", *(f"map_{name}" for name in NAMES), "map_altered"]
-        files.write_json(folder / "tiles_metadata.json", table[columns].to_dict("records"))
+        mapped = [f"map_{name}" for name in (*NAMES, "altered")]
+        about = table[["tile", "scene", "block", "role", "top", "left", "valid", *mapped]]
+        files.write_json(folder / "tiles_metadata.json", about.to_dict("records"))
 
 
 def converse(table: pd.DataFrame, params: Params, settings: dict) -> Iterator[dict]:
@@ -70,14 +72,14 @@ def converse(table: pd.DataFrame, params: Params, settings: dict) -> Iterator[di
 
 
 def check(items: list[dict], role: str) -> None:
-    """Raise DataError unless every item has one image, a question, and an answer that parses; and no id is there twice."""
+    """Raise DataError unless every item has one image, a question, an answer that parses, and an id of its own."""
     for item in items:
         question, said = (turn["value"] for turn in item["conversations"])
         whole = question.count(IMAGE) == len(item["images"]) == 1 and len(question) > len(IMAGE) + 1
         if not whole or conversations.parse(said, item["task"], item["language"]) is None:
             raise DataError(f"{item['id']}: found {question!r} and {said!r}, which is no conversation of this form")
     if len({item["id"] for item in items}) < len(items) or not items:
-        raise DataError(f"annotate: {role}: found {len(items)} conversations, expected some, each once; run tiles again")
+        raise DataError(f"{role}: found {len(items)} conversations, expected some, each once; run tiles again")
 
 
 def llama_factory() -> dict:

@@ -4,8 +4,8 @@
         --out data/minerals/store
 
 `--root` holds cubes of one sensor: ENVI (.hdr beside the data), GeoTIFF with wavelengths in its tags or names of bands,
-or .mat. Bands are sorted by wavelength. A pixel without a value in a band that has values elsewhere is no data. Where
-minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
+or .mat. Bands are sorted by wavelength. A pixel without a value in a good band that has values elsewhere is no data.
+Where minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
 (src/minerals/data/cube_store.py).
 """
 
@@ -22,6 +22,7 @@ from src.minerals.params import Data, Params
 
 SAME_NM = 0.5  # bands of two cubes are the same up to this
 LINES = 64  # read at once
+SAMPLED = 500  # pixels of so many lines whose median is looked at
 TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
 LARGEST = 32767 / cube_store.SCALE
 
@@ -44,6 +45,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             filled[number] = write(cube, folder / f"{cube.name}.npy")
             write_truth(inputs.root, params.data.truth, cube, folder)
             scenes[cube.name] = {"shape": cube.shape[:2], "place": cube.place, "source": cube.path.name}
+        arrays = sorted(folder.rglob("*.npy"))
         manifest = {
             "format": cube_store.FORMAT,
             "wavelengths": first.bands.wavelengths.tolist(),
@@ -53,7 +55,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             "about": read_about(inputs.root),
             "scenes": scenes,
             "truth": params.data.truth is not None,
-            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*.npy"))},
+            "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in arrays},
         }
         files.write_json(folder / "manifest.json", manifest)
     print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
@@ -75,13 +77,13 @@ def open_all(root: Path, data: Data) -> list[Cube]:
         if apart > SAME_NM:
             raise DataError(
                 f"{cube.path}: wavelengths: found {cube.shape[2]} bands, up to {apart:.3g} nm from those of "
-                f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into another "
-                "folder"
+                f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into "
+                "another folder"
             )
         if cube.scale is None and cube.dtype.kind in "iu":
             raise DataError(
-                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored number "
-                "of a reflectance of 1; set `scale` (10000 is usual)"
+                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored "
+                "number of a reflectance of 1; set `scale` (10000 is usual)"
             )
     return cubes
 
@@ -93,11 +95,12 @@ def write(cube: Cube, path: Path) -> np.ndarray:
         DataError: nothing but no data; values that are no reflectance.
     """
     filled = bands_with_values(cube)
+    used = filled & cube.bands.good
     target = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=cube.shape)
     for first in range(0, cube.shape[0], LINES):
         values = scaled(cube, first)
-        valid = np.isfinite(values[..., filled]).all(-1)
-        check_range(cube, first, values[valid][:, filled & cube.bands.good])
+        valid = np.isfinite(values[..., used]).all(-1)
+        check_range(cube, first, values[valid][:, used])
         stored = np.rint(np.nan_to_num(values) * cube_store.SCALE).clip(-32767, 32767)  # only bad bands reach the ends
         target[first : first + LINES] = np.where(valid[..., None], stored, cube_store.NODATA)
     target.flush()
@@ -105,7 +108,7 @@ def write(cube: Cube, path: Path) -> np.ndarray:
 
 
 def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
-    """Write truth/<scene>.npy from the class raster below `root`/`name`, and abundance/<scene>.npy where it is known."""
+    """Write truth/<scene>.npy from the class raster below `root`/`name`, and abundance/<scene>.npy where known."""
     if name is None:
         return
     known = {"truth": truth.read(Path(root) / name, cube.name, cube.shape[:2])}
@@ -118,7 +121,7 @@ def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
 
 
 def scaled(cube: Cube, first: int) -> np.ndarray:
-    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN where there is no data."""
+    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN without data."""
     stored = cube.read(first, min(first + LINES, cube.shape[0]))[..., cube.bands.order]
     values = stored.astype(np.float32)
     if cube.nodata is not None:
@@ -137,7 +140,8 @@ def bands_with_values(cube: Cube) -> np.ndarray:
     for first in range(0, cube.shape[0], LINES):
         values = scaled(cube, first)
         filled |= (np.nan_to_num(values) != 0).any((0, 1))
-        sample.append(values[::8, ::8].reshape(-1, cube.shape[2]))
+        known = values[np.isfinite(values).any(-1)]
+        sample.append(known[:: max(len(known) // SAMPLED, 1)])
     if not filled.any():
         raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
     usual = np.concatenate(sample)[:, filled & cube.bands.good]
@@ -167,8 +171,8 @@ def check_range(cube: Cube, first: int, values: np.ndarray) -> None:
     if values.size and np.abs(values).max() > LARGEST:
         row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
         raise DataError(
-            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, expected "
-            f"at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
+            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, "
+            f"expected at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
         )
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.core.stage import files, run
+from src.core.stage.errors import DataError
 from src.minerals.data import band_table, blocks, cube_store, spectral_library, truth
 from src.minerals.data.cube_store import CubeStore, reflectance
 from src.minerals.mapping import other_methods, scene_map
@@ -39,12 +40,13 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     fit, iron = scene_map.fitter(library, store, kept), scene_map.iron_depth(store.wavelengths, kept)
     for absorption in fit.unchecked:
         logger.warning("map: the sensor has no band for %s; that rule is left out", absorption.name)
+    known = store.manifest["truth"]
+    scorers = other_methods.scorers(library, store.wavelengths, store.fwhm, kept) if known else {}
     print(f"map: {len(store.scenes)} scenes, {kept.sum()} bands, {len(NAMES)} minerals")
     if dry_run:
         return
     with files.complete_folder(out.out) as folder:
         pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
-        known = store.manifest["truth"]
         training = TrainingPixels(store, table, params.seed) if known else None
         if known:
             scores = [np.multiply(*fit(spectra)) for spectra, _ in training.of_blocks("feature fit: training")]
@@ -57,7 +59,6 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 rgb = natural_colour(reflectance(store.stored(scene))[0], store.wavelengths)
                 pictures.append(Picture(scene, rgb, classes))
         if known:
-            scorers = other_methods.scorers(library, store.wavelengths, store.fwhm, kept)
             classes, others = compare(store, table, training, scorers)
             limits |= others
             np.savez_compressed(folder / "other_methods.npz", **classes)
@@ -72,23 +73,33 @@ class TrainingPixels:
 
     Attributes:
         classes: (N,) of all of them, in the order of `of_blocks`.
+
+    Raises:
+        DataError: there is none.
     """
 
     def __init__(self, store: CubeStore, table: pd.DataFrame, seed: int):
         self.store, self.blocks = store, list(table[table["role"] == "train"].itertuples())
         generator = np.random.default_rng(seed)
-        known = [store.truth(block.scene)[inside(block)] for block in self.blocks]
-        share = TRAINED_ON / sum((classes != truth.UNKNOWN).sum() for classes in known)
-        chosen = [(classes != truth.UNKNOWN) & (generator.random(classes.shape) < share) for classes in known]
-        self.chosen = [
-            mask & (store.stored(block.scene)[inside(block)][..., 0] != cube_store.NODATA)
-            for block, mask in zip(self.blocks, chosen, strict=True)
-        ]
+        known = []
+        for block in self.blocks:
+            empty = store.stored(block.scene)[inside(block)][..., 0] == cube_store.NODATA
+            known.append(np.where(empty, truth.UNKNOWN, store.truth(block.scene)[inside(block)]))
+        count = sum(int((classes != truth.UNKNOWN).sum()) for classes in known)
+        if not count:
+            raise DataError(
+                f"{store.folder}: truth: found no pixel with a known mineral in the training blocks; correct `truth`, "
+                "or leave it blank"
+            )
+        share = TRAINED_ON / count
+        self.chosen = [(classes != truth.UNKNOWN) & (generator.random(classes.shape) < share) for classes in known]
         self.classes = np.concatenate([classes[mask] for classes, mask in zip(known, self.chosen, strict=True)])
 
     def of_blocks(self, title: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(n, B) reflectance of one block's chosen pixels, and (K, B) of all its pixels with data."""
+        """(n, B) reflectance of a block's chosen pixels and (K, B) of all with data; no block without chosen ones."""
         for block, mask in zip(tqdm(self.blocks, desc=title, unit="block"), self.chosen, strict=True):
+            if not mask.any():
+                continue
             values, valid = reflectance(np.asarray(self.store.stored(block.scene)[inside(block)]))
             yield values[mask], values[valid]
 
@@ -108,7 +119,8 @@ def compare(store: CubeStore, table: pd.DataFrame, training: TrainingPixels, sco
         for block in tqdm(tests, desc=f"{name}: test", unit="block"):
             values, valid = reflectance(np.asarray(store.stored(block.scene)[inside(block)]))
             found = np.full(valid.shape, scene_map.NO_DATA, np.uint8)
-            found[valid] = classify(score(values[valid], values[valid]), limits[name])
+            if valid.any():
+                found[valid] = classify(score(values[valid], values[valid]), limits[name])
             classes[f"{name}/{block.block}"] = found
     return classes, limits
 

@@ -144,8 +144,13 @@ class Params(Section):
             )
         if self.split.gap_px < self.tiles.tile_px and self.split.block_px:
             raise ValueError(
-                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px "
-                f"{self.tiles.tile_px}; raise it"
+                f"split.gap_px: found {self.split.gap_px}, expected at least tiles.tile_px {self.tiles.tile_px}; "
+                "raise it"
+            )
+        if self.split.block_px and self.split.block_px < self.split.gap_px + self.tiles.tile_px:
+            raise ValueError(
+                f"split.block_px: found {self.split.block_px}, expected at least the sum of split.gap_px "
+                f"{self.split.gap_px} and tiles.tile_px {self.tiles.tile_px}, or 0; a block between others has no tile"
             )
         if self.sft.batch_size % self.sft.accumulate:
             raise ValueError(

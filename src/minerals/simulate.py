@@ -76,13 +76,15 @@ def describe(settings: Simulate) -> dict:
     """source.json: that it is simulated, with which settings, and where spectra and formulas come from."""
     return {
         "simulated": True,
-        "description": f"{settings.scenes} scenes that do not exist, after Cuprite, Nevada: 224 bands like AVIRIS, USGS "
-        "spectra mixed over drawn geology (src/minerals/simulate.py)",
+        "description": f"{settings.scenes} scenes that do not exist, after Cuprite, Nevada: 224 bands like AVIRIS, "
+        "USGS spectra mixed over drawn geology (src/minerals/simulate.py)",
         "settings": settings.model_dump(),
         "materials": list(MATERIALS),
-        "dominant": f"a pixel's class is its most abundant mineral, from an area share of {simulated_geology.DOMINANT} on",
-        "spectra": "USGS Spectral Library Version 7, samples that are no references of the map where a mineral has two; "
-        "tuff, basalt, playa, iron oxide, and minerals below 1.3 µm: formulas in src/minerals/data/simulated_spectra.py",
+        "dominant": "a pixel's class is its most abundant mineral, from an area share of "
+        f"{simulated_geology.DOMINANT} on",
+        "spectra": "USGS Spectral Library Version 7, samples that are no references of the map where a mineral has "
+        "two; tuff, basalt, playa, iron oxide, and minerals below 1.3 µm: formulas in "
+        "src/minerals/data/simulated_spectra.py",
     }
 
 

@@ -42,6 +42,11 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     if not enough.any():
         raise DataError(f"tiles: no tile has {settings.min_valid_ratio:.0%} pixels with data; lower `min_valid_ratio`")
     table = table[enough].reset_index(drop=True)
+    if missing := set(blocks.ROLES) - set(table["role"]):
+        raise DataError(
+            f"tiles: found no tile for {', '.join(sorted(missing))}, expected some; lower `tile_px`, or change "
+            "`block_px`"
+        )
     audit = tile_table.check(table, side)
     print(f"tiles: {len(table)} of {side} px, {(~enough).sum()} left out for no data; " + counts(table))
     if dry_run:

@@ -14,7 +14,7 @@ def reflectance(lines: int = 6, samples: int = 5, seed: int = 0) -> np.ndarray:
 
 
 def write_envi(
-    folder: Path, name: str, values: np.ndarray, *, interleave: str = "bil", dtype=np.int16, byteorder: int = 0, **header
+    folder: Path, name: str, values: np.ndarray, *, interleave="bil", dtype=np.int16, byteorder=0, **header
 ) -> Path:
     """`values` as stored, with wavelengths unless `header` says otherwise; a field of None is left out."""
     fields = {"wavelength": [f"{nm:.2f}" for nm in WAVELENGTHS], "wavelength units": "Nanometers"}

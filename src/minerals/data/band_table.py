@@ -1,4 +1,4 @@
-"""Which bands the pipeline uses, and why others went; and false colours out of three of them."""
+"""The bands that the pipeline uses, and why others went; and false colours out of three of them."""
 
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def composite_bands(nm: np.ndarray, kept: np.ndarray, name: str) -> list[int]:
         distance = np.where(kept, np.abs(nm - wanted), np.inf)
         if distance.min() > NEAR_NM:
             raise DataError(
-                f"composite {name}: {wanted} nm: found no kept band within {NEAR_NM} nm; the sensor does not reach there, "
-                "or `bands` removed it"
+                f"composite {name}: {wanted} nm: found no kept band within {NEAR_NM} nm; the sensor does not reach "
+                "there, or `bands` removed it"
             )
         found.append(int(distance.argmin()))
     return found

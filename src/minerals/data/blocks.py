@@ -37,8 +37,8 @@ def divide(store: CubeStore, split: Split) -> pd.DataFrame:
     test, validation = (max(round(share * len(table)), 1) for share in (split.test, split.validation))
     if len(table) - test - validation < 1:
         raise DataError(
-            f"{store.folder}: found {len(table)} spatial blocks, expected at least 3, one for each of {', '.join(ROLES)}; "
-            "lower `block_px`, or add scenes"
+            f"{store.folder}: found {len(table)} spatial blocks, expected at least 3, one for each of "
+            f"{', '.join(ROLES)}; lower `block_px`, or add scenes"
         )
     table.loc[order[:test], "role"] = "test"
     table.loc[order[test : test + validation], "role"] = "validation"

@@ -21,7 +21,11 @@ QUESTIONS = {
         "Is there copper-related alteration in this area?",
         "Do minerals of copper-related alteration occur here?",
     ),
-    ("alteration", "zh"): ("该影像是否显示与铜矿化有关的蚀变？", "该区域是否存在与铜有关的蚀变？", "分析该区域是否具有铜矿化蚀变特征？"),
+    ("alteration", "zh"): (
+        "该影像是否显示与铜矿化有关的蚀变？",
+        "该区域是否存在与铜有关的蚀变？",
+        "分析该区域是否具有铜矿化蚀变特征？",
+    ),
     ("minerals", "en"): (
         "Identify the main alteration minerals in this image.",
         "Which alteration minerals does this area hold?",
@@ -33,7 +37,11 @@ QUESTIONS = {
         "Describe the minerals of this image in detail.",
         "Give a detailed analysis of the alteration in this image.",
     ),
-    ("analysis", "zh"): ("详细分析该区域的矿化特征及其勘查意义。", "详细描述该影像中的矿物。", "对该影像的蚀变作详细分析。"),
+    ("analysis", "zh"): (
+        "详细分析该区域的矿化特征及其勘查意义。",
+        "详细描述该影像中的矿物。",
+        "对该影像的蚀变作详细分析。",
+    ),
 }
 # The zone is that of the mineral with the largest share (Lowell and Guilbert 1970, Economic Geology 65, 373).
 ZONES = {
@@ -52,7 +60,7 @@ ENGLISH = {chinese: name for name, chinese in CHINESE.items()}
 
 @dataclass(frozen=True)
 class Said:
-    """What an answer says: whether the tile is altered, its minerals, their shares; None where its task does not ask."""
+    """Content of an answer: altered or not, minerals, their shares; None where its task does not ask."""
 
     altered: bool | None = None
     minerals: frozenset[str] | None = None
@@ -103,7 +111,7 @@ _ANALYSIS = {
 
 
 def parse(text: str, task: str, language: str) -> Said | None:
-    """What an answer of exactly the asked form says, else None."""
+    """Content of an answer of exactly the asked form, else None."""
     match = {"alteration": _YES_NO, "minerals": _LIST, "analysis": _ANALYSIS}[task][language].fullmatch(text)
     if match is None:
         return None
@@ -116,7 +124,7 @@ def parse(text: str, task: str, language: str) -> Said | None:
     for part in [] if match[1] in ("none", "无") else re.split(", |、", match[1]):
         name, _, number = part.partition(" ")
         name = name if language == "en" else ENGLISH.get(name)
-        if name not in NAMES or name in shares or not re.fullmatch(r"\d{1,3} %", number):
+        if name not in NAMES or name in shares or not re.fullmatch(r"(\d{1,2}|100) %", number):
             return None
         shares[name] = int(number.partition(" ")[0]) / 100
     absent = _names(match[2], language)

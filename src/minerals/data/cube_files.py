@@ -84,6 +84,8 @@ def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: flo
     cube = opener(path, listed)
     if np.prod(cube.shape, dtype=float) * cube.dtype.itemsize > MAX_BYTES:
         raise DataError(f"{path}: found {cube.shape} {cube.dtype}, expected at most {MAX_BYTES} bytes; cut it")
+    if cube.dtype.kind not in "iuf":
+        raise DataError(f"{path}: found {cube.dtype.name} values, expected integers or floats; export reflectance")
     values = {"scale": cube.scale if cube.scale is not None else scale}
     values["nodata"] = cube.nodata if cube.nodata is not None else nodata
     return Cube(**(vars(cube) | values))
@@ -114,13 +116,23 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
     if data is None:
         raise StorageError(f"{path}: found no data file beside it, expected {path.stem}.img or like; copy it too")
     if header["byte order"] not in ("0", "1") or min(shape) < 1 or offset < 0:
-        raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {header['byte order']}; correct them")
+        order = header["byte order"]
+        raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {order}; correct them")
+    interleave, packed = header.get("interleave", "").lower(), header.get("file compression", "0")
+    if interleave not in ("bsq", "bil", "bip") or packed != "0":
+        raise DataError(
+            f"{path}: interleave, file compression: found {interleave!r}, {packed}, expected bsq, bil or bip, and 0; "
+            "export the cube again"
+        )
     expected, found = offset + int(np.prod(shape)) * dtype.itemsize, data.stat().st_size
     if found != expected:
         raise DataError(
             f"{data}: found {found} bytes, its header ({shape[0]} lines, {shape[1]} samples, {shape[2]} bands, "
             f"{dtype.name}) says {expected}; copy data and header again"
         )
+    scale, nodata = (_number(path, header, key) for key in ("reflectance scale factor", "data ignore value"))
+    if scale is not None and not scale > 0:
+        raise DataError(f"{path}: reflectance scale factor: found {scale:g}, expected a number above 0; correct it")
     given = None
     if "wavelength" in header:
         unit = header.get("wavelength units", "")
@@ -130,25 +142,38 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
         memory = envi.open(str(path), str(data)).open_memmap(interleave="bip")
     except (SpyException, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as ENVI ({error}); export the cube again") from error
-    scale, nodata = (header.get(key) for key in ("reflectance scale factor", "data ignore value"))
     return Cube(
-        path.stem, path, shape, dtype, bands, _envi_place(data),
-        None if scale is None else float(scale), None if nodata is None else float(nodata),
+        path.stem, path, shape, dtype, bands, _envi_place(data), scale, nodata,
         lambda first, last: np.asarray(memory[first:last]),
     )  # fmt: skip
 
 
+def _number(path: Path, header: dict, key: str) -> float | None:
+    """A number of the header, None where it is not there."""
+    try:
+        return float(header[key]) if key in header else None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {key}: found {header[key]!r}, expected a number; correct or remove it") from error
+
+
 def _data_names(header: Path) -> list[Path]:
-    """Where the data of an ENVI header can be: scene.img.hdr has scene.img, scene.hdr one of several."""
+    """Names that the data of an ENVI header can have: scene.img.hdr has scene.img, scene.hdr one of several."""
     bare = header.with_suffix("")
     return [bare, *(bare.with_name(bare.name + end) for end in (".img", ".dat", ".bil", ".bip", ".bsq", ".raw"))]
 
 
 def _envi_place(data: Path) -> Place:
-    with rasterio.open(data.absolute(), driver="ENVI") as dataset:
-        if dataset.crs is None or dataset.transform.is_identity:
-            return UNKNOWN_PLACE
-        return Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
+    try:
+        with rasterio.open(data.absolute(), driver="ENVI") as dataset:
+            return _place(dataset)
+    except RasterioError as error:
+        raise DataError(f"{data}: map info: cannot be read ({error}); export the cube again") from error
+
+
+def _place(dataset: rasterio.DatasetReader) -> Place:
+    if dataset.crs is None or dataset.transform.is_identity:
+        return UNKNOWN_PLACE
+    return Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
 
 
 def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
@@ -156,19 +181,22 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
         dataset = rasterio.open(path.absolute(), driver="GTiff")
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
-    if len(set(dataset.dtypes)) > 1 or len(set(dataset.scales)) > 1 or any(dataset.offsets):
-        raise DataError(f"{path}: bands: found different dtypes, scales or an offset, expected one scale; export it again")
+    scales = set(dataset.scales)
+    if len(set(dataset.dtypes)) > 1 or len(scales) > 1 or not min(scales) > 0 or any(dataset.offsets):
+        raise DataError(f"{path}: bands: found several dtypes or scales, a scale of 0 or an offset; export it again")
     shape = (dataset.height, dataset.width, dataset.count)
     bands = _bands(path, _geotiff_wavelengths(dataset), listed, dataset.count)
-    place = UNKNOWN_PLACE
-    if dataset.crs is not None and not dataset.transform.is_identity:
-        place = Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
     scale = None if dataset.scales[0] == 1 else 1 / dataset.scales[0]
 
     def read(first: int, last: int) -> np.ndarray:
-        return np.moveaxis(dataset.read(window=Window(0, first, dataset.width, last - first)), 0, -1)
+        try:
+            return np.moveaxis(dataset.read(window=Window(0, first, dataset.width, last - first)), 0, -1)
+        except RasterioError as error:
+            raise DataError(f"{path}: lines {first + 1} to {last}: cannot be read ({error}); copy it again") from error
 
-    return Cube(path.stem, path, shape, np.dtype(dataset.dtypes[0]), bands, place, scale, dataset.nodata, read)
+    return Cube(
+        path.stem, path, shape, np.dtype(dataset.dtypes[0]), bands, _place(dataset), scale, dataset.nodata, read
+    )
 
 
 def _geotiff_wavelengths(dataset: rasterio.DatasetReader) -> tuple | None:

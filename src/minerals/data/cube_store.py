@@ -87,7 +87,7 @@ class CubeStore:
 
     def verify(self) -> None:
         """Hash every file again; raises DataError if one differs from the manifest."""
-        files.verify(self.folder, self.manifest["files"], "delete the folder and write the store again")
+        files.verify(self.folder, self.manifest)
 
 
 def reflectance(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

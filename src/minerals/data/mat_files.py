@@ -44,9 +44,9 @@ def read(path: Path, bands: int | None) -> tuple[np.ndarray, list[float] | None,
 def _version5(path: Path) -> dict[str, np.ndarray]:
     try:
         listed = scipy.io.whosmat(path)
-        other = [f"{name} ({kind})" for name, _, kind in listed if kind not in NUMERIC and kind not in ("char", "logical")]
+        other = [f"{name} ({kind})" for name, _, kind in listed if kind not in NUMERIC | {"char", "logical"}]
         if other:
-            raise DataError(f"{path}: found {other[0]}, expected numeric arrays; save the cube and its wavelengths alone")
+            raise DataError(f"{path}: found {other[0]}, expected numeric arrays; save cube and wavelengths alone")
         names = [name for name, _, kind in listed if kind in NUMERIC]
         return {name: scipy.io.loadmat(path, variable_names=[name])[name] for name in names}
     except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:
@@ -67,7 +67,8 @@ def _hdf5(path: Path) -> dict[str, np.ndarray]:
                 if item.external or item.is_virtual:
                     raise DataError(f"{path}: {name}: found data outside the file; save it again as one file")
                 if item.size * item.dtype.itemsize > MAX_BYTES:
-                    raise DataError(f"{path}: {name}: found {item.shape} {item.dtype}, expected at most {MAX_BYTES} bytes")
+                    found = f"{item.shape} {item.dtype}"
+                    raise DataError(f"{path}: {name}: found {found}, expected at most {MAX_BYTES} bytes; cut it")
                 arrays[name] = item[()].T
     except OSError as error:
         raise DataError(f"{path}: found no MATLAB 7.3 file ({error}); save it again") from error

@@ -26,9 +26,7 @@ class TileImages:
     side than `model_px` is resized bilinearly.
     """
 
-    def __init__(
-        self, kind: str, folder: Path, tiles: list[str], reader: TileReader, statistics: dict, model_px: int
-    ):
+    def __init__(self, kind: str, folder: Path, tiles: list[str], reader: TileReader, statistics: dict, model_px: int):
         self.kind, self.folder, self.reader, self.model_px = kind, Path(folder), reader, model_px
         self.number = {tile: number for number, tile in enumerate(tiles)}
         self.mean, self.sd = (statistics[name].astype(np.float32)[:, None, None] for name in ("mean", "sd"))

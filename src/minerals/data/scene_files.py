@@ -28,14 +28,14 @@ COLOURS = {
 
 
 class Place(NamedTuple):
-    """Where a raster lies: CRS as text ("" where unknown) and the six numbers of the affine transform, north-up."""
+    """Position of a raster: CRS as text ("" where unknown) and the six numbers of the affine transform, north-up."""
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
 
 
 def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray, fwhm: np.ndarray, place: Place) -> None:
-    """Write (H, W, B) reflectance, NaN where there is none, as int16 times `SCALE`: `path` (.hdr) and .img beside it."""
+    """Write (H, W, B) reflectance, NaN without data, as int16 times `SCALE`: `path` (.hdr) and .img beside it."""
     stored = np.where(np.isnan(cube), NODATA, np.rint(np.clip(cube, -0.9, 3) * SCALE)).astype(np.int16)
     zone = CRS.from_user_input(place.crs).to_epsg() - 32600
     a, _, c, _, e, f = place.transform
@@ -102,5 +102,7 @@ def _cog(path: Path, values: np.ndarray, dtype: str, nodata: float, place: Place
         with memory.open(**profile, crs=crs, transform=Affine(*place.transform), **more) as dataset:
             yield dataset
         with memory.open() as dataset:
-            predictor = {"predictor": "FLOATING_POINT"} if dtype == "float32" else {}
-            rasterio.shutil.copy(dataset, path, driver="COG", compress="DEFLATE", overview_resampling="nearest", **predictor)
+            options = {"compress": "DEFLATE", "overview_resampling": "nearest"}
+            if dtype == "float32":
+                options["predictor"] = "FLOATING_POINT"
+            rasterio.shutil.copy(dataset, path, driver="COG", **options)

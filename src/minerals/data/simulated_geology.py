@@ -29,7 +29,7 @@ SLOPE = 0.35  # standard deviation of its slopes
 
 @dataclass(frozen=True)
 class Ground:
-    """What lies in each pixel of a scene.
+    """Materials, iron oxide and light in each pixel of a scene.
 
     Attributes:
         abundance: (H, W, len(MATERIALS)) float32, area shares that sum to 1.
@@ -43,7 +43,7 @@ class Ground:
 
 
 def draw(generator: np.random.Generator, side: int, barren: bool) -> Ground:
-    """One scene of side x side px; a barren one has no alteration, but calcite, playa and iron oxide like others."""
+    """One scene of side x side px; a barren one has no zones of alteration, but patches and iron oxide like others."""
     noise = {name: smooth(generator, side, SMOOTH_PX) for name in (*MATERIALS, "zone", "strength", "iron", "patch")}
     share = np.zeros((side, side, len(MATERIALS)), np.float32)
     if not barren:
@@ -63,7 +63,8 @@ def draw(generator: np.random.Generator, side: int, barren: bool) -> Ground:
     share *= (1 - cover)[..., None]
     share[..., column["green vegetation"]], share[..., column["dry grass"]] = cover * green, cover * (1 - green)
     rock = (1 / (1 + np.exp(-4 * noise["tuff"]))).astype(np.float32)
-    share[..., column["tuff"]], share[..., column["basalt"]] = (1 - cover) * rest * rock, (1 - cover) * rest * (1 - rock)
+    bare = (1 - cover) * rest
+    share[..., column["tuff"]], share[..., column["basalt"]] = bare * rock, bare * (1 - rock)
     iron = np.clip(0.25 * noise["iron"] + (0.05 if barren else 0.2), 0, 0.7).astype(np.float32)
     return Ground(share, iron, _shade(generator, side))
 
@@ -108,6 +109,6 @@ def smooth(generator: np.random.Generator, side: int, length: float) -> np.ndarr
 def _shade(generator: np.random.Generator, side: int) -> np.ndarray:
     """Cosine of the angle between sun (45 degrees high, in the south-east) and relief, relative to flat ground."""
     down, right = np.gradient(smooth(generator, side, RELIEF_PX) * RELIEF_PX * SLOPE)
-    toward = np.array([-0.5, 0.5])  # of the sun, rows and columns; its height is sqrt(0.5)
-    cosine = (np.sqrt(0.5) - down * toward[0] * -1 - right * toward[1]) / np.sqrt(1 + down**2 + right**2)
+    # The sun's direction is 0.5 down the rows, 0.5 along the columns, and sqrt(0.5) upwards.
+    cosine = (np.sqrt(0.5) - down * 0.5 - right * 0.5) / np.sqrt(1 + down**2 + right**2)
     return np.clip(cosine / np.sqrt(0.5), 0.3, 1.4).astype(np.float32)

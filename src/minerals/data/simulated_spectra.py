@@ -7,6 +7,7 @@ colour, and no mineral feature of the map lies there.
 
 import numpy as np
 
+from src.core.stage.errors import DataError
 from src.minerals.data.simulated_geology import MATERIALS, Ground
 from src.minerals.data.spectral_library import Library
 from src.minerals.mapping.minerals import NAMES
@@ -23,17 +24,24 @@ PLANTS = {"green vegetation": "Engelmann-Spruce", "dry grass": "Grass_Golden_Dry
 
 
 def endmembers(library: Library, generator: np.random.Generator) -> np.ndarray:
-    """(len(MATERIALS), B) reflectance of one scene's materials: samples blended, grains and brightness drawn anew."""
+    """(len(MATERIALS), B) reflectance of one scene's materials: samples blended, grains and brightness drawn anew.
+
+    Raises:
+        DataError: the library has no spectrum of one of them.
+    """
     sensed = library.at(WAVELENGTHS, FWHM)
     spectra = []
     for name in MATERIALS:
         if name in NAMES:
             rows = library.rows(name, "scene")
+            if not len(rows):
+                raise DataError(
+                    f"spectral library: {name}: found no spectrum for use in a scene; add one to materials.csv"
+                )
             spectrum = generator.dirichlet(np.ones(len(rows))) @ np.stack([extend(sensed[row]) for row in rows])
             spectrum = spectrum ** generator.uniform(*GRAINS)
         elif name in PLANTS:
-            start = PLANTS[name]
-            spectrum = extend(sensed[library.table["spectrum"].str.startswith(start).to_numpy().argmax()])
+            spectrum = extend(sensed[library.row(PLANTS[name])])
         else:
             spectrum = _formula(name)
         spectra.append(spectrum * generator.uniform(0.9, 1.1))

@@ -37,10 +37,22 @@ class Library:
         """Row numbers of a mineral's spectra that serve as `use` (reference or scene)."""
         return np.flatnonzero((self.table["mineral"] == mineral) & self.table["use"].isin([use, "both"]))
 
+    def row(self, start: str) -> int:
+        """Row number of the first spectrum whose name begins with `start`; raises DataError where there is none."""
+        found = np.flatnonzero(self.table["spectrum"].str.startswith(start))
+        if not len(found):
+            raise DataError(f"spectral library: found no spectrum named {start}..., expected one; add it")
+        return int(found[0])
+
     def at(self, centres: np.ndarray, fwhm: np.ndarray) -> np.ndarray:
-        """(S, B) reflectance that a sensor with Gaussian bands (nm) measures, NaN where the spectrum does not reach."""
+        """(S, B) reflectance that a sensor measures, NaN where the spectrum does not reach.
+
+        A band's response is Gaussian (nm), cut off at half its height. It may reach beyond the ends of the library's
+        wavelengths, but not its centre.
+        """
         matrix = BandResampler(self.wavelengths, centres, None, fwhm).matrix  # (B, G), a row of NaN outside the grid
-        matrix = np.where(np.isnan(matrix).any(1)[:, None], 0, matrix)
+        outside = (centres < self.wavelengths[0]) | (centres > self.wavelengths[-1]) | np.isnan(matrix).any(1)
+        matrix = np.where(outside[:, None], 0, matrix)
         known = np.isfinite(self.spectra)
         part = known @ matrix.T
         measured = np.nan_to_num(self.spectra) @ matrix.T
@@ -73,7 +85,8 @@ def read(folder: Path) -> Library:
         raise DataError(f"{folder}: spectra.csv and materials.csv name different spectra ({odd}); give each a row")
     unknown = materials.loc[~materials["use"].isin(USES), "use"]
     if len(unknown):
-        raise DataError(f"{folder}/materials.csv: use: found {unknown.iloc[0]!r}, expected reference, scene, both or blank")
+        found = unknown.iloc[0]
+        raise DataError(f"{folder}/materials.csv: use: found {found!r}, expected reference, scene, both or blank")
     try:
         values = spectra.to_numpy(float)
     except ValueError as error:

@@ -62,7 +62,7 @@ def check(table: pd.DataFrame, side: int) -> dict:
         near = (np.abs(top[:, None] - top) < side) & (np.abs(left[:, None] - left) < side)
         shared += int((near & (role[:, None] != role)).sum()) // 2
     if shared:
-        raise DataError(f"tiles: {shared} pairs of tiles of different roles share pixels, expected none; run split again")
+        raise DataError(f"tiles: {shared} pairs of tiles of two roles share pixels, expected none; run split again")
     return {
         "pairs_of_roles_that_share_pixels": shared,
         "tiles": table["role"].value_counts().to_dict(),

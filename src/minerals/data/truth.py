@@ -21,21 +21,28 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
 
     Raises:
         StorageError: a file is missing.
-        DataError: a column is missing, a name is not known, or the raster is of another size.
+        DataError: a column is missing, a value is no number or twice there, a name is not known, or the raster is of
+            another size.
     """
     table, raster = Path(folder) / "classes.csv", Path(folder) / f"{scene}.tif"
     for path in (table, raster):
         if not path.is_file():
             raise StorageError(f"{path}: no such file; correct `truth`, or leave it blank where nothing is known")
-    named = pd.read_csv(table, keep_default_na=False)
+    named = pd.read_csv(table, keep_default_na=False, dtype=str)
     if missing := {"value", "mineral"} - set(named.columns):
         raise DataError(f"{table}: no column {min(missing)!r}, found {', '.join(named.columns)}; add it")
     codes = {"background": BACKGROUND, "unknown": UNKNOWN} | {name: 1 + number for number, name in enumerate(NAMES)}
     names = named["mineral"].str.strip().str.lower()
     if not (known := names.isin(codes)).all():
         raise DataError(
-            f"{table}: mineral: found {names[~known].iloc[0]!r}, expected one of {', '.join(codes)}; call what the map does "
-            "not know background"
+            f"{table}: mineral: found {names[~known].iloc[0]!r}, expected one of {', '.join(codes)}; call what the map "
+            "does not know background"
+        )
+    numbers = pd.to_numeric(named["value"], errors="coerce")
+    wrong = numbers.isna() | numbers.duplicated()
+    if wrong.any():
+        raise DataError(
+            f"{table}: value: found {named['value'][wrong].iloc[0]!r}, expected numbers, each once; correct it"
         )
     try:
         with rasterio.open(raster.absolute(), driver="GTiff") as dataset:
@@ -43,9 +50,9 @@ def read(folder: Path, scene: str, shape: tuple[int, int]) -> np.ndarray:
     except RasterioError as error:
         raise DataError(f"{raster}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     if values.shape != tuple(shape):
-        raise DataError(f"{raster}: found {values.shape} px, expected the cube's {tuple(shape)}; warp it to the cube's grid")
+        raise DataError(f"{raster}: found {values.shape} px, expected {tuple(shape)}; warp it to the cube's grid")
     classes = np.full(values.shape, UNKNOWN, np.uint8)
-    for value, name in zip(named["value"], names, strict=True):
+    for value, name in zip(numbers, names, strict=True):
         classes[(values == value) & valid] = codes[name]
     return classes
 
@@ -54,6 +61,6 @@ def read_abundance(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """(lines, samples, M + 1) float32 area shares of the minerals and of iron oxide, as `simulate` writes them."""
     with rasterio.open(Path(path).absolute(), driver="GTiff") as dataset:
         if dataset.count != len(NAMES) + 1 or (dataset.height, dataset.width) != tuple(shape):
-            raise DataError(f"{path}: found {dataset.count} bands, expected {len(NAMES) + 1} of {tuple(shape)} px; write "
-                            "the scenes again")  # fmt: skip
+            found, expected = (dataset.count, dataset.height, dataset.width), (len(NAMES) + 1, *shape)
+            raise DataError(f"{path}: found bands, lines, samples {found}, expected {expected}; write the scenes again")
         return np.moveaxis(dataset.read(), 0, -1)

@@ -50,7 +50,7 @@ def check(where: str, centres: Sequence, fwhm: Sequence | None, good: Sequence |
     values = _numbers(where, centres, "wavelength", count)
     factor = _factor(where, unit, values)
     values = values * factor
-    outside = (values < RANGE[0]) | (values > RANGE[1])
+    outside = ~((values >= RANGE[0]) & (values <= RANGE[1]))  # NaN too
     if outside.any():
         raise DataError(
             f"{where}: wavelength of band {outside.argmax() + 1}: found {values[outside][0]:g} nm, expected "
@@ -67,7 +67,7 @@ def check(where: str, centres: Sequence, fwhm: Sequence | None, good: Sequence |
         twice = values[1:][np.diff(values) <= 0][0]
         raise DataError(f"{where}: found two bands at {twice:g} nm, expected each wavelength once; remove one of them")
     widths = np.gradient(values) if fwhm is None else _numbers(where, fwhm, "fwhm", count)[order] * factor
-    if (widths <= 0).any():
+    if not (widths > 0).all():
         raise DataError(f"{where}: fwhm: found {widths.min():g}, expected widths above 0; correct or remove the list")
     flags = np.ones(count, bool) if good is None else _numbers(where, good, "bbl", count)[order] > 0
     return Bands(values, widths, flags, order)
@@ -82,7 +82,8 @@ def from_text(texts: Sequence[str | None]) -> tuple[list[float], str] | None:
     for text in texts:
         numbers = [(float(number), unit) for number, unit in NUMBER.findall(text or "")]
         with_unit = [pair for pair in numbers if pair[1]]
-        bare = [pair for pair in numbers if RANGE[0] <= pair[0] <= RANGE[1] or ("." in str(text) and 0.3 <= pair[0] <= 3)]
+        point = "." in (text or "")  # 2 is the number of a band, 2.0 can be a wavelength in µm
+        bare = [pair for pair in numbers if RANGE[0] <= pair[0] <= RANGE[1] or (point and 0.3 <= pair[0] <= 3)]
         if not (with_unit or bare):
             return None
         number, unit = (with_unit or bare)[-1]
@@ -92,15 +93,24 @@ def from_text(texts: Sequence[str | None]) -> tuple[list[float], str] | None:
 
 
 def read_list(path: Path) -> tuple[list[float], list[float] | None]:
-    """Wavelengths, and fwhm where there is a second column, of a CSV file with or without a header."""
+    """Wavelengths, and fwhm where there is a second column, of a CSV file with or without a header.
+
+    Raises:
+        StorageError: there is no such file.
+        DataError: it is no table, or has a row without a wavelength.
+    """
     if not Path(path).is_file():
         raise StorageError(f"{path}: no such file; correct `wavelengths`")
-    table = pd.read_csv(path, header=None, comment="#", dtype=str)
-    if pd.to_numeric(table.iloc[0], errors="coerce").isna().any():
-        table = table.iloc[1:]
+    try:
+        table = pd.read_csv(path, header=None, comment="#", dtype=str)
+    except ValueError as error:  # empty, rows of different lengths, another encoding
+        raise DataError(f"{path}: found no table of wavelengths ({error}); write one a row") from error
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    if numbers.empty or numbers.iloc[:, 0].isna().any():
-        row = 1 if numbers.empty else 1 + int(numbers.iloc[:, 0].isna().to_numpy().argmax())
+    if np.isnan(numbers.iloc[0, 0]):  # a header
+        numbers = numbers.iloc[1:]
+    missing = numbers.index[numbers.iloc[:, 0].isna()]
+    if numbers.empty or len(missing):
+        row = 1 + (len(table) if numbers.empty else missing[0])
         raise DataError(f"{path}: row {row}: expected a wavelength in nm (or µm) in the first column; correct it")
     return numbers.iloc[:, 0].tolist(), numbers.iloc[:, 1].tolist() if numbers.shape[1] > 1 else None
 

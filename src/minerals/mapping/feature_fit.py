@@ -167,4 +167,3 @@ class FeatureFit:
             fits = fits + share * np.where(slope > 0, r2, 0)
             depths = depths + share * np.where(slope > 0, deepest, 0)
         return fits, depths
-

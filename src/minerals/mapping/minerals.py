@@ -31,11 +31,13 @@ class Absorption:
 
 
 OH_1480 = Absorption("OH at 1480 nm", (1456, 1468), (1472, 1502), (1540, 1560))  # alunite, alone among the eight
-NH4_2110 = Absorption("ammonium or cellulose at 2110 nm", (2030, 2060), (2105, 2130), (2148, 2166))  # ammonium; cellulose and serpentine lie here too
+# Cellulose and serpentine absorb here too.
+NH4_2110 = Absorption("ammonium or cellulose at 2110 nm", (2030, 2060), (2105, 2130), (2148, 2166))
 FE_OH_2250 = Absorption("Fe-OH at 2250 nm", (2190, 2223), (2243, 2263), (2285, 2315))  # chlorite and epidote
 AL_OH_2350 = Absorption("Al-OH at 2350 nm", (2275, 2312), (2338, 2358), (2387, 2415))  # the second band of white mica
-SILICA_2285 = Absorption("silica at 2285 nm", (2130, 2152), (2276, 2294), (2362, 2382))  # opal goes on where clay has ended
-FE2_1000 = Absorption("ferrous iron at 1000 nm", (735, 785), (1000, 1150), (1675, 1725))  # ferrous iron
+# Opal still absorbs where clay no longer does.
+SILICA_2285 = Absorption("silica at 2285 nm", (2130, 2152), (2276, 2294), (2362, 2382))
+FE2_1000 = Absorption("ferrous iron at 1000 nm", (735, 785), (1000, 1150), (1675, 1725))
 CHLOROPHYLL_680 = Absorption("chlorophyll at 680 nm", (540, 560), (660, 690), (740, 770))
 
 

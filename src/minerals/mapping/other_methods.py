@@ -1,7 +1,7 @@
 """Methods that the feature fit is compared with, each giving every mineral a score, the higher the likelier.
 
-Angles and matched filters are SPy's, non-negative unmixing is scipy's. All see the reflectance between 2000 and 2470 nm,
-where the minerals differ.
+Angles and matched filters are SPy's, non-negative unmixing is scipy's. All see the reflectance between 2000 and
+2470 nm, where the minerals differ.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,36 @@ import numpy as np
 import spectral
 from scipy.optimize import nnls
 
+from src.core.stage.errors import DataError
 from src.minerals.data.spectral_library import Library
 from src.minerals.mapping.minerals import NAMES
 
 SWIR_NM = 2000, 2470
-COVER = ("Engelmann-Spruce", "Grass_Golden_Dry")  # endmembers that are no mineral; with them a spectrum without features
+COVER = ("Engelmann-Spruce", "Grass_Golden_Dry")  # endmembers that are no mineral; a flat spectrum is added to them
 METHODS = ("spectral angle", "matched filter", "unmixing", "multiple endmembers")
 
 
 def scorers(
     library: Library, wavelengths: np.ndarray, fwhm: np.ndarray, kept: np.ndarray
 ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Name of a method -> function of (N, B) spectra and (K, B) spectra of the whole scene -> (N, M) scores."""
+    """Name of a method -> function of (N, B) spectra and (K, B) spectra of the whole scene -> (N, M) scores.
+
+    Raises:
+        DataError: a spectrum that is needed is not in the library, or is not measured everywhere in `SWIR_NM`.
+    """
     bands = np.flatnonzero(kept & (wavelengths >= SWIR_NM[0]) & (wavelengths <= SWIR_NM[1]))
     sensed = library.at(wavelengths, fwhm)[:, bands]
     references = [sensed[library.rows(name, "reference")] for name in NAMES]
     owner = np.repeat(np.arange(len(NAMES)), [len(spectra) for spectra in references])  # mineral of each reference
     members = np.concatenate(references)
-    starts = library.table["spectrum"].str
-    cover = np.stack([sensed[starts.startswith(name).to_numpy().argmax()] for name in COVER] + [np.full(len(bands), 0.4)])
+    plants = [library.row(name) for name in COVER]
+    cover = np.stack([*sensed[plants], np.full(len(bands), 0.4)])
+    for row in (*np.concatenate([library.rows(name, "reference") for name in NAMES]), *plants):
+        if np.isnan(sensed[row]).any():
+            raise DataError(
+                f"spectral library: {library.table['spectrum'][row]}: found NaN between {SWIR_NM[0]} and "
+                f"{SWIR_NM[1]} nm, expected reflectance; leave that spectrum out"
+            )
 
     def best(scores: np.ndarray) -> np.ndarray:
         """(N, R) scores of references -> (N, M) of minerals."""

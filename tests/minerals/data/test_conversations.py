@@ -35,8 +35,8 @@ def test_the_wording_of_answers():
     assert answer("alteration", "en", shares, 0.1, 0.02) == "Yes. Copper-related minerals cover 35 %."
     assert answer("minerals", "zh", shares, 0.1, 0.02) == "白云母、高岭石。"
     assert answer("analysis", "en", shares, 0.1, 0.02) == (
-        "Minerals: muscovite 20 %, kaolinite 15 %. Not found: alunite, montmorillonite, buddingtonite, calcite, chlorite, "
-        "epidote. Main zone: phyllic alteration; worth a closer look for copper."
+        "Minerals: muscovite 20 %, kaolinite 15 %. Not found: alunite, montmorillonite, buddingtonite, calcite, "
+        "chlorite, epidote. Main zone: phyllic alteration; worth a closer look for copper."
     )
     nothing = np.zeros(8)
     assert answer("minerals", "en", nothing, 0.1, 0.02) == "none."

@@ -85,7 +85,7 @@ def test_header_and_data_of_different_size_are_named(tmp_path):
 def test_a_header_without_its_data_is_named(tmp_path):
     path = write_envi(tmp_path, "scene", STORED)
     path.with_suffix(".img").unlink()
-    with pytest.raises(StorageError, match="no data file beside it, expected scene.img"):
+    with pytest.raises(StorageError, match=r"no data file beside it, expected scene\.img"):
         opened(path)
 
 
@@ -94,6 +94,24 @@ def test_a_broken_header_is_named(tmp_path, text):
     (tmp_path / "scene.hdr").write_text(text)
     with pytest.raises(DataError, match="no complete ENVI header"):
         opened(tmp_path / "scene.hdr")
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "said"),
+    [
+        ("interleave = bil", "interleave = tiled", "interleave, file compression: found 'tiled', 0"),
+        ("interleave = bil", "", "interleave, file compression: found '', 0"),
+        ("header offset = 0", "file compression = 1", "interleave, file compression: found 'bil', 1"),
+        ("data type = 2", "data type = 6", "no complete ENVI header"),
+        ("byte order = 0", "byte order = 2", "byte order: found .*, 2; correct them"),
+        ("samples = 5", "samples = -5", "found .6, -5, 224."),
+    ],
+)
+def test_a_header_that_says_what_cannot_be_is_named(tmp_path, line, other, said):
+    path = write_envi(tmp_path, "scene", STORED)
+    path.write_text(path.read_text().replace(line, other))
+    with pytest.raises(DataError, match=rf"scene\.hdr: .*{said}"):
+        opened(path)
 
 
 def test_a_picture_of_three_bands_is_refused(tmp_path):
@@ -142,8 +160,44 @@ def test_geotiff_with_nothing_that_is_a_wavelength_asks_for_a_list(tmp_path):
     assert len(opened(path, listed=(WAVELENGTHS.tolist(), None)).bands.wavelengths) == 224
 
 
+def scaled_tif(path, scale, offset=0.0):
+    write_tif(path, STORED, [f"{nm:.2f} nm" for nm in WAVELENGTHS])
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = [scale] * 224, [offset] * 224
+    return path
+
+
+def test_geotiff_with_gdals_scale(tmp_path):
+    assert opened(scaled_tif(tmp_path / "a.tif", 0.0001)).scale == pytest.approx(10000)
+    for scale, offset in ((0, 0), (-1, 0), (0.0001, 0.1)):
+        with pytest.raises(DataError, match="found several dtypes or scales, a scale of 0 or an offset"):
+            opened(scaled_tif(tmp_path / "a.tif", scale, offset))
+
+
+def test_geotiff_that_is_broken_is_named(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.tif: found no GeoTIFF"):
+        opened(tmp_path / "a.tif")
+    path = write_tif(tmp_path / "b.tif", STORED, [f"{nm:.2f} nm" for nm in WAVELENGTHS], compress="deflate")
+    with rasterio.open(path) as dataset:
+        start = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[start : start + 50] = bytes(50)
+    path.write_bytes(content)
+    cube = opened(path)
+    with pytest.raises(DataError, match=r"b\.tif: lines 1 to 6: cannot be read"):
+        cube.read(0, 6)
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    path = write_tif(tmp_path / "a.tif", STORED.astype(np.complex64), [f"{nm:.2f} nm" for nm in WAVELENGTHS])
+    with pytest.raises(DataError, match="found complex64 values, expected integers or floats"):
+        opened(path)
+
+
 def test_mat_of_version_5_and_7_3_give_the_same_cube(tmp_path):
-    scipy.io.savemat(tmp_path / "old.mat", {"hsi_img": STORED, "wavelengths": WAVELENGTHS[:, None], "rgb": STORED[..., 0]})
+    arrays = {"hsi_img": STORED, "wavelengths": WAVELENGTHS[:, None], "rgb": STORED[..., 0]}
+    scipy.io.savemat(tmp_path / "old.mat", arrays)
     with h5py.File(tmp_path / "new.mat", "w") as file:
         file["hsi_img"] = STORED.T
         file["wavelengths"] = WAVELENGTHS[None]

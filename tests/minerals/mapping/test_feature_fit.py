@@ -26,8 +26,8 @@ TITLE = LIBRARY.table["spectrum"].to_numpy()
 THRESHOLD = 0.004  # a tenth of what scenes take: here there is no noise
 # Materials that hold one of the eight minerals, or one of its group: neither right nor wrong.
 RELATED = (
-    "Illite", "Halloysite", "Dickite", "Buddingtnt+", "Pyrophyl.25", "Alun366", "Kaol", "Muscov+", "Chlorite+", "Calcite.",
-    "Dolomite.5", "Water+Montmor",
+    "Illite", "Halloysite", "Dickite", "Buddingtnt+", "Pyrophyl.25", "Alun366", "Kaol", "Muscov+", "Chlorite+",
+    "Calcite.", "Dolomite.5", "Water+Montmor",
 )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def test_depth_and_fit_of_a_reference_are_its_own():
 def test_depth_falls_as_the_mineral_is_diluted():
     spectrum, rock = SENSED[LIBRARY.rows("kaolinite", "reference")[0]], np.full(224, 0.4)
     shares = np.linspace(1, 0.2, 5)
-    depth = fitter()(np.stack([share * spectrum + (1 - share) * rock for share in shares]))[1][:, NAMES.index("kaolinite")]
+    diluted = np.stack([share * spectrum + (1 - share) * rock for share in shares])
+    depth = fitter()(diluted)[1][:, NAMES.index("kaolinite")]
     assert (np.diff(depth) < 0).all() and depth[-1] > 0.05
 
 

@@ -1,0 +1,63 @@
+"""The stage `split`: its audit, and what it refuses."""
+
+import json
+from argparse import Namespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.core.stage.errors import DataError
+from src.minerals import split
+from src.minerals.data.cube_store import CubeStore
+from tests.minerals.study import contents, make_params, write_store
+
+BANDS = np.linspace(400, 2400, 2)
+
+
+def write(folder, **shapes):
+    scenes = {name: np.full((*shape, 2), 0.3) for name, shape in shapes.items()}
+    return write_store(folder, scenes, wavelengths=BANDS, fwhm=BANDS)
+
+
+def run(tmp_path, store, name="split", dry_run=False, **keys):
+    params = make_params({"tiles.tile_px": 32} | {f"split.{key}": value for key, value in keys.items()})
+    split.main(params, Namespace(store=store), Namespace(out=tmp_path / name), dry_run)
+    return tmp_path / name
+
+
+def test_the_audit_of_one_large_scene(tmp_path):
+    store = write(tmp_path / "store", scene=(300, 310))
+    folder = run(tmp_path, store, block_px=100, gap_px=40)
+    assert json.loads((folder / "audit.json").read_text()) == {
+        "blocks": 9, "pixels_in_two_roles": 0, "least_gap_px": 40
+    }  # fmt: skip
+    assert set(pd.read_parquet(folder / "blocks.parquet")["role"]) == {"train", "validation", "test"}
+    again = contents(run(tmp_path, store, "again", block_px=100, gap_px=40))
+    assert again == contents(folder) and set(again) == {"audit.json", "blocks.parquet", "blocks.png"}
+
+
+def test_scenes_that_are_blocks_need_no_gap(tmp_path):
+    store = write(tmp_path / "store", a=(40, 40), b=(40, 40), c=(50, 40))
+    folder = run(tmp_path, store)
+    assert json.loads((folder / "audit.json").read_text())["least_gap_px"] is None
+    assert not run(tmp_path, store, "dry", dry_run=True).exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "width", "said"),
+    [([0, 30], [40, 40], "400 pixels lie in two blocks"), ([0, 50], [40, 40], "0 pixels .* least gap 10 px")],
+)
+def test_blocks_that_overlap_or_are_too_near_stop_the_stage(tmp_path, left, width, said):
+    store = CubeStore.open(write(tmp_path / "store", scene=(40, 100)))
+    table = pd.DataFrame(
+        {"scene": "scene", "role": ["train", "test"], "top": 0, "left": left, "height": 40, "width": width}
+    )
+    with pytest.raises(DataError, match=said):
+        split.check(store, table, 32)
+
+
+def test_one_scene_without_blocks_is_named_and_nothing_written(tmp_path):
+    with pytest.raises(DataError, match="found 1 spatial blocks"):
+        run(tmp_path, write(tmp_path / "store", scene=(300, 310)))
+    assert not (tmp_path / "split").exists()
