@@ -5,8 +5,8 @@ import gc
 import pytest
 
 from src.core.stage.params import validate
-from src.population import params as population
 from src.minerals import params as minerals
+from src.population import params as population
 from src.species import params as species
 from tests.pipelines import values_of
 

@@ -12,7 +12,7 @@ from src.minerals.data.tile_reader import TileReader
 
 
 def features(store: CubeStore, inputs, table: pd.DataFrame, side: int) -> np.ndarray:
-    """(N, C + M) float64 of the tiles of `table`: kept bands, then the map's depths (0 where a mineral does not fit)."""
+    """(N, C + M) float64 of the tiles of `table`: kept bands, then the map's depths (0 where nothing fits)."""
     reader = TileReader(store, table, band_table.read_kept(inputs.bands, store), side)
     depths = _depths(Path(inputs.map), table, side)
     spectra = []

@@ -107,10 +107,9 @@ def words_section(scores: dict, plots: Path) -> Section:
         "Words",
         [
             f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile "
-            "touches. An answer of another form than the asked one counts as wrong; with more than one in ten, there is "
-            "no score. "
-            "Training answers come from the map; the last column scores against it instead of the truth, and the "
-            "difference is the price of such labels."
+            "touches. An answer of another form than the asked one counts as wrong; with more than one in ten there "
+            "is no score. Training answers come from the map; the last column scores against it instead of the "
+            "truth, and the difference is the price of such labels."
         ],
         [
             Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", "against the map"], yes),
@@ -163,7 +162,8 @@ def library_section(scores: dict, plots: Path) -> Section:
         [
             f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are named "
             f"right by the others; of {found['other_materials']} materials that the map does not know, "
-            f"{found['named_none']:.0%} are “none”. The rules of the map were written with this library in view: a new sample may do worse."
+            f"{found['named_none']:.0%} are “none”. The rules of the map were written with this library in view: a new "
+            "sample may do worse."
         ],
         figures=[Figure(plots / "sweeps.png", "F1 by signal-to-noise ratio and by share of intimate mixing")],
     )
