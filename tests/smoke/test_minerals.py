@@ -9,10 +9,11 @@ import pytest
 import rasterio
 from PIL import Image
 
+from src.core.models import qwen_vl
 from src.minerals import annotate, bands, evaluate, ingest, map, sensitivity, sft, simulate, split, tiles
 from src.minerals.evaluation.predictors import PREDICTORS
 from src.minerals.mapping.minerals import NAMES
-from tests import read_params
+from tests import qwen_folders, read_params
 from tests.conftest import minerals_params
 from tests.population.conftest import contents
 
@@ -122,3 +123,31 @@ def test_a_second_run_gives_the_same_bytes(finished, tmp_path, monkeypatch):
     for name in ("curves", "plots", "report"):
         assert contents(again / name) == contents(finished / name), name
     assert (again / "minerals.json").read_bytes() == (finished / "minerals.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["rgb", "bands"])
+def test_of_a_published_model_lora_and_merger_train_and_nothing_else(finished, tmp_path, kind):
+    """Saved and loaded as pretrained: with all bands the patch embedding, which is new, trains too."""
+    base = qwen_folders.write(tmp_path / "base", "qwen3_vl")
+    rates = {"tiny": 0.001, "pretrained": {"lora": 0.01, "merger": 0.01, "patch_embed": 0.01}}
+    params = minerals_params(
+        CHANGES | {"checkpoint_root": str(tmp_path / "checkpoints"), "model.backbone": str(base), "sft.lr": rates,
+                   "model.inputs": [kind], "sft.max_pixels": 1024, "sft.min_pixels": 1}
+    )  # fmt: skip
+    inputs = Namespace(store=finished / "ingest", annotations=finished / "annotate", **{
+        name: finished / name for name in ("bands", "tiles")
+    })  # fmt: skip
+    sft.main(params, inputs, Namespace(out=tmp_path / "sft", plots=tmp_path / "curves"))
+    channels = 3 if kind == "rgb" else len(json.loads((tmp_path / "sft" / kind / "minerals.json").read_text())["mean"])
+    before = qwen_vl.load(base, channels=3).state_dict()
+    after = qwen_vl.load(tmp_path / "sft" / kind, channels=channels).state_dict()
+    moved = {name for name in before if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    merger = {name for name in before if "merger" in name}
+    attention = {
+        name for name in before if "self_attn" in name and name.endswith(("q_proj.weight", "k_proj.weight",
+                                                                          "v_proj.weight", "o_proj.weight"))
+    }  # fmt: skip
+    patches = {name for name in before if "patch_embed" in name} if kind == "bands" else set()
+    assert moved - patches == merger | attention
+    assert (moved & patches) == {name for name in patches if name.endswith(("proj.weight", "proj.bias"))}
+    assert (tmp_path / "sft" / kind / "adapter" / "adapter_config.json").is_file()

@@ -79,7 +79,7 @@ def groups(model: MineralModel, params: Params, kind: str) -> ParameterGroups:
         chosen = {"language": (language, rate, 0)} | {name: (part, rate, 0) for name, part in parts.items()}
     else:
         rates = params.sft.lr.pretrained
-        new = parts["patch_embed"] if kind == "bands" else []
+        new = list(core.model.visual.patch_embed.parameters()) if kind == "bands" else []
         chosen = {
             "lora": (adapted, rates.lora, 0),
             "merger": (parts["merger"], rates.merger, 0),
