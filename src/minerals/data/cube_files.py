@@ -4,7 +4,7 @@ A cube is opened for reading line by line; what its file says of wavelengths, sc
 first. What it does not say comes from `data`, and is an error where it is missing there too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from src.minerals.data.wavelengths import Bands
 
 MAX_BYTES = 2**40
 ENVI_DTYPES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
+BLOCK_BYTES = 2**25  # float32, of the lines that are read at once
+TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
+SAMPLED = 100_000  # pixels, about, of which that median is taken
 UNKNOWN_PLACE = Place("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
 
 
@@ -80,13 +83,81 @@ def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: flo
         StorageError: a file cannot be read.
         DataError: it is no cube, header and data differ in size, or its wavelengths are missing or wrong.
     """
-    opener = {".hdr": _open_envi, ".mat": _open_mat}.get(path.suffix.lower(), _open_geotiff)
-    cube = opener(path, listed)
+    openers = {".hdr": _open_envi, ".mat": _open_mat, ".tif": _open_geotiff, ".tiff": _open_geotiff}
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; correct `root`")
+    if path.suffix.lower() not in openers:
+        raise DataError(
+            f"{path}: found *{path.suffix}, expected .hdr (the header of ENVI data), .tif or .mat; give that"
+        )
+    cube = openers[path.suffix.lower()](path, listed)
     if np.prod(cube.shape, dtype=float) * cube.dtype.itemsize > MAX_BYTES:
         raise DataError(f"{path}: found {cube.shape} {cube.dtype}, expected at most {MAX_BYTES} bytes; cut it")
     values = {"scale": cube.scale if cube.scale is not None else scale}
     values["nodata"] = cube.nodata if cube.nodata is not None else nodata
     return Cube(**(vars(cube) | values))
+
+
+def require_scale(cube: Cube) -> None:
+    """Raise DataError where integers are stored and nobody says what a reflectance of 1 is."""
+    if cube.scale is None and cube.dtype.kind in "iu":
+        raise DataError(
+            f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored number "
+            "of a reflectance of 1; set `scale` (10000 is usual)"
+        )
+
+
+def lines_at_once(samples: int, bands: int) -> int:
+    """Lines of a cube that are read together."""
+    return max(BLOCK_BYTES // (4 * samples * bands), 1)
+
+
+def scaled_blocks(cube: Cube) -> Iterator[tuple[int, np.ndarray]]:
+    """First line and (L, samples, B) float32 reflectance, bands by ascending wavelength, NaN without data."""
+    lines = lines_at_once(*cube.shape[1:])
+    for first in range(0, cube.shape[0], lines):
+        stored = cube.read(first, min(first + lines, cube.shape[0]))[..., cube.bands.order]
+        values = stored.astype(np.float32)
+        if cube.nodata is not None:
+            values[stored == cube.nodata] = np.nan
+        values[~np.isfinite(values)] = np.nan
+        values /= np.float32(cube.scale or 1)
+        yield first, values
+
+
+def bands_with_values(cube: Cube) -> np.ndarray:
+    """(B,) bool: bands with a value other than 0 and no data somewhere.
+
+    Raises:
+        DataError: there is none; the median of the cube is no reflectance.
+    """
+    filled, sample = np.zeros(cube.shape[2], bool), []
+    step = max(8, int(np.sqrt(cube.shape[0] * cube.shape[1] / SAMPLED)))
+    for _, values in scaled_blocks(cube):
+        filled |= (np.nan_to_num(values) != 0).any((0, 1))
+        sample.append(values[::step, ::step].reshape(-1, cube.shape[2]))
+    if not filled.any():
+        raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
+    usual = np.concatenate(sample)[:, filled & cube.bands.good]
+    usual = usual[np.isfinite(usual).all(1)]
+    median = float(np.median(usual)) if usual.size else np.nan
+    if not TYPICAL[0] <= median <= TYPICAL[1]:
+        raise DataError(
+            f"{cube.path}: values: found a median of {median:.4g} after division by {cube.scale or 1:g}, expected "
+            f"reflectance of 0 to 1. {_advice(median)}"
+        )
+    return filled
+
+
+def _advice(median: float) -> str:
+    """Most likely reason for a median that is no reflectance."""
+    if np.isnan(median):
+        return "No pixel has a value in every band: check data ignore value and the list of bad bands"
+    if median < TYPICAL[0]:
+        return "The scale seems too large: correct `scale`, or the file's reflectance scale factor"
+    if median > 100:
+        return "Reflectance times 10000 without its scale factor? Set `scale`: 10000; digital numbers need calibration"
+    return "Radiance? Correct it for the atmosphere first (to surface reflectance); per cent: set `scale`: 100"
 
 
 def _bands(path: Path, given: tuple | None, listed: tuple | None, count: int) -> Bands:
@@ -114,7 +185,9 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
     if data is None:
         raise StorageError(f"{path}: found no data file beside it, expected {path.stem}.img or like; copy it too")
     if header["byte order"] not in ("0", "1") or min(shape) < 1 or offset < 0:
-        raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {header['byte order']}; correct them")
+        raise DataError(
+            f"{path}: lines, samples, bands, byte order: found {shape}, {header['byte order']}; correct them"
+        )
     expected, found = offset + int(np.prod(shape)) * dtype.itemsize, data.stat().st_size
     if found != expected:
         raise DataError(
@@ -157,7 +230,9 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     if len(set(dataset.dtypes)) > 1 or len(set(dataset.scales)) > 1 or any(dataset.offsets):
-        raise DataError(f"{path}: bands: found different dtypes, scales or an offset, expected one scale; export it again")
+        raise DataError(
+            f"{path}: bands: found different dtypes, scales or an offset, expected one scale; export it again"
+        )
     shape = (dataset.height, dataset.width, dataset.count)
     bands = _bands(path, _geotiff_wavelengths(dataset), listed, dataset.count)
     place = UNKNOWN_PLACE
