@@ -4,13 +4,15 @@ A cube is opened for reading line by line; what its file says of wavelengths, sc
 first. What it does not say comes from `data`, and is an error where it is missing there too.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from spectral.io import envi
 from spectral.utilities.errors import SpyException
@@ -217,8 +219,16 @@ def _data_names(header: Path) -> list[Path]:
     return [bare, *(bare.with_name(bare.name + end) for end in (".img", ".dat", ".bil", ".bip", ".bsq", ".raw"))]
 
 
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Let rasters without a place pass in silence: they are allowed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def _envi_place(data: Path) -> Place:
-    with rasterio.open(data.absolute(), driver="ENVI") as dataset:
+    with _without_warning(), rasterio.open(data.absolute(), driver="ENVI") as dataset:
         if dataset.crs is None or dataset.transform.is_identity:
             return UNKNOWN_PLACE
         return Place(dataset.crs.to_string(), tuple(dataset.transform)[:6])
@@ -226,7 +236,8 @@ def _envi_place(data: Path) -> Place:
 
 def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
     try:
-        dataset = rasterio.open(path.absolute(), driver="GTiff")
+        with _without_warning():
+            dataset = rasterio.open(path.absolute(), driver="GTiff")
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     if len(set(dataset.dtypes)) > 1 or len(set(dataset.scales)) > 1 or any(dataset.offsets):
