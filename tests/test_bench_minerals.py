@@ -13,7 +13,7 @@ from src.minerals.data import cube_files, spectral_library
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    for name, value in (("LINES", 70), ("SAMPLES", 45), ("SIDE", 32), ("LOOPED", 4), ("RUNS", 1)):
+    for name, value in (("LINES", 70), ("SAMPLES", 45), ("SIDE", 32), ("LOOPED", 4), ("REPETITIONS", 1)):
         monkeypatch.setattr(minerals, name, value)
 
 

@@ -88,6 +88,7 @@ class FeatureFit:
         self.minerals = tuple(minerals)
         self._wavelengths, self._keep = np.asarray(wavelengths, float), np.asarray(keep, bool)
         self._windows: dict[Feature, Continuum] = {}
+        self._means: dict[Feature, tuple[int, np.ndarray]] = {}
         self._absorptions: dict[Absorption, Continuum] = {}
         self.unchecked: list[Absorption] = []
         self._shapes: dict[tuple[str, Feature], np.ndarray] = {}  # (R, W) continuum-removed library spectra
@@ -104,8 +105,15 @@ class FeatureFit:
                         f"{feature.right[1]:g} nm, expected reflectance above 0; leave that spectrum out"
                     )
                 self._shapes[mineral.name, feature] = shapes
+            self._means[mineral.features[0]] = self._mean(self._windows[mineral.features[0]].bands)
             for absorption, _, _ in mineral.ratios:
                 self._add(absorption)
+
+    def _mean(self, bands: np.ndarray) -> tuple[int, np.ndarray]:
+        """Half width in bands, and the matrix (W, W - 2 * half) that takes a window to its moving mean."""
+        half = max(round((SMOOTH_NM / np.median(np.diff(self._wavelengths[bands])) - 1) / 2), 1)
+        mean = np.ones(2 * half + 1) / (2 * half + 1)
+        return half, np.stack([np.convolve(row, mean, "same") for row in np.eye(len(bands))])[:, half:-half]
 
     def _add(self, absorption: Absorption) -> None:
         if absorption not in (*self._absorptions, *self.unchecked):
@@ -149,10 +157,8 @@ class FeatureFit:
     def _allowed(self, mineral: Mineral, first: np.ndarray, depths: dict[Absorption, np.ndarray]) -> np.ndarray:
         """(N,) bool: every rule of the mineral holds; `first` is its first feature with the continuum removed."""
         bands = self._windows[mineral.features[0]].bands
-        half = max(round((SMOOTH_NM / np.median(np.diff(self._wavelengths[bands])) - 1) / 2), 1)
-        mean = np.ones(2 * half + 1) / (2 * half + 1)
-        smooth = np.stack([np.convolve(row, mean, "same") for row in np.eye(len(bands))])
-        smoothed = (np.nan_to_num(first, nan=2) @ smooth)[:, half:-half]
+        half, smooth = self._means[mineral.features[0]]
+        smoothed = np.nan_to_num(first, nan=2) @ smooth
         deepest = self._wavelengths[bands][half + smoothed.argmin(1)]
         depth = 1 - smoothed.min(1)
         allowed = (deepest >= mineral.deepest[0]) & (deepest <= mineral.deepest[1]) & (depth > 0)
@@ -179,4 +185,3 @@ class FeatureFit:
             fits = fits + share * np.where(slope > 0, r2, 0)
             depths = depths + share * np.where(slope > 0, deepest, 0)
         return fits, depths
-
