@@ -28,7 +28,7 @@ COLOURS = {
 
 
 class Place(NamedTuple):
-    """Where a raster lies: CRS as text ("" where unknown) and the six numbers of the affine transform, north-up."""
+    """Place of a raster: CRS as text ("" where unknown) and the six numbers of the affine transform, north-up."""
 
     crs: str
     transform: tuple[float, float, float, float, float, float]

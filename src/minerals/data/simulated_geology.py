@@ -28,7 +28,7 @@ SLOPE = 0.35  # standard deviation of its slopes
 
 @dataclass(frozen=True)
 class Ground:
-    """What lies in each pixel of a scene.
+    """Contents of each pixel of a scene.
 
     Attributes:
         abundance: (H, W, len(MATERIALS)) float32, area shares that sum to 1.

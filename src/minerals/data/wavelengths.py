@@ -82,7 +82,9 @@ def from_text(texts: Sequence[str | None]) -> tuple[list[float], str] | None:
     for text in texts:
         numbers = [(float(number), unit) for number, unit in NUMBER.findall(text or "")]
         with_unit = [pair for pair in numbers if pair[1]]
-        bare = [pair for pair in numbers if RANGE[0] <= pair[0] <= RANGE[1] or ("." in str(text) and 0.3 <= pair[0] <= 3)]
+        bare = [
+            pair for pair in numbers if RANGE[0] <= pair[0] <= RANGE[1] or ("." in str(text) and 0.3 <= pair[0] <= 3)
+        ]
         if not (with_unit or bare):
             return None
         number, unit = (with_unit or bare)[-1]
