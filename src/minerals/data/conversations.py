@@ -52,7 +52,7 @@ ENGLISH = {chinese: name for name, chinese in CHINESE.items()}
 
 @dataclass(frozen=True)
 class Said:
-    """What an answer says: whether the tile is altered, its minerals, their shares; None where its task does not ask."""
+    """Content of an answer: whether the tile is altered, its minerals, their shares; None where its task does not ask."""
 
     altered: bool | None = None
     minerals: frozenset[str] | None = None
@@ -103,7 +103,7 @@ _ANALYSIS = {
 
 
 def parse(text: str, task: str, language: str) -> Said | None:
-    """What an answer of exactly the asked form says, else None."""
+    """Content of an answer of exactly the asked form, else None."""
     match = {"alteration": _YES_NO, "minerals": _LIST, "analysis": _ANALYSIS}[task][language].fullmatch(text)
     if match is None:
         return None

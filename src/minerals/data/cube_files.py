@@ -214,7 +214,7 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
 
 
 def _data_names(header: Path) -> list[Path]:
-    """Where the data of an ENVI header can be: scene.img.hdr has scene.img, scene.hdr one of several."""
+    """Possible data files of an ENVI header: scene.img.hdr has scene.img, scene.hdr one of several."""
     bare = header.with_suffix("")
     return [bare, *(bare.with_name(bare.name + end) for end in (".img", ".dat", ".bil", ".bip", ".bsq", ".raw"))]
 
