@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     store = CubeStore.open(inputs.store)
-    table = band_table.choose(store, params.bands)
+    table = band_table.choose(store, store.filled, params.bands, str(inputs.store))
     kept = table["kept"].to_numpy()
     print(f"bands: {kept.sum()} of {len(kept)} kept")
     for why, count in table.loc[~table["kept"], "why"].value_counts(sort=False).items():

@@ -93,7 +93,7 @@ def score_maps(store: CubeStore, inputs, settings: dict) -> dict[str, dict]:
 
 def baselines(inputs, store, table: pd.DataFrame, tested: pd.DataFrame, params: Params, settings: dict) -> dict:
     """Answers of majority, map and logistic regression: predictor -> tile, altered, minerals (no words, no parsing)."""
-    from src.minerals.data.tile_features import features
+    from src.minerals.evaluation.tile_features import features
 
     present = params.annotate.present
     altered, minerals = tile_baselines.targets(tested, "map", present)

@@ -21,10 +21,6 @@ from src.minerals.data.cube_files import Cube
 from src.minerals.params import Data, Params
 
 SAME_NM = 0.5  # bands of two cubes are the same up to this
-LINES = 64  # read at once
-SAMPLED = 500  # pixels of so many lines whose median is looked at
-TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
-LARGEST = 32767 / cube_store.SCALE
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -80,11 +76,7 @@ def open_all(root: Path, data: Data) -> list[Cube]:
                 f"{first.path.name} ({first.shape[2]}), expected the bands of one sensor; put other sensors into "
                 "another folder"
             )
-        if cube.scale is None and cube.dtype.kind in "iu":
-            raise DataError(
-                f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored "
-                "number of a reflectance of 1; set `scale` (10000 is usual)"
-            )
+        cube_files.require_scale(cube)
     return cubes
 
 
@@ -94,15 +86,10 @@ def write(cube: Cube, path: Path) -> np.ndarray:
     Raises:
         DataError: nothing but no data; values that are no reflectance.
     """
-    filled = bands_with_values(cube)
-    used = filled & cube.bands.good
+    filled = cube_files.bands_with_values(cube)
     target = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=cube.shape)
-    for first in range(0, cube.shape[0], LINES):
-        values = scaled(cube, first)
-        valid = np.isfinite(values[..., used]).all(-1)
-        check_range(cube, first, values[valid][:, used])
-        stored = np.rint(np.nan_to_num(values) * cube_store.SCALE).clip(-32767, 32767)  # only bad bands reach the ends
-        target[first : first + LINES] = np.where(valid[..., None], stored, cube_store.NODATA)
+    for first, stored in cube_store.stored_blocks(cube, filled):
+        target[first : first + len(stored)] = stored
     target.flush()
     return filled
 
@@ -118,62 +105,6 @@ def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
     for kind, array in known.items():
         (folder / kind).mkdir(exist_ok=True)
         np.save(folder / kind / f"{cube.name}.npy", array)
-
-
-def scaled(cube: Cube, first: int) -> np.ndarray:
-    """(L, samples, B) float32 reflectance of `LINES` lines, bands by ascending wavelength, NaN without data."""
-    stored = cube.read(first, min(first + LINES, cube.shape[0]))[..., cube.bands.order]
-    values = stored.astype(np.float32)
-    if cube.nodata is not None:
-        values[stored == cube.nodata] = np.nan
-    values[~np.isfinite(values)] = np.nan
-    return values / np.float32(cube.scale or 1)
-
-
-def bands_with_values(cube: Cube) -> np.ndarray:
-    """(B,) bool: bands with a value other than 0 and no data somewhere.
-
-    Raises:
-        DataError: there is none; the median of the cube is no reflectance.
-    """
-    filled, sample = np.zeros(cube.shape[2], bool), []
-    for first in range(0, cube.shape[0], LINES):
-        values = scaled(cube, first)
-        filled |= (np.nan_to_num(values) != 0).any((0, 1))
-        known = values[np.isfinite(values).any(-1)]
-        sample.append(known[:: max(len(known) // SAMPLED, 1)])
-    if not filled.any():
-        raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
-    usual = np.concatenate(sample)[:, filled & cube.bands.good]
-    usual = usual[np.isfinite(usual).all(1)]
-    median = float(np.median(usual)) if usual.size else np.nan
-    if not TYPICAL[0] <= median <= TYPICAL[1]:
-        raise DataError(
-            f"{cube.path}: values: found a median of {median:.4g} after division by {cube.scale or 1:g}, expected "
-            f"reflectance of 0 to 1. {advice(median)}"
-        )
-    return filled
-
-
-def advice(median: float) -> str:
-    """Most likely reason for a median that is no reflectance."""
-    if np.isnan(median):
-        return "No pixel has a value in every band: check data ignore value and the list of bad bands"
-    if median < TYPICAL[0]:
-        return "The scale seems too large: correct `scale`, or the file's reflectance scale factor"
-    if median > 100:
-        return "Reflectance times 10000 without its scale factor? Set `scale`: 10000; digital numbers need calibration"
-    return "Radiance? Correct it for the atmosphere first (to surface reflectance); per cent: set `scale`: 100"
-
-
-def check_range(cube: Cube, first: int, values: np.ndarray) -> None:
-    """Raise DataError where a value of (N, K) good bands does not fit into the store."""
-    if values.size and np.abs(values).max() > LARGEST:
-        row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
-        raise DataError(
-            f"{cube.path}: lines {first + 1} to {first + LINES}: found a reflectance of {values[row, column]:g}, "
-            f"expected at most {LARGEST:g}; declare what it means: `nodata`, or a bad band (bbl)"
-        )
 
 
 def read_about(root: Path) -> dict:

@@ -22,12 +22,11 @@ from src.minerals.data import band_table, blocks, cube_store, spectral_library, 
 from src.minerals.data.cube_store import CubeStore, reflectance
 from src.minerals.mapping import other_methods, scene_map
 from src.minerals.mapping.minerals import NAMES
-from src.minerals.mapping.thresholds import choose, classify
+from src.minerals.mapping.thresholds import FEATURE_FIT, choose, classify
 from src.minerals.params import Params
-from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
+from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
 
 logger = logging.getLogger(__name__)
-FEATURE_FIT = "feature fit"
 TRAINED_ON = 60_000  # pixels that choose the thresholds
 SHOWN = 8
 
@@ -45,6 +44,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     print(f"map: {len(store.scenes)} scenes, {kept.sum()} bands, {len(NAMES)} minerals")
     if dry_run:
         return
+    shown, title = shown_bands(store.wavelengths, kept)
     with files.complete_folder(out.out) as folder:
         pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
         training = TrainingPixels(store, table, params.seed) if known else None
@@ -52,12 +52,12 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             scores = [np.multiply(*fit(spectra)) for spectra, _ in training.of_blocks("feature fit: training")]
             limits[FEATURE_FIT] = choose(np.concatenate(scores), training.classes, params.map.threshold)
         for scene in tqdm(store.scenes, desc=FEATURE_FIT, unit="scene"):
-            fitted = scene_map.fit_scene(store, scene, fit, iron)
+            fitted = scene_map.fit_scene(store.scenes[scene]["shape"], store.blocks(scene), fit, iron, shown)
             classes = scene_map.classes_of(fitted, limits[FEATURE_FIT])
-            scene_map.write_maps(folder, scene, store, fitted, classes)
+            paths = {name: folder / name / f"{scene}.tif" for name in scene_map.MAPS}
+            scene_map.write_maps(paths, store.place(scene), fitted, classes)
             if len(pictures) < SHOWN:
-                rgb = natural_colour(reflectance(store.stored(scene))[0], store.wavelengths)
-                pictures.append(Picture(scene, rgb, classes))
+                pictures.append(Picture(scene, stretched(fitted["shown"]), classes))
         if known:
             classes, others = compare(store, table, training, scorers)
             limits |= others
@@ -65,7 +65,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         files.write_json(folder / "thresholds.json", {
             name: dict(zip(NAMES, values.tolist(), strict=True)) for name, values in limits.items()
         })  # fmt: skip
-        contact_sheet(pictures, "natural colour, and the mineral whose features fit best", folder / "map.png")
+        contact_sheet(pictures, f"{title}, and the mineral whose features fit best", folder / "map.png")
 
 
 class TrainingPixels:

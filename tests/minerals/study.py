@@ -1,29 +1,17 @@
-"""Params and stores for tests, without the stages that usually write them."""
+"""Stores for tests, without the stages that usually write them."""
 
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from src.core.stage import files
-from src.core.stage.params import validate
 from src.minerals.data import band_table, blocks, cube_store
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
-from src.minerals.params import Params
-from tests.pipelines import ROOT, load
+from tests.conftest import minerals_params
 
 PLACE = "EPSG:32611", (15.0, 0.0, 494000.0, 0.0, -15.0, 4156000.0)
-
-
-def make_params(changes: dict | None = None) -> Params:
-    """`make_params({"tiles.stride": 8})` -> the committed params of minerals with those keys changed, validated."""
-    values = deepcopy(load(ROOT / "pipelines/minerals/params.yaml"))
-    for key, value in (changes or {}).items():
-        section, _, name = key.rpartition(".")
-        (values[section] if section else values)[name] = value
-    return validate(values, Params, where="params.yaml")
 
 
 def write_store(
@@ -66,5 +54,6 @@ def write_blocks(folder: Path, rows: list[tuple]) -> Path:
 def write_kept(folder: Path, store: Path) -> Path:
     """`folder` as the output of bands, by the committed params."""
     folder.mkdir()
-    band_table.write(band_table.choose(CubeStore.open(store), make_params().bands), folder)
+    opened = CubeStore.open(store)
+    band_table.write(band_table.choose(opened, opened.filled, minerals_params().bands, str(store)), folder)
     return folder

@@ -15,7 +15,8 @@ from src.minerals import annotate
 from src.minerals.data.conversations import LANGUAGES, QUESTIONS, TASKS, parse
 from src.minerals.data.tile_table import is_altered
 from src.minerals.mapping.minerals import NAMES
-from tests.minerals.study import contents, make_params
+from tests.conftest import minerals_params
+from tests.minerals.study import contents
 
 ROLES = {"train": 20, "validation": 3, "test": 5}
 NAME = {"train": "train", "validation": "val", "test": "test"}
@@ -50,7 +51,7 @@ def write_tiles(folder, composites=("clay", "iron"), roles=ROLES):
 
 
 def run(tmp_path, tiles, name="annotations", dry_run=False, **keys):
-    params = make_params({f"annotate.{key}": value for key, value in keys.items()})
+    params = minerals_params({f"annotate.{key}": value for key, value in keys.items()})
     annotate.main(params, Namespace(tiles=tiles), Namespace(out=tmp_path / name), dry_run)
     return tmp_path / name
 

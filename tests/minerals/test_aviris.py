@@ -10,13 +10,14 @@ import rasterio
 from src.core.stage.errors import DataError
 from src.minerals import bands, ingest, map
 from src.minerals.data.cube_store import CubeStore
-from tests.minerals.study import make_params, write_blocks
+from tests.conftest import minerals_params
+from tests.minerals.study import write_blocks
 from tests.pipelines import ROOT
 
 FOLDER = ROOT / "../shared/data/aviris"
 SCENE = "santa_barbara_2014"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/data/aviris is absent")
-PARAMS = make_params({"data.truth": None, "data.scale": 10000.0})
+PARAMS = minerals_params({"data.truth": None, "data.scale": 10000.0})
 
 
 @pytest.fixture(scope="module")
@@ -47,4 +48,4 @@ def test_plants_and_soil_are_seldom_called_minerals(made):
 
 def test_without_a_scale_it_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"set `scale` \(10000 is usual\)"):
-        ingest.main(make_params({"data.truth": None}), Namespace(root=FOLDER), Namespace(out=tmp_path / "store"))
+        ingest.main(minerals_params({"data.truth": None}), Namespace(root=FOLDER), Namespace(out=tmp_path / "store"))

@@ -11,8 +11,9 @@ from src.core.stage.errors import DataError
 from src.minerals import bands
 from src.minerals.data import band_table
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
+from tests.conftest import minerals_params
 from tests.minerals import cubes
-from tests.minerals.study import make_params, write_store
+from tests.minerals.study import write_store
 
 CUBE = cubes.reflectance(9, 6)
 CUBE[4, 2] = np.nan
@@ -21,7 +22,7 @@ CUBE[4, 2] = np.nan
 def run(tmp_path, dry_run=False, changes=None, **more):
     cube = CUBE[..., : len(more.get("wavelengths", WAVELENGTHS))]
     inputs = Namespace(store=write_store(tmp_path / "store", {"a": cube}, **more))
-    bands.main(make_params(changes), inputs, Namespace(out=tmp_path / "bands"), dry_run)
+    bands.main(minerals_params(changes), inputs, Namespace(out=tmp_path / "bands"), dry_run)
     return tmp_path / "bands"
 
 

@@ -13,7 +13,7 @@ from src.minerals import bands, ingest, map, simulate, split
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.other_methods import METHODS
-from tests.minerals.study import make_params
+from tests.conftest import minerals_params
 
 LIBRARY = Path("data/sample/usgs_minerals")
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def scores(tmp_path_factory) -> dict[str, float]:
         "simulate.barren": 0.0,
         "split.test": 0.5,
     }
-    params = make_params(changes)
+    params = minerals_params(changes)
     paths = {name: folder / name for name in ("simulated", "store", "bands", "split", "map")}
     simulate.main(params, Namespace(library=LIBRARY), Namespace(out=paths["simulated"]))
     ingest.main(params, Namespace(root=paths["simulated"]), Namespace(out=paths["store"]))

@@ -10,12 +10,13 @@ import scipy.io
 
 from src.core.stage.errors import DataError, StorageError
 from src.minerals import ingest
+from src.minerals.data import cube_files
 from src.minerals.data.cube_store import NODATA, CubeStore, reflectance
 from src.minerals.data.simulated_spectra import WAVELENGTHS
 from src.minerals.mapping.minerals import NAMES
+from tests.conftest import minerals_params
 from tests.minerals import cubes
 from tests.minerals.cubes import write_envi
-from tests.minerals.study import make_params
 
 VALUES = cubes.reflectance()
 STORED = np.rint(VALUES * 10000).astype(np.int16)
@@ -25,7 +26,7 @@ def run(folder, dry_run=False, **data) -> CubeStore | None:
     """The store of the cubes in `folder`; `data` are keys of its section, without truth unless it says so."""
     keys = {f"data.{key}": value for key, value in ({"truth": None} | data).items()}
     out = folder.with_name("store")
-    ingest.main(make_params(keys), Namespace(root=folder), Namespace(out=out), dry_run)
+    ingest.main(minerals_params(keys), Namespace(root=folder), Namespace(out=out), dry_run)
     return None if dry_run else CubeStore.open(out)
 
 
@@ -56,8 +57,9 @@ def test_bands_are_sorted_and_their_values_and_flags_with_them(root):
     assert np.flatnonzero(~store.good).tolist() == [9]
 
 
-def test_a_scene_longer_than_what_is_read_at_once(root):
-    values = np.rint(cubes.reflectance(ingest.LINES + 3, 4) * 10000).astype(np.int16)
+def test_a_scene_longer_than_what_is_read_at_once(root, monkeypatch):
+    monkeypatch.setattr(cube_files, "BLOCK_BYTES", 4 * 4 * 224 * 64)  # 64 lines
+    values = np.rint(cubes.reflectance(67, 4) * 10000).astype(np.int16)
     write_envi(root, "scene", values, interleave="bsq")
     np.testing.assert_array_equal(run(root).stored("scene"), values)
 
@@ -76,6 +78,14 @@ def test_no_data_lies_where_a_good_band_has_no_value(root):
     assert np.argwhere(~valid).tolist() == [[1, 2], [3, 4]]
     assert (stored[~valid] == NODATA).all() and (stored[valid] != NODATA).all()
     assert np.flatnonzero(~store.filled).tolist() == [20]
+
+
+def test_a_scene_in_a_wide_margin_of_no_data_is_taken(root, monkeypatch):
+    monkeypatch.setattr(cube_files, "BLOCK_BYTES", 4 * 20 * 224 * 4)  # 4 lines
+    values = np.full((17, 20, 224), -50, np.int16)
+    values[11, 13] = STORED[0, 0]
+    write_envi(root, "scene", values, data_ignore_value=-50)
+    assert np.argwhere(reflectance(run(root).stored("scene"))[1]).tolist() == [[11, 13]]
 
 
 def test_bands_of_zeros_are_found(root):
@@ -151,7 +161,7 @@ def test_no_data_that_nobody_declared_is_named_by_its_lines(root):
     values = VALUES.copy()
     values[4, 1] = -9999
     write_envi(root, "scene", values, dtype=np.float32, reflectance_scale_factor=None)
-    with pytest.raises(DataError, match=r"lines 1 to 64: found a reflectance of -9999, .*declare .*: `nodata`"):
+    with pytest.raises(DataError, match=r"lines 1 to 6: found a reflectance of -9999, .*declare .*: `nodata`"):
         run(root)
     assert run(root, nodata=-9999.0)
 
@@ -195,7 +205,7 @@ def test_a_single_cube_is_its_own_root_and_a_missing_folder_is_named(root):
     path = write_envi(root, "a", STORED)
     write_envi(root, "b", STORED)
     out = root.with_name("store")
-    ingest.main(make_params({"data.truth": None}), Namespace(root=path), Namespace(out=out))
+    ingest.main(minerals_params({"data.truth": None}), Namespace(root=path), Namespace(out=out))
     assert list(CubeStore.open(out).scenes) == ["a"]
     with pytest.raises(StorageError, match="no such folder; correct `root`"):
         run(root / "none")

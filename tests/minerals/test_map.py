@@ -9,13 +9,14 @@ import pytest
 import rasterio
 
 from src.core.stage.errors import DataError
-from src.minerals import map, simulate
+from src.minerals import map
 from src.minerals.data import spectral_library
-from src.minerals.data.simulated_geology import draw
+from src.minerals.data.simulated_geology import dominant, draw
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS, endmembers, measure
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.other_methods import METHODS
-from tests.minerals.study import contents, make_params, write_blocks, write_kept, write_store
+from tests.conftest import minerals_params
+from tests.minerals.study import contents, write_blocks, write_kept, write_store
 
 FOLDER = Path("data/sample/usgs_minerals")
 SIDE = 32
@@ -26,7 +27,7 @@ for SEED, NAME in enumerate(SCENES):
     RANDOM = np.random.default_rng(SEED)
     GROUND = draw(RANDOM, SIDE, False)
     CUBES[NAME] = measure(GROUND, endmembers(spectral_library.read(FOLDER), RANDOM), 0.3, 200, RANDOM)
-    TRUTH[NAME] = simulate.dominant(GROUND)
+    TRUTH[NAME] = dominant(GROUND)
 
 
 def run(tmp_path, name="map", truth=TRUTH, cubes=CUBES, dry_run=False, bands=slice(None)):
@@ -36,7 +37,7 @@ def run(tmp_path, name="map", truth=TRUTH, cubes=CUBES, dry_run=False, bands=sli
     store = write_store(folder / "store", cubes, **more)
     inputs = Namespace(store=store, library=FOLDER, bands=write_kept(folder / "bands", store),
                        split=write_blocks(folder / "split", BLOCKS))  # fmt: skip
-    map.main(make_params(), inputs, Namespace(out=tmp_path / name), dry_run)
+    map.main(minerals_params(), inputs, Namespace(out=tmp_path / name), dry_run)
     return tmp_path / name
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from src.core.stage.errors import ParamsError
-from tests.minerals.study import make_params
+from tests.conftest import minerals_params
 
 
 def test_the_committed_params_are_valid():
-    assert make_params().simulate.snr == 200
+    assert minerals_params().simulate.snr == 200
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_the_committed_params_are_valid():
 )
 def test_what_is_refused(change, message):
     with pytest.raises(ParamsError, match=message):
-        make_params(change)
+        minerals_params(change)
 
 
 def test_blocks_as_wide_as_gap_and_tile_are_enough():
-    assert make_params({"split.block_px": 128}).split.block_px == 128
+    assert minerals_params({"split.block_px": 128}).split.block_px == 128

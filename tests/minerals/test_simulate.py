@@ -10,16 +10,16 @@ import pytest
 
 from src.minerals import simulate
 from src.minerals.data import cube_files, truth
-from src.minerals.data.simulated_geology import MATERIALS, Ground
 from src.minerals.mapping.minerals import MINERALS, NAMES
-from tests.minerals.study import contents, make_params
+from tests.conftest import minerals_params
+from tests.minerals.study import contents
 
 SMALL = {"scenes": 4, "side_px": 32, "barren": 0.5}
 COPPER = [number for number, mineral in enumerate(MINERALS) if mineral.copper]
 
 
 def run(out: Path, dry_run: bool = False, **changes) -> Path:
-    params = make_params({f"simulate.{key}": value for key, value in (SMALL | changes).items()})
+    params = minerals_params({f"simulate.{key}": value for key, value in (SMALL | changes).items()})
     simulate.main(params, Namespace(library=Path("data/sample/usgs_minerals")), Namespace(out=out), dry_run)
     return out
 
@@ -52,13 +52,6 @@ def test_truth_is_the_dominant_mineral_of_the_abundances(folder):
         assert (shares[~named].max(-1) < 0.2).all()
         copper.append(bool(shares[..., COPPER].any()))
     assert sorted(copper) == [False, False, True, True]  # half of the scenes are barren
-
-
-def test_a_share_at_the_limit_is_named_and_one_below_is_background():
-    abundance = np.zeros((1, 3, len(MATERIALS)), np.float32)
-    abundance[0, 0, 2], abundance[0, 1, 2], abundance[0, 2, [4, 5]] = 0.2, 0.19, (0.3, 0.31)
-    nothing = np.zeros((1, 3), np.float32)
-    assert simulate.dominant(Ground(abundance, nothing, nothing)).tolist() == [[3, 0, 6]]
 
 
 def test_every_output_says_that_it_is_simulated(folder):

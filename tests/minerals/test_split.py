@@ -10,7 +10,8 @@ import pytest
 from src.core.stage.errors import DataError
 from src.minerals import split
 from src.minerals.data.cube_store import CubeStore
-from tests.minerals.study import contents, make_params, write_store
+from tests.conftest import minerals_params
+from tests.minerals.study import contents, write_store
 
 BANDS = np.linspace(400, 2400, 2)
 
@@ -21,7 +22,7 @@ def write(folder, **shapes):
 
 
 def run(tmp_path, store, name="split", dry_run=False, **keys):
-    params = make_params({"tiles.tile_px": 32} | {f"split.{key}": value for key, value in keys.items()})
+    params = minerals_params({"tiles.tile_px": 32} | {f"split.{key}": value for key, value in keys.items()})
     split.main(params, Namespace(store=store), Namespace(out=tmp_path / name), dry_run)
     return tmp_path / name
 

@@ -15,8 +15,9 @@ from src.minerals.data import band_table, scene_files
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
 from src.minerals.mapping.minerals import NAMES
+from tests.conftest import minerals_params
 from tests.minerals import cubes
-from tests.minerals.study import contents, make_params, write_blocks, write_kept, write_store
+from tests.minerals.study import contents, write_blocks, write_kept, write_store
 
 SHAPE = 48, 40
 ROLES = {"a": "train", "b": "validation", "c": "test"}
@@ -47,7 +48,7 @@ def inputs_of(tmp_path, cubes_of=None, truth=True, bands=slice(None)) -> Namespa
 
 def run(tmp_path, inputs: Namespace, name="tiles", dry_run=False, **keys):
     changes = {"tiles.tile_px": 32, "tiles.stride": 8} | {f"tiles.{key}": value for key, value in keys.items()}
-    tiles.main(make_params(changes), inputs, Namespace(out=tmp_path / name), dry_run)
+    tiles.main(minerals_params(changes), inputs, Namespace(out=tmp_path / name), dry_run)
     return tmp_path / name
 
 

@@ -1,4 +1,4 @@
-"""The bands that the pipeline uses, and why others went; and false colours out of three of them."""
+"""Bands that the pipeline uses, and why others went; and false colours out of three of them."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pandas as pd
 
 from src.core.stage import files
 from src.core.stage.errors import DataError
+from src.minerals.data import wavelengths
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.params import Bands
 
@@ -19,27 +20,32 @@ COMPOSITES = {  # nm, red, green and blue
 NEAR_NM = 15  # of a composite's band to the wavelength asked for
 
 
-def choose(store: CubeStore, params: Bands) -> pd.DataFrame:
+def choose(bands: CubeStore | wavelengths.Bands, filled: np.ndarray, params: Bands, where: str) -> pd.DataFrame:
     """One row a band: band (from 1), wavelength_nm, fwhm_nm, kept (bool), why (text, "" where it is kept).
+
+    Args:
+        bands: holds `wavelengths`, `fwhm` and `good`.
+        filled: (B,) bool, bands that hold values.
+        where: the file, for errors.
 
     Raises:
         DataError: no band is left.
     """
-    nm = store.wavelengths
+    nm = bands.wavelengths
     why = np.full(len(nm), "", object)
     reasons = [
         *((_within(nm, one), f"noisy: {one[0]:g}-{one[1]:g} nm (bands.noisy_nm)") for one in params.noisy_nm),
         *((_within(nm, one), f"water vapour: {one[0]:g}-{one[1]:g} nm (bands.water_nm)") for one in params.water_nm),
-        (~store.filled, "0 or no data in a whole scene"),
-        (~store.good, "bad band by the file's own list (bbl)"),
+        (~filled, "0 or no data in a whole scene"),
+        (~bands.good, "bad band by the file's own list (bbl)"),
     ]
     for concerned, reason in reasons:  # the last one counts
         why[concerned] = reason
     table = pd.DataFrame(
-        {"band": np.arange(1, len(nm) + 1), "wavelength_nm": nm, "fwhm_nm": store.fwhm, "kept": why == "", "why": why}
+        {"band": np.arange(1, len(nm) + 1), "wavelength_nm": nm, "fwhm_nm": bands.fwhm, "kept": why == "", "why": why}
     )
     if not table["kept"].any():
-        raise DataError(f"{store.folder}: no band is left; correct `noisy_nm` and `water_nm`")
+        raise DataError(f"{where}: no band is left; correct `noisy_nm` and `water_nm`")
     return table
 
 

@@ -4,13 +4,15 @@ A cube is opened for reading line by line; what its file says of wavelengths, sc
 first. What it does not say comes from `data`, and is an error where it is missing there too.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from spectral.io import envi
 from spectral.utilities.errors import SpyException
@@ -22,6 +24,9 @@ from src.minerals.data.wavelengths import Bands
 
 MAX_BYTES = 2**40
 ENVI_DTYPES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
+BLOCK_BYTES = 2**25  # float32, of the lines that are read at once
+TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
+SAMPLED = 10_000  # pixels with data, about, of which that median is taken
 UNKNOWN_PLACE = Place("", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
 
 
@@ -80,8 +85,14 @@ def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: flo
         StorageError: a file cannot be read.
         DataError: it is no cube, header and data differ in size, or its wavelengths are missing or wrong.
     """
-    opener = {".hdr": _open_envi, ".mat": _open_mat}.get(path.suffix.lower(), _open_geotiff)
-    cube = opener(path, listed)
+    openers = {".hdr": _open_envi, ".mat": _open_mat, ".tif": _open_geotiff, ".tiff": _open_geotiff}
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; correct `root`")
+    if path.suffix.lower() not in openers:
+        raise DataError(
+            f"{path}: found *{path.suffix}, expected .hdr (the header of ENVI data), .tif or .mat; give that"
+        )
+    cube = openers[path.suffix.lower()](path, listed)
     if np.prod(cube.shape, dtype=float) * cube.dtype.itemsize > MAX_BYTES:
         raise DataError(f"{path}: found {cube.shape} {cube.dtype}, expected at most {MAX_BYTES} bytes; cut it")
     if cube.dtype.kind not in "iuf":
@@ -89,6 +100,70 @@ def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: flo
     values = {"scale": cube.scale if cube.scale is not None else scale}
     values["nodata"] = cube.nodata if cube.nodata is not None else nodata
     return Cube(**(vars(cube) | values))
+
+
+def require_scale(cube: Cube) -> None:
+    """Raise DataError where integers are stored and nobody says what a reflectance of 1 is."""
+    if cube.scale is None and cube.dtype.kind in "iu":
+        raise DataError(
+            f"{cube.path}: reflectance scale factor: found {cube.dtype.name} and no scale, expected the stored number "
+            "of a reflectance of 1; set `scale` (10000 is usual)"
+        )
+
+
+def lines_at_once(samples: int, bands: int) -> int:
+    """Lines of a cube that are read together."""
+    return max(BLOCK_BYTES // (4 * samples * bands), 1)
+
+
+def scaled_blocks(cube: Cube) -> Iterator[tuple[int, np.ndarray]]:
+    """First line and (L, samples, B) float32 reflectance, bands by ascending wavelength, NaN without data."""
+    lines = lines_at_once(*cube.shape[1:])
+    for first in range(0, cube.shape[0], lines):
+        stored = cube.read(first, min(first + lines, cube.shape[0]))[..., cube.bands.order]
+        values = stored.astype(np.float32)
+        if cube.nodata is not None:
+            values[stored == cube.nodata] = np.nan
+        values[~np.isfinite(values)] = np.nan
+        values /= np.float32(cube.scale or 1)
+        yield first, values
+
+
+def bands_with_values(cube: Cube) -> np.ndarray:
+    """(B,) bool: bands with a value other than 0 and no data somewhere.
+
+    Raises:
+        DataError: there is none; the median of the cube is no reflectance.
+    """
+    filled, sample = np.zeros(cube.shape[2], bool), []
+    for _, values in scaled_blocks(cube):
+        finite = np.isfinite(values)
+        filled |= (finite & (values != 0)).any((0, 1))
+        known = np.argwhere(finite.any(-1))  # a scene may lie in a wide margin without data
+        wanted = max(SAMPLED * len(values) // cube.shape[0], 1)
+        sample.append(values[tuple(known[:: max(len(known) // wanted, 1)].T)])
+    if not filled.any():
+        raise DataError(f"{cube.path}: found 0 or no data in every band and pixel; export the cube again")
+    usual = np.concatenate(sample)[:, filled & cube.bands.good]
+    usual = usual[np.isfinite(usual).all(1)]
+    median = float(np.median(usual)) if usual.size else np.nan
+    if not TYPICAL[0] <= median <= TYPICAL[1]:
+        raise DataError(
+            f"{cube.path}: values: found a median of {median:.4g} after division by {cube.scale or 1:g}, expected "
+            f"reflectance of 0 to 1. {_advice(median)}"
+        )
+    return filled
+
+
+def _advice(median: float) -> str:
+    """Most likely reason for a median that is no reflectance."""
+    if np.isnan(median):
+        return "No pixel has a value in every band: check data ignore value and the list of bad bands"
+    if median < TYPICAL[0]:
+        return "The scale seems too large: correct `scale`, or the file's reflectance scale factor"
+    if median > 100:
+        return "Reflectance times 10000 without its scale factor? Set `scale`: 10000; digital numbers need calibration"
+    return "Radiance? Correct it for the atmosphere first (to surface reflectance); per cent: set `scale`: 100"
 
 
 def _bands(path: Path, given: tuple | None, listed: tuple | None, count: int) -> Bands:
@@ -162,9 +237,17 @@ def _data_names(header: Path) -> list[Path]:
     return [bare, *(bare.with_name(bare.name + end) for end in (".img", ".dat", ".bil", ".bip", ".bsq", ".raw"))]
 
 
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Let rasters without a place pass in silence: they are allowed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def _envi_place(data: Path) -> Place:
     try:
-        with rasterio.open(data.absolute(), driver="ENVI") as dataset:
+        with _without_warning(), rasterio.open(data.absolute(), driver="ENVI") as dataset:
             return _place(dataset)
     except RasterioError as error:
         raise DataError(f"{data}: map info: cannot be read ({error}); export the cube again") from error
@@ -178,14 +261,15 @@ def _place(dataset: rasterio.DatasetReader) -> Place:
 
 def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
     try:
-        dataset = rasterio.open(path.absolute(), driver="GTiff")
+        with _without_warning():
+            dataset = rasterio.open(path.absolute(), driver="GTiff")
     except RasterioError as error:
         raise DataError(f"{path}: found no GeoTIFF ({error.__cause__ or error}); export it again") from error
     scales = set(dataset.scales)
     if len(set(dataset.dtypes)) > 1 or len(scales) > 1 or not min(scales) > 0 or any(dataset.offsets):
         raise DataError(f"{path}: bands: found several dtypes or scales, a scale of 0 or an offset; export it again")
     shape = (dataset.height, dataset.width, dataset.count)
-    bands = _bands(path, _geotiff_wavelengths(dataset), listed, dataset.count)
+    bands = _bands(path, wavelengths.from_geotiff(dataset), listed, dataset.count)
     scale = None if dataset.scales[0] == 1 else 1 / dataset.scales[0]
 
     def read(first: int, last: int) -> np.ndarray:
@@ -197,21 +281,6 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
     return Cube(
         path.stem, path, shape, np.dtype(dataset.dtypes[0]), bands, _place(dataset), scale, dataset.nodata, read
     )
-
-
-def _geotiff_wavelengths(dataset: rasterio.DatasetReader) -> tuple | None:
-    """From tags of the bands (GDAL's IMAGERY domain, or `wavelength`), else from their descriptions."""
-    imagery = [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes]
-    if all("CENTRAL_WAVELENGTH_UM" in tags for tags in imagery):
-        widths = [tags.get("FWHM_UM") for tags in imagery]
-        return [tags["CENTRAL_WAVELENGTH_UM"] for tags in imagery], widths if all(widths) else None, None, "um"
-    tags = [{key.lower(): value for key, value in dataset.tags(band).items()} for band in dataset.indexes]
-    if all("wavelength" in band for band in tags):
-        widths = [band.get("fwhm") for band in tags]
-        unit = tags[0].get("wavelength_units", tags[0].get("wavelength_unit", ""))
-        return [band["wavelength"] for band in tags], widths if all(widths) else None, None, unit
-    found = wavelengths.from_text(dataset.descriptions)
-    return None if found is None else (found[0], None, None, found[1])
 
 
 def _open_mat(path: Path, listed: tuple | None) -> Cube:

@@ -17,12 +17,14 @@ import numpy as np
 
 from src.core.stage import files
 from src.core.stage.errors import DataError
+from src.minerals.data import cube_files
+from src.minerals.data.cube_files import Cube
 from src.minerals.data.scene_files import Place
 
 FORMAT = "cubes 1"
 SCALE = 10_000
 NODATA = -32768
-BLOCK_BYTES = 2**25  # float32, of the lines that are read at once
+LARGEST = 32767 / SCALE  # reflectance
 
 
 class CubeStore:
@@ -81,7 +83,7 @@ class CubeStore:
     def blocks(self, scene: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """First line, (L, samples, bands) float32 reflectance and (L, samples) bool valid, some lines at a time."""
         cube = self.stored(scene)
-        lines = max(BLOCK_BYTES // (4 * cube.shape[1] * cube.shape[2]), 1)
+        lines = cube_files.lines_at_once(*cube.shape[1:])
         for first in range(0, len(cube), lines):
             yield first, *reflectance(cube[first : first + lines])
 
@@ -97,3 +99,31 @@ def reflectance(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values /= SCALE
     values[~valid] = np.nan
     return values, valid
+
+
+def stored_blocks(cube: Cube, filled: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """First line and (L, samples, bands) int16 of an opened cube, as a store holds it.
+
+    Args:
+        filled: (B,) bool, bands that hold values; a pixel without a value in a good one of them is no data.
+
+    Raises:
+        DataError: a value of a good band is too large for a reflectance.
+    """
+    used = filled & cube.bands.good
+    for first, values in cube_files.scaled_blocks(cube):
+        valid = np.isfinite(values[..., used]).all(-1)
+        _check_range(cube, first, values, valid, used)
+        stored = np.rint(np.nan_to_num(values) * SCALE).clip(-32767, 32767)  # only bad bands reach the ends
+        yield first, np.where(valid[..., None], stored, NODATA).astype(np.int16)
+
+
+def _check_range(cube: Cube, first: int, values: np.ndarray, valid: np.ndarray, used: np.ndarray) -> None:
+    """Raise DataError where a value of a used band in a valid pixel does not fit into the store."""
+    found = values[valid][:, used]
+    if found.size and np.abs(found).max() > LARGEST:
+        raise DataError(
+            f"{cube.path}: lines {first + 1} to {first + len(values)}: found a reflectance of "
+            f"{found.flat[np.abs(found).argmax()]:g}, expected at most {LARGEST:g}; declare what it means: `nodata`, "
+            "or a bad band (bbl)"
+        )

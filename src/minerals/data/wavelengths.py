@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import rasterio
 
 from src.core.stage.errors import DataError, StorageError
 
@@ -49,7 +50,7 @@ def check(where: str, centres: Sequence, fwhm: Sequence | None, good: Sequence |
     """
     values = _numbers(where, centres, "wavelength", count)
     factor = _factor(where, unit, values)
-    values = values * factor
+    values = np.round(values * factor, 6)  # 2.01 µm are 2010 nm and not a trifle less
     outside = ~((values >= RANGE[0]) & (values <= RANGE[1]))  # NaN too
     if outside.any():
         raise DataError(
@@ -90,6 +91,24 @@ def from_text(texts: Sequence[str | None]) -> tuple[list[float], str] | None:
         found.append(number)
         units.add("um" if unit.lower()[:1] in ("µ", "μ", "u") or unit.lower().startswith("micro") else unit and "nm")
     return (found, units.pop()) if len(units) == 1 else None
+
+
+def from_geotiff(dataset: rasterio.DatasetReader) -> tuple | None:
+    """(centres, fwhm or None, None, unit) of a GeoTIFF; None where it does not say them.
+
+    From tags of the bands (GDAL's IMAGERY domain, or `wavelength`), else from their descriptions.
+    """
+    imagery = [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes]
+    if all("CENTRAL_WAVELENGTH_UM" in tags for tags in imagery):
+        widths = [tags.get("FWHM_UM") for tags in imagery]
+        return [tags["CENTRAL_WAVELENGTH_UM"] for tags in imagery], widths if all(widths) else None, None, "um"
+    tags = [{key.lower(): value for key, value in dataset.tags(band).items()} for band in dataset.indexes]
+    if all("wavelength" in band for band in tags):
+        widths = [band.get("fwhm") for band in tags]
+        unit = tags[0].get("wavelength_units", tags[0].get("wavelength_unit", ""))
+        return [band["wavelength"] for band in tags], widths if all(widths) else None, None, unit
+    found = from_text(dataset.descriptions)
+    return None if found is None else (found[0], None, None, found[1])
 
 
 def read_list(path: Path) -> tuple[list[float], list[float] | None]:

@@ -16,7 +16,8 @@ from src.core.stage.errors import DataError
 from src.minerals.mapping.minerals import MINERALS, Absorption, Feature, Interval, Mineral
 
 MIN_FIT = 0.4  # R² below which a shape is not the library's, as in Tetracorder's own rules
-SMOOTH = 3  # bands of the moving mean in which the deepest point is looked for
+GAP_NM = 30  # between two bands of a feature at most, so that its shape is seen
+SMOOTH_NM = 28  # of the moving mean in which the deepest point is looked for; at least three bands
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class FeatureFit:
         references: name of a mineral -> (R, B) library spectra of it, as the sensor would see them.
 
     Raises:
-        DataError: a mineral has no reference, one is NaN at a band that its features need, or a window has no band.
+        DataError: a mineral has no reference, one is NaN at a band that its features need, or a window has no band or
+            a gap of more than `GAP_NM`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class FeatureFit:
         self.minerals = tuple(minerals)
         self._wavelengths, self._keep = np.asarray(wavelengths, float), np.asarray(keep, bool)
         self._windows: dict[Feature, Continuum] = {}
+        self._means: dict[Feature, tuple[int, np.ndarray]] = {}
         self._absorptions: dict[Absorption, Continuum] = {}
         self.unchecked: list[Absorption] = []
         self._shapes: dict[tuple[str, Feature], np.ndarray] = {}  # (R, W) continuum-removed library spectra
@@ -102,8 +105,15 @@ class FeatureFit:
                         f"{feature.right[1]:g} nm, expected reflectance above 0; leave that spectrum out"
                     )
                 self._shapes[mineral.name, feature] = shapes
+            self._means[mineral.features[0]] = self._mean(self._windows[mineral.features[0]].bands)
             for absorption, _, _ in mineral.ratios:
                 self._add(absorption)
+
+    def _mean(self, bands: np.ndarray) -> tuple[int, np.ndarray]:
+        """Half width in bands, and the matrix (W, W - 2 * half) that takes a window to its moving mean."""
+        half = max(round((SMOOTH_NM / np.median(np.diff(self._wavelengths[bands])) - 1) / 2), 1)
+        mean = np.ones(2 * half + 1) / (2 * half + 1)
+        return half, np.stack([np.convolve(row, mean, "same") for row in np.eye(len(bands))])[:, half:-half]
 
     def _add(self, absorption: Absorption) -> None:
         if absorption not in (*self._absorptions, *self.unchecked):
@@ -117,6 +127,14 @@ class FeatureFit:
         if feature not in self._windows:
             inner = (feature.left[1], feature.right[0])
             self._windows[feature] = continuum(self._wavelengths, self._keep, feature.left, feature.right, inner, name)
+            first, last = feature.left[0], feature.right[1]
+            seen = self._wavelengths[self._keep & (self._wavelengths >= first) & (self._wavelengths <= last)]
+            widest = np.diff(seen).argmax()
+            if seen[widest + 1] - seen[widest] > GAP_NM:
+                raise DataError(
+                    f"{name}: {seen[widest]:g}-{seen[widest + 1]:g} nm: found no band between, expected one every "
+                    f"{GAP_NM} nm; the sensor is too coarse there, or `bands` removed it"
+                )
         return self._windows[feature]
 
     def __call__(self, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,9 +157,9 @@ class FeatureFit:
     def _allowed(self, mineral: Mineral, first: np.ndarray, depths: dict[Absorption, np.ndarray]) -> np.ndarray:
         """(N,) bool: every rule of the mineral holds; `first` is its first feature with the continuum removed."""
         bands = self._windows[mineral.features[0]].bands
-        smooth = np.stack([np.convolve(row, np.ones(SMOOTH) / SMOOTH, "same") for row in np.eye(len(bands))])
-        smoothed = (np.nan_to_num(first, nan=2) @ smooth)[:, 1:-1]
-        deepest = self._wavelengths[bands][1 + smoothed.argmin(1)]
+        half, smooth = self._means[mineral.features[0]]
+        smoothed = np.nan_to_num(first, nan=2) @ smooth
+        deepest = self._wavelengths[bands][half + smoothed.argmin(1)]
         depth = 1 - smoothed.min(1)
         allowed = (deepest >= mineral.deepest[0]) & (deepest <= mineral.deepest[1]) & (depth > 0)
         for absorption, least, most in mineral.ratios:

@@ -1,6 +1,6 @@
 """Scores of whole scenes, a block of lines at a time, and the maps that are written of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +8,27 @@ import numpy as np
 from src.core.stage.errors import DataError
 from src.minerals.data import scene_files
 from src.minerals.data.cube_store import CubeStore
+from src.minerals.data.scene_files import Place
 from src.minerals.data.spectral_library import Library
+from src.minerals.data.wavelengths import Bands
 from src.minerals.mapping.feature_fit import FeatureFit, continuum
 from src.minerals.mapping.minerals import NAMES, Absorption
 from src.minerals.mapping.thresholds import classify
 
 FERRIC_IRON = Absorption("ferric iron at 870 nm", (740, 770), (850, 890), (1030, 1060))
 NO_DATA = 255  # class
+MAPS = ("minerals", "fit", "depth", "iron")
 
 
-def fitter(library: Library, store: CubeStore, kept: np.ndarray) -> FeatureFit:
-    """The feature fit for the store's sensor, with the library's references."""
-    sensed = library.at(store.wavelengths, store.fwhm)
-    references = {name: sensed[library.rows(name, "reference")] for name in NAMES}
-    return FeatureFit(store.wavelengths, kept, references)
+def fitter(library: Library, bands: CubeStore | Bands, kept: np.ndarray) -> FeatureFit:
+    """The feature fit for the sensor that has `bands`, with the library's references."""
+    return FeatureFit(bands.wavelengths, kept, references(library, bands))
+
+
+def references(library: Library, bands: CubeStore | Bands) -> dict[str, np.ndarray]:
+    """Name of each mineral -> (R, B) reflectance of the library's references, as the sensor measures them."""
+    sensed = library.at(bands.wavelengths, bands.fwhm)
+    return {name: sensed[library.rows(name, "reference")] for name in NAMES}
 
 
 def iron_depth(wavelengths: np.ndarray, kept: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -34,14 +41,26 @@ def iron_depth(wavelengths: np.ndarray, kept: np.ndarray) -> Callable[[np.ndarra
     return lambda spectra: 1 - window.remove(spectra).mean(1)
 
 
-def fit_scene(store: CubeStore, scene: str, fit: FeatureFit, iron: Callable | None) -> dict[str, np.ndarray]:
-    """`fit`, `depth` (lines, samples, M) float32, `iron` and `valid` (lines, samples) of a scene; NaN without data."""
-    lines, samples = store.scenes[scene]["shape"]
-    out = {name: np.full((lines, samples, len(NAMES)), np.nan, np.float32) for name in ("fit", "depth")}
-    out |= {"iron": np.full((lines, samples), np.nan, np.float32), "valid": np.zeros((lines, samples), bool)}
-    for first, spectra, valid in store.blocks(scene):
+def fit_scene(
+    shape: tuple[int, int], blocks: Iterable[tuple], fit: FeatureFit, iron: Callable | None, shown: list[int]
+) -> dict[str, np.ndarray]:
+    """Maps of a scene that passes once, a block of lines at a time.
+
+    Args:
+        shape: lines and samples.
+        blocks: first line, (L, samples, B) reflectance, (L, samples) bool valid, as `CubeStore.blocks` gives them.
+        shown: bands of a picture.
+
+    Returns:
+        `fit` and `depth` (lines, samples, M), `iron` (lines, samples) and `shown` (lines, samples, len(shown)), float32
+        and NaN without data; `valid` (lines, samples) bool.
+    """
+    wide = {"fit": len(NAMES), "depth": len(NAMES), "shown": len(shown)}
+    out = {name: np.full((*shape, count), np.nan, np.float32) for name, count in wide.items()}
+    out |= {"iron": np.full(shape, np.nan, np.float32), "valid": np.zeros(shape, bool)}
+    for first, spectra, valid in blocks:
         rows = slice(first, first + len(valid))
-        out["valid"][rows] = valid
+        out["valid"][rows], out["shown"][rows] = valid, spectra[..., shown]
         out["fit"][rows][valid], out["depth"][rows][valid] = fit(spectra[valid])
         if iron:
             out["iron"][rows][valid] = iron(spectra[valid])
@@ -56,12 +75,11 @@ def classes_of(fitted: dict[str, np.ndarray], thresholds: np.ndarray) -> np.ndar
     return classes
 
 
-def write_maps(folder: Path, scene: str, store: CubeStore, fitted: dict[str, np.ndarray], classes: np.ndarray) -> None:
-    """Write minerals/, fit/, depth/ and iron/<scene>.tif below `folder`."""
-    place = store.place(scene)
-    for name in ("minerals", "fit", "depth", "iron"):
-        (folder / name).mkdir(exist_ok=True)
-    scene_files.write_classes_map(folder / "minerals" / f"{scene}.tif", classes, place)
+def write_maps(paths: dict[str, Path], place: Place, fitted: dict[str, np.ndarray], classes: np.ndarray) -> None:
+    """Write each of `MAPS` to its path as cloud-optimised GeoTIFF."""
+    for path in paths.values():
+        path.parent.mkdir(exist_ok=True)
+    scene_files.write_classes_map(paths["minerals"], classes, place)
     for name in ("fit", "depth"):
-        scene_files.write_bands(folder / name / f"{scene}.tif", fitted[name], list(NAMES), place)
-    scene_files.write_bands(folder / "iron" / f"{scene}.tif", fitted["iron"][..., None], [FERRIC_IRON.name], place)
+        scene_files.write_bands(paths[name], fitted[name], list(NAMES), place)
+    scene_files.write_bands(paths["iron"], fitted["iron"][..., None], [FERRIC_IRON.name], place)

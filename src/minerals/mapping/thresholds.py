@@ -1,10 +1,37 @@
 """Scores -> classes: the best mineral, or none where its score is below the mineral's threshold."""
 
+from pathlib import Path
+
 import numpy as np
 
+from src.core.stage import files
+from src.core.stage.errors import DataError
 from src.minerals.mapping.minerals import BACKGROUND, NAMES
 
+FEATURE_FIT = "feature fit"  # the map's own method in thresholds.json
 CANDIDATES = 60  # thresholds tried for each mineral
+
+
+def read(path: Path) -> np.ndarray:
+    """(M,) the feature fit's thresholds in thresholds.json, which the stage `map` wrote.
+
+    Raises:
+        StorageError: there is no such file.
+        DataError: it is not that file, or not of these minerals.
+    """
+    known = files.read_json(path)
+    limits = known.get(FEATURE_FIT) if isinstance(known, dict) else None
+    if not isinstance(limits, dict):
+        raise DataError(f"{path}: {FEATURE_FIT}: found none, expected thresholds.json of the map; give that file")
+    if set(limits) != set(NAMES):
+        odd = min(set(limits) ^ set(NAMES))
+        raise DataError(f"{path}: {FEATURE_FIT}: {odd} is not in both, expected {', '.join(NAMES)}; run the map again")
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise DataError(
+                f"{path}: {FEATURE_FIT}: {name}: found {limit!r}, expected a number above 0; run the map again"
+            )
+    return np.array([limits[name] for name in NAMES], float)
 
 
 def classify(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

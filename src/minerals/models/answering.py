@@ -74,7 +74,7 @@ def answer_all(models: list[str], inputs, tested: pd.DataFrame, params) -> dict[
     Every task is asked with the tile's own image; the first one, which is scored, also with a blank image and with that
     of another tile.
     """
-    from src.minerals.data.model_inputs import tile_images
+    from src.minerals.models.model_inputs import tile_images
 
     items = [item for item in files.read_json(inputs.annotations / "test.json") if item["tile"] in set(tested["tile"])]
     yes_no = [item for item in items if item["task"] == conversations.TASKS[0]]

@@ -15,18 +15,18 @@ from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan
 from src.minerals.data import band_table
 from src.minerals.data.cube_store import CubeStore
-from src.minerals.data.model_inputs import tile_images
 from src.minerals.data.samples import Conversations
 from src.minerals.models import starting_model
 from src.minerals.models.mineral_model import MineralModel
 from src.minerals.models.model_folder import Settings
+from src.minerals.models.model_inputs import tile_images
 from src.minerals.params import TINY, Params
 
 UNIT = 32  # px of a token of Qwen3-VL: patches of 16, merged 2 x 2; a tiny model has its own
 
 
 class Prepared(NamedTuple):
-    """What a training of one input needs."""
+    """Parts of a training of one input."""
 
     model: MineralModel
     groups: ParameterGroups

@@ -160,8 +160,8 @@ def library_section(scores: dict, plots: Path) -> Section:
     return Section(
         "Noise, mixing and library samples",
         [
-            f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are named "
-            f"right by the others; of {found['other_materials']} materials that the map does not know, "
+            f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are "
+            f"named right by the others; of {found['other_materials']} materials that the map does not know, "
             f"{found['named_none']:.0%} are “none”. The rules of the map were written with this library in view: a new "
             "sample may do worse."
         ],

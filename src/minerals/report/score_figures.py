@@ -9,12 +9,12 @@ import rasterio
 from sklearn.metrics import confusion_matrix
 
 from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
-from src.minerals.data import blocks, spectral_library
+from src.minerals.data import band_table, blocks, spectral_library
 from src.minerals.data.cube_store import CubeStore, reflectance
 from src.minerals.data.scene_files import COLOURS
 from src.minerals.evaluation.predictors import TITLES
 from src.minerals.mapping.minerals import NAMES
-from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
+from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
 
 SHOWN = 6  # test scenes in maps.png
 SWIR_NM = 2000, 2470
@@ -26,7 +26,7 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
     table = blocks.read(inputs.split, store)
     tests = list(dict.fromkeys(table.loc[table["role"] == "test", "scene"]))
     mapped = {scene: _classes(inputs.map, scene) for scene in tests}
-    draw_maps(plots / "maps.png", store, tests[:SHOWN], mapped)
+    draw_maps(plots / "maps.png", store, band_table.read_kept(inputs.bands, store), tests[:SHOWN], mapped)
     draw_scores(plots / "words.png", scores, "alteration", "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
     if scores["scored_against"] == "truth":
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
@@ -42,15 +42,15 @@ def _classes(folder: Path, scene: str) -> np.ndarray:
         return dataset.read(1)
 
 
-def draw_maps(path: Path, store: CubeStore, scenes: list[str], mapped: dict[str, np.ndarray]) -> None:
-    """maps.png: natural colour, known minerals where there are any, and the map, of test scenes."""
-    pictures = []
+def draw_maps(path: Path, store: CubeStore, kept: np.ndarray, scenes: list[str], mapped: dict[str, np.ndarray]) -> None:
+    """maps.png: natural colour (or grey), known minerals where there are any, and the map, of test scenes."""
+    pictures, (shown, colours) = [], shown_bands(store.wavelengths, kept)
     for scene in scenes:
-        rgb = natural_colour(reflectance(np.asarray(store.stored(scene)))[0], store.wavelengths)
+        rgb = stretched(reflectance(store.stored(scene)[..., shown])[0])  # and not all bands as float32
         truth = store.truth(scene)
         classes = [mapped[scene]] if truth is None else [truth, mapped[scene]]
         pictures.append(Picture(scene, rgb, *classes))
-    rows = "natural colour, map" if len(pictures[0]) == 3 else "natural colour, truth, map"
+    rows = f"{colours}, map" if pictures[0].more is None else f"{colours}, truth, map"
     contact_sheet(pictures, f"test scenes: {rows}", path)
 
 

@@ -7,10 +7,11 @@ from src.core.stage.errors import DataError, StorageError
 from src.minerals.data import band_table
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
+from tests.conftest import minerals_params
 from tests.minerals import cubes
-from tests.minerals.study import make_params, write_store
+from tests.minerals.study import write_store
 
-PARAMS = make_params().bands
+PARAMS = minerals_params().bands
 EVERY = np.ones(224, bool)
 
 
@@ -19,11 +20,15 @@ def store(folder, **more) -> CubeStore:
     return CubeStore.open(write_store(folder, {"a": cubes.reflectance(2, 2)[..., :bands]}, **more))
 
 
+def choose(of: CubeStore, params=PARAMS):
+    return band_table.choose(of, of.filled, params, str(of.folder))
+
+
 def test_bands_go_by_wavelength_and_not_by_index(tmp_path):
     coarse = slice(None, None, 2)
-    fine = band_table.choose(store(tmp_path / "fine"), PARAMS).set_index("wavelength_nm")
+    fine = choose(store(tmp_path / "fine")).set_index("wavelength_nm")
     other = store(tmp_path / "coarse", wavelengths=WAVELENGTHS[coarse], fwhm=FWHM[coarse])
-    table = band_table.choose(other, PARAMS).set_index("wavelength_nm")
+    table = choose(other).set_index("wavelength_nm")
     assert table["why"].equals(fine["why"].loc[table.index])
     removed = fine.index[~fine["kept"]]
     lost = [(0, 400), (1350, 1450), (1790, 1990), (2470, 3000)]
@@ -33,7 +38,7 @@ def test_bands_go_by_wavelength_and_not_by_index(tmp_path):
 def test_the_reason_of_every_band_that_went(tmp_path):
     good, filled = EVERY.copy(), EVERY.copy()
     good[[50, 107]], filled[[60, 108]] = False, False
-    table = band_table.choose(store(tmp_path / "s", good=good, filled=filled), PARAMS)
+    table = choose(store(tmp_path / "s", good=good, filled=filled))
     assert (table["kept"] == (table["why"] == "")).all() and table["band"].tolist() == list(range(1, 225))
     assert table["why"][50] == table["why"][107] == "bad band by the file's own list (bbl)"  # 107 lies in water vapour
     assert table["why"][60] == table["why"][108] == "0 or no data in a whole scene"
@@ -44,18 +49,18 @@ def test_the_reason_of_every_band_that_went(tmp_path):
 def test_the_ends_of_an_interval_belong_to_it(tmp_path):
     nm = WAVELENGTHS.copy()
     nm[104:106] = 1350, 1360
-    table = band_table.choose(store(tmp_path / "s", wavelengths=nm), PARAMS)
+    table = choose(store(tmp_path / "s", wavelengths=nm))
     assert table["kept"][103] and not table["kept"][104]
 
 
 def test_no_band_left_is_named(tmp_path):
     with pytest.raises(DataError, match="no band is left; correct `noisy_nm` and `water_nm`"):
-        band_table.choose(store(tmp_path / "s"), make_params({"bands.noisy_nm": [[0, 3000]]}).bands)
+        choose(store(tmp_path / "s"), minerals_params({"bands.noisy_nm": [[0, 3000]]}).bands)
 
 
 def test_a_table_is_read_back_and_one_of_another_sensor_is_refused(tmp_path):
     cubes_of = store(tmp_path / "s")
-    table = band_table.choose(cubes_of, PARAMS)
+    table = choose(cubes_of)
     band_table.write(table, tmp_path)
     np.testing.assert_array_equal(band_table.read_kept(tmp_path, cubes_of), table["kept"])
     with pytest.raises(DataError, match="found 224 bands that are not those of"):

@@ -8,7 +8,7 @@ import pytest
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.minerals.data import blocks
-from tests.minerals.study import make_params
+from tests.conftest import minerals_params
 
 
 def store(**shapes) -> SimpleNamespace:
@@ -17,7 +17,7 @@ def store(**shapes) -> SimpleNamespace:
 
 def divided(of, **split):
     keys = {"tiles.tile_px": 32} | {f"split.{key}": value for key, value in split.items()}
-    return blocks.divide(of, make_params(keys).split)
+    return blocks.divide(of, minerals_params(keys).split)
 
 
 def cover(table, scene, shape) -> np.ndarray:

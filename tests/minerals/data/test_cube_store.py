@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.core.stage.errors import DataError, StorageError
-from src.minerals.data import cube_store
+from src.minerals.data import cube_files
 from src.minerals.data.cube_store import CubeStore
 from tests.minerals import cubes
 from tests.minerals.study import write_store
@@ -21,7 +21,7 @@ def store(tmp_path):
 
 
 def test_blocks_of_lines_are_the_scene(store, monkeypatch):
-    monkeypatch.setattr(cube_store, "BLOCK_BYTES", 4 * 5 * 224 * 3)  # three lines
+    monkeypatch.setattr(cube_files, "BLOCK_BYTES", 4 * 5 * 224 * 3)  # three lines
     firsts, values, valid = zip(*store.blocks("a"), strict=True)
     assert firsts == (0, 3, 6)
     np.testing.assert_allclose(np.concatenate(values), CUBE, atol=0.51e-4)
@@ -29,7 +29,7 @@ def test_blocks_of_lines_are_the_scene(store, monkeypatch):
 
 
 def test_a_line_wider_than_a_block_is_read_all_the_same(store, monkeypatch):
-    monkeypatch.setattr(cube_store, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(cube_files, "BLOCK_BYTES", 1)
     assert [first for first, _, _ in store.blocks("a")] == list(range(7))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.minerals.data.simulated_geology import MATERIALS, draw, smooth
+from src.minerals.data.simulated_geology import MATERIALS, Ground, dominant, draw, smooth
 from src.minerals.mapping.minerals import MINERALS, NAMES
 
 COPPER = [number for number, mineral in enumerate(MINERALS) if mineral.copper]
@@ -71,3 +71,10 @@ def test_the_same_seed_draws_the_same_ground():
     np.testing.assert_array_equal(one.abundance, same.abundance)
     assert (one.iron == same.iron).all() and (one.shade == same.shade).all()
     assert (one.abundance != other.abundance).any()
+
+
+def test_a_share_at_the_limit_is_named_and_one_below_is_background():
+    abundance = np.zeros((1, 3, len(MATERIALS)), np.float32)
+    abundance[0, 0, 2], abundance[0, 1, 2], abundance[0, 2, [4, 5]] = 0.2, 0.19, (0.3, 0.31)
+    nothing = np.zeros((1, 3), np.float32)
+    assert dominant(Ground(abundance, nothing, nothing)).tolist() == [[3, 0, 6]]

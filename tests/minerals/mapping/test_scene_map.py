@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from src.minerals.data import cube_store, spectral_library
+from src.minerals.data import cube_files, spectral_library
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_geology import draw
 from src.minerals.data.simulated_spectra import WAVELENGTHS, endmembers, iron_oxide, measure
@@ -25,14 +25,20 @@ def test_blocks_of_lines_change_nothing_and_no_data_stays(tmp_path, monkeypatch)
     cube[5, 6:9] = np.nan
     store = CubeStore.open(write_store(tmp_path / "store", {"a": cube}))
     fit, iron = scene_map.fitter(LIBRARY, store, KEPT), scene_map.iron_depth(WAVELENGTHS, KEPT)
-    whole = scene_map.fit_scene(store, "a", fit, iron)
-    monkeypatch.setattr(cube_store, "BLOCK_BYTES", 4 * 32 * 224 * 5)
-    parts = scene_map.fit_scene(store, "a", fit, iron)
-    for name in ("fit", "depth", "iron", "valid"):
+
+    def fitted():
+        return scene_map.fit_scene((32, 32), store.blocks("a"), fit, iron, [30, 9])
+
+    whole = fitted()
+    monkeypatch.setattr(cube_files, "BLOCK_BYTES", 4 * 32 * 224 * 5)
+    parts = fitted()
+    for name in ("fit", "depth", "iron", "valid", "shown"):
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-6)
+    np.testing.assert_allclose(whole["shown"], cube[..., [30, 9]], atol=0.51e-4)
     classes = scene_map.classes_of(whole, np.full(len(NAMES), 0.03))
     assert np.argwhere(classes == 255).tolist() == [[5, 6], [5, 7], [5, 8]] and len(np.unique(classes)) > 4
-    scene_map.write_maps(tmp_path, "a", store, whole, classes)
+    paths = {name: tmp_path / name / "a.tif" for name in scene_map.MAPS}
+    scene_map.write_maps(paths, store.place("a"), whole, classes)
     with rasterio.open(tmp_path / "minerals/a.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(1), classes)
         assert (dataset.crs.to_string(), tuple(dataset.transform)[:6]) == PLACE

@@ -1,11 +1,12 @@
 """Pictures of scenes."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from src.minerals.data.scene_files import COLOURS
 from src.minerals.data.simulated_spectra import WAVELENGTHS
-from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour
+from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour, shown_bands, stretched
 from tests.minerals import cubes
 
 
@@ -15,6 +16,25 @@ def test_natural_colour_is_red_green_blue_by_wavelength():
     cube[3, 3] = np.nan
     rgb = natural_colour(cube, WAVELENGTHS)
     assert (rgb[:2] == [1, 0, 0]).all() and (rgb[2:] == 0).all()
+
+
+def test_a_scene_without_data_is_black():
+    assert (stretched(np.full((2, 2, 3), np.nan)) == 0).all()
+
+
+def test_without_visible_light_one_band_in_grey_is_shown():
+    assert shown_bands(WAVELENGTHS, WAVELENGTHS > 300)[1] == "natural colour"
+    bands, title = shown_bands(WAVELENGTHS, (WAVELENGTHS > 700) & (np.abs(WAVELENGTHS - 2200) > 4))
+    assert len(set(bands)) == 1 and 4 < abs(WAVELENGTHS[bands[0]] - 2200) < 15
+    assert title == f"reflectance at {WAVELENGTHS[bands[0]]:.0f} nm"
+
+
+@pytest.mark.parametrize("more", [None, np.full((9, 9), 8, np.uint8)])
+def test_a_second_map_lies_below_the_first(tmp_path, more):
+    picture = Picture("a", np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), more)
+    contact_sheet([picture], "title", tmp_path / "a.png")
+    shown = (np.asarray(Image.open(tmp_path / "a.png").convert("RGB")) == COLOURS["epidote"]).all(-1)
+    assert (shown.sum() > 10_000) == (more is not None)  # the legend has less
 
 
 def test_no_data_has_the_colour_of_no_mineral(tmp_path):

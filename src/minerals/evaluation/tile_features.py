@@ -1,4 +1,4 @@
-"""What a linear model reads of a tile: its mean relative spectrum and the mean depth of every mineral's features."""
+"""Features of a tile for a linear model: its mean relative spectrum and the mean depth of every mineral's features."""
 
 from pathlib import Path
 
