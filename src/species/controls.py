@@ -45,10 +45,7 @@ PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of draws, each with 
 class Model:
     """Candidates on `vectors`, (N, F) of all store rows; rows that are not `present` (N,) have none.
 
-    Attributes:
-        species: (N,) names, the truth.
-        candidates: (examples, query vectors, **grid) -> candidates.
-        grid: the settings that are chosen among, or the chosen one: a list of one value under each key.
+    `species` (N,) is the truth. `grid` maps a setting to the values to choose among, or to a list of the chosen one.
     """
 
     species: np.ndarray
@@ -65,12 +62,10 @@ class Model:
         return names[np.argmax(values, axis=1)]
 
     def hits(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """(Q,) bool: rows of `query` that are `named` rightly."""
         return self.named(train, query) == self.species[query]
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store and split -> accuracies under each split, and their figure."""
     run.set_threads(params.threads)
     study = task.read(inputs.store, inputs.split)
     returned = buffer_rows(study)

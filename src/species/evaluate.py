@@ -27,7 +27,6 @@ from src.species.report import page, score_figures
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
     facts = files.read_json(inputs.split / "split.json")
     held, found = Held(study), {}
@@ -98,7 +97,6 @@ def predicted_table(held: Held, groups: Groups) -> pd.DataFrame:
 
 
 def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, facts: dict, settings: Evaluate) -> None:
-    """The PNGs of plots/species/evaluate."""
     study = held.task
     note = "simulated records; " if scores["simulated"] else ""
     title = f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals"
@@ -129,14 +127,8 @@ def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, fac
 
 
 if __name__ == "__main__":
-    inputs = {
-        "store": "ingest",
-        "split": "split",
-        "baselines": "baselines",
-        "controls": "controls",
-        "train": "train",
-        "crossmodal": "crossmodal",
-    }
+    stages = ("split", "baselines", "controls", "train", "crossmodal")
+    inputs = {"store": "ingest"} | {stage: stage for stage in stages}
     sources = {"curves": "folder with the curves of train and crossmodal"}
     outputs = {"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"}
     run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, sources=sources, outputs=outputs)

@@ -118,7 +118,6 @@ def summarise(drawn: Roles, per_role: dict[str, dict[str, Any]], split) -> dict[
 
 
 def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
-    """Print each role's records, species, years and distance to training, then buffer, squares and declared leaks."""
     print(f"split: {'':20}{'records':>8}{'species':>8}{'untrained':>10}{'years':>11}{'share':>7}{'km':>8}")
     for name, found in per_role.items():
         years = "{}–{}".format(*found["years"]) if found["years"] else "–"
@@ -139,7 +138,6 @@ def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
 
 
 def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
-    """split_map.png and distances.png."""
     squares = f"{split.squares} + {split.validation_squares} squares of {split.side_km:g} km"
     buffer = f"buffer {split.buffer_km:g} km" if split.buffer_km else "no buffer (demonstration)"
     split_map.draw_map(

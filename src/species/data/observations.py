@@ -23,10 +23,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Records:
-    """The table of records: usable ones and refused ones.
+    """Usable and refused records of the table at `path`.
 
     Attributes:
-        path: the table.
         table: one row a usable record, in the table's order: the columns of `keys`, lat, lon, uncertainty_m, first_day,
             last_day, year, species, taxon_key.
         refused: line, field, found, why; records that cannot be used, then species with too few records.

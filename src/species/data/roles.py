@@ -146,7 +146,6 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
 def _require_periods(
     observations: pd.DataFrame, period: np.ndarray, certain: np.ndarray, split: Split, where: str
 ) -> None:
-    """Raise DataError if no certain observation tests, validates or trains in time."""
     first, last = observations["first_day"].to_numpy()[certain], observations["last_day"].to_numpy()[certain]
     if not certain.any():
         raise DataError(
@@ -191,7 +190,6 @@ def _require_one_role(observations: pd.DataFrame, table: pd.DataFrame, where: st
 
 
 def _require_kinds(table: pd.DataFrame, where: str) -> None:
-    """Raise DataError if nothing trains, or one of the tests or of the validations by place or time is empty."""
     counts = names(table).value_counts()
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in ("temporal", "spatial"))):
         if name not in counts:

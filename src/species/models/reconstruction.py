@@ -63,15 +63,10 @@ def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: 
 def map_linearly(
     task: Task, ways: tuple[str, str], pairs: Split, rows: np.ndarray, components: int, seed: int
 ) -> tuple[np.ndarray, float]:
-    """Ridge regression of one standardised modality on principal components of the other one.
-
-    Args:
-        ways: the modality that is known and the one to predict.
-        pairs: training and validation rows with both; the penalty is the one with the least error on validation.
-        rows: to predict.
+    """Ridge regression of the second of two standardised modalities, `ways`, on principal components of the first.
 
     Returns:
-        (B, D) float32 of `rows`, and the penalty a training row.
+        (B, D) float32 of `rows`, and the penalty a training row: the one with the least error on validation.
     """
     (source, target), (train, validation) = ways, pairs
     others = np.concatenate([validation, rows])
