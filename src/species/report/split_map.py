@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from src.core.geo.distances import nearest_km
-from src.core.report.figures import FAINT, INK, STYLE, save
+from src.core.report.figures import FAINT, INK, drawing
 from src.core.splits.squares import outline
 
 DPI = 120
@@ -47,8 +45,7 @@ def draw_map(
         points: lat, lon (degrees), role and kind.
         squares: use, lat and lon of the centres; the number of a square is its row.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 9), dpi=DPI, layout="constrained")
+    with drawing(path, 10, 9, dpi=DPI) as figure:
         axes = figure.subplots()
         for (role, kind), (colour, shape, area) in POINTS.items():
             here = points[(points["role"] == role) & (points["kind"] == kind)]
@@ -72,7 +69,6 @@ def draw_map(
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title + (f"\n{beyond} observations lie beyond the map" if beyond else ""), fontsize=11)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=2)
-        save(figure, path, dpi=DPI)
 
 
 def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray) -> None:
@@ -82,8 +78,7 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
         km: kind of test -> distance of each observation to the nearest training one, km.
         random_km: the same of a test drawn at random.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+    with drawing(path, 7.5, 4.6, dpi=DPI) as figure:
         axes = figure.subplots()
         curves = [(kind, values, POINTS["test", kind][0], "-") for kind, values in km.items()]
         for name, values, colour, line in [*curves, ("a random split's", random_km, INK, "--")]:
@@ -96,7 +91,6 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
         axes.set_title("Test records and the training record nearest to each", fontsize=11)
         axes.grid(color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        save(figure, path, dpi=DPI)
 
 
 def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> np.ndarray:
