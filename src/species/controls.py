@@ -145,7 +145,6 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> Model:
 
 
 def accuracies(study: Task, model: Model, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool) -> dict:
-    """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
     train, *tests = (rows[model.present[rows]] for rows in (study.train, *(study.rows("test", one) for one in KINDS)))
     tests = {kind: rows for kind, rows in zip(KINDS, tests, strict=True) if len(rows)}
     more, spatial = returned[model.present[returned]], tests["spatial"]

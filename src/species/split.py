@@ -73,11 +73,8 @@ def main(params, inputs, out, dry_run=False):
 
 
 def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Statistics of "train", "test/spatial" and so on, in a fixed order.
-
-    observations, records, species, untrained_species (no training record; nobody can name them) with
-    untrained_observations, years (first and last), share of all, cells (of the grid) and median_km to training.
-    """
+    """Statistics of "train", "test/spatial" and so on, in a fixed order. Nobody can name an untrained species, of
+    which there is no training record."""
     known = set(observations.loc[table["role"] == "train", "species"])
     found = {}
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in KINDS), *roles.ROLES[3:]):

@@ -130,10 +130,8 @@ def warn_if_polar(records: Records) -> None:
 def with_images(records: Records, embedded: Collection[tuple[int, int]]) -> tuple[pd.DataFrame, int]:
     """Observations, one for each image, and how many embeddings belong to refused records.
 
-    Without a column of images, a record has those that `embedded` holds, and image 0 where it holds none.
-
-    Args:
-        embedded: (gbif_id, image_index) of every embedding.
+    Without a column of images, a record has those of which there is an embedding, (gbif_id, image_index) in
+    `embedded`, and image 0 where there is none.
 
     Raises:
         DataError: an embedding's record is not in the table.

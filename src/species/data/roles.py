@@ -44,11 +44,7 @@ class Roles:
 
 
 def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
-    """Choose squares and give every observation its role.
-
-    Args:
-        observations: the store's index.
-        where: file that errors name.
+    """Choose squares and give every observation of a store's index its role; errors name the file `where`.
 
     Raises:
         DataError: no square can hold split.minimum records, fewer squares fit than asked for, or a period, role or
@@ -98,11 +94,8 @@ def names(table: pd.DataFrame) -> pd.Series:
 
 
 def periods(first_day: np.ndarray, last_day: np.ndarray, split: Split) -> np.ndarray:
-    """Each interval's period: train, validation, test, or "" between them and before training, (N,) str.
-
-    Args:
-        first_day, last_day: (N,) int64 days since 1970-01-01, both inclusive.
-    """
+    """(N,) str period of each interval: train, validation, test, or "" between them and before training; days are
+    (N,) int64 since 1970-01-01, both inclusive."""
     begin, validation, test = (first_of(year) for year in (split.train_from, split.test_from - 1, split.test_from))
     trains = (first_day >= begin) & (last_day < validation - split.gap_days)
     validates = (first_day >= validation) & (last_day < test - split.gap_days)

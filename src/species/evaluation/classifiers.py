@@ -156,9 +156,8 @@ def places(
 ) -> Candidates:
     """Classifiers of the place, or of place and season: neighbours in km, then forests. Other arguments as of both.
 
-    Args:
-        known, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
-            them, of which neighbours see a circle of every radius in SEASON_KM.
+    Vectors are (Q, 2) latitude and longitude in degrees, or (Q, 4) with `season` beside them, of which neighbours see a
+    circle of every radius in SEASON_KM.
     """
     for radius in SEASON_KM if query.shape[1] == 4 else (0.0,):
         ours, theirs = (

@@ -111,10 +111,8 @@ def score_bins(
 ) -> dict[str, dict[str, list[dict]]]:
     """kind -> group -> `score_intervals` of the rows in each bin of `values`, with its ends "from" and "to", and label.
 
-    Args:
-        values: (H,) training records of the species, or km to the nearest one. A row on an edge belongs to the bin
-            that starts there.
-        edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores, the outer ones are open.
+    The (H,) values are training records of the species, or km to the nearest one. Ascending edges make one bin more,
+    the outer ones open; an empty one has n 0 and no scores, and a row on an edge is in the bin that starts there.
     """
     ends, bin_of = [None, *map(float, edges), None], np.digitize(values, edges)
     result = {}

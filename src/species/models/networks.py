@@ -123,10 +123,7 @@ class CrossModalAutoencoder(nn.Module):
         scale = self.log_scale.exp().clamp(max=HIGHEST_SCALE)
         logits = scale * functional.normalize(one, dim=1) @ functional.normalize(other, dim=1).T
         target = torch.arange(len(one), device=one.device)
-        return (
-            functional.cross_entropy(logits, target, reduction="none")
-            + functional.cross_entropy(logits.T, target, reduction="none")
-        ) / 2
+        return sum(functional.cross_entropy(each, target, reduction="none") for each in (logits, logits.T)) / 2
 
     def encode(self, modality: str, embeddings: torch.Tensor) -> torch.Tensor:
         """(B, dim) float32 shared vectors of length 1."""

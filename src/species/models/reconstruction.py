@@ -18,11 +18,8 @@ PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the lin
 
 
 def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: int, seed: int) -> tuple[dict, dict]:
-    """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind.
-
-    Args:
-        pairs: training and validation rows with both modalities, for the linear map.
-        components: of its principal components.
+    """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind. The linear map
+    learns from `pairs`, training and validation rows with both.
 
     Returns:
         Of reconstructions: modality -> kind -> mean squared errors of the standardised modality (`model`,

@@ -108,12 +108,10 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
 def draw_accuracy_map(
     path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
 ) -> None:
-    """Map of the test records that were named rightly and wrongly, with the accuracy of each held-out square.
+    """Map of the test `records` that were named rightly and wrongly, among those of training, with the accuracy of each
+    held-out square.
 
-    Args:
-        records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
-        context: lat, lon of training records.
-        squares: of split.json, with use, lat, lon and corners [[lat, lon], …].
+    Records have lat, lon (degrees), right (bool) and square (-1 outside); `squares` are those of split.json.
     """
     with drawing(path, 9.5, 9) as figure:
         axes = figure.subplots()

@@ -39,12 +39,7 @@ def draw_map(
     buffer_km: float,
     title: str,
 ) -> None:
-    """PNG of all observations by role and kind, with numbered squares and their buffers.
-
-    Args:
-        points: lat, lon (degrees), role and kind.
-        squares: use, lat and lon of the centres; the number of a square is its row.
-    """
+    """All observations by role and kind at lat, lon in degrees, with their squares, numbered by row, and buffers."""
     with drawing(path, 10, 9, dpi=DPI) as figure:
         axes = figure.subplots()
         for (role, kind), (colour, shape, area) in POINTS.items():
@@ -72,12 +67,8 @@ def draw_map(
 
 
 def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray) -> None:
-    """PNG of cumulative curves, logarithmic.
-
-    Args:
-        km: kind of test -> distance of each observation to the nearest training one, km.
-        random_km: the same of a test drawn at random.
-    """
+    """Cumulative curves, logarithmic, of the `km` from each test observation to the nearest training one, by kind of
+    test, and of a test drawn at random."""
     with drawing(path, 7.5, 4.6, dpi=DPI) as figure:
         axes = figure.subplots()
         curves = [(kind, values, POINTS["test", kind][0], "-") for kind, values in km.items()]
@@ -94,12 +85,8 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
 
 
 def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> np.ndarray:
-    """Distance to the nearest training record in a split that draws as many test records, but at random.
-
-    Args:
-        observations: gbif_id, lat, lon of N.
-        role: (N,) roles in our split, which are dealt anew among its training and test records.
-    """
+    """Kilometres to the nearest training record in a split that draws as many test records, but at random: each
+    `role` (N,) of our split is dealt anew among its training and test records."""
     used = np.isin(role, ["train", "test"])
     records = observations[used].assign(role=role[used]).drop_duplicates("gbif_id")
     dealt = np.random.default_rng(seed).permutation(records["role"].to_numpy())
