@@ -113,7 +113,7 @@ def with_rows(index: pd.DataFrame, found: list[Source]) -> tuple[pd.DataFrame, d
 
 
 def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> None:
-    """Write the chunks that are not marked as done; a chunk is marked once its values are on disk."""
+    """Write the chunks that are not marked as done: a mark is set when a chunk is on disk, so a kill costs one chunk."""
     marks.mkdir(parents=True, exist_ok=True)
     given = {name for source in found if source.modality == "vision_pooled" for name in source.ids}
     rows = index.set_index("id").filter(regex="_row$")
@@ -129,8 +129,8 @@ def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, mark
 
 
 def write_chunk(source: Source, chunk: slice, rows: pd.DataFrame, writer: EmbeddingWriter, given: set[str]) -> None:
-    """Write the embeddings of `chunk` into their `rows`, skipping those of refused records; where vision_pooled is
-    `given`, it must be the mean of the tokens."""
+    """Write the embeddings of `chunk` into their `rows` (id -> `<modality>_row`), but for those of refused records.
+    Where vision_pooled is `given`, it must be the mean of the tokens."""
     names, values = source.ids[chunk], embedding_files.read(source, chunk)
     stored = embedding_files.check_values(source, names, values)
     at = rows.reindex(list(names), fill_value=-1)

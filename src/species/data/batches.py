@@ -24,7 +24,7 @@ BUFFERS = 4  # kept of a modality: the batch in use, the one drawn ahead, the on
 class Loader:
     """Reads batches of one store; one thread at a time.
 
-    Species are numbered in the order of `classes`, which are the store's, sorted, where None.
+    Species are numbered in the order of `classes`; None stands for all of the store, sorted.
 
     Raises:
         DataError: two observations of the store have one id.

@@ -29,7 +29,7 @@ ROUNDING = 1e-2  # float16 keeps three digits; a mean of other tokens differs by
 
 @dataclass(frozen=True)
 class Source:
-    """The checked files of one modality: one for each of the observation `ids`, or, `packed`, the pack and its ids."""
+    """The checked files of one modality: one for each of `ids`, in the order of reading, or a pack and its ids file."""
 
     modality: str
     ids: tuple[str, ...]

@@ -111,8 +111,8 @@ def score_bins(
 ) -> dict[str, dict[str, list[dict]]]:
     """kind -> group -> `score_intervals` of the rows in each bin of `values`, with its ends "from" and "to", and label.
 
-    The (H,) values are training records of the species, or km to the nearest one. Ascending edges make one bin more,
-    the outer ones open; an empty one has n 0 and no scores, and a row on an edge is in the bin that starts there.
+    The (H,) values are training records of the species, or km to the nearest one. Ascending edges bound one bin more
+    than there are edges, the outer ones open. An empty bin has n 0 and no scores; a row on an edge is in the upper bin.
     """
     ends, bin_of = [None, *map(float, edges), None], np.digitize(values, edges)
     result = {}

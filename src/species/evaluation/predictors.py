@@ -91,8 +91,8 @@ def require_listed(names: Iterable[str], where: str) -> None:
 
 
 def require_complete(found: Collection[str], modalities: Collection[str], trained: Collection[str]) -> None:
-    """Raise DataError for a predictor without predictions, which would vanish from the reports, though it reads only
-    `modalities`, place and date, and is, as a network of train, among the `trained` ones (`train.models`)."""
+    """Raise DataError for a predictor that could be fitted and has no predictions: it would vanish from the reports.
+    `modalities` are those of the store, `trained` is `train.models`."""
     for one in PREDICTORS:
         possible = {*modalities, "place", "date"}.issuperset(one.needs) and (
             one.stage != "train" or one.name in trained

@@ -38,8 +38,8 @@ class SpeciesClassifier(nn.Module):
     """Species from one embedding or from several (late fusion).
 
     A trunk D-H-H (ReLU, dropout after each hidden layer) for every input; their features stand side by side, zeros
-    where an observation lacks an embedding, before one linear layer. H is `hidden`, C the number of `classes`, in the
-    order of the answers; `weights` (C,) of the classes in the loss have mean 1 over training rows.
+    where an observation lacks an embedding, before one linear layer. H is `hidden`; the C `classes` are in the order of
+    the answers, and each counts in the loss by its weight (C,), 1 on average over training rows.
     """
 
     def __init__(
