@@ -113,7 +113,7 @@ def with_rows(index: pd.DataFrame, found: list[Source]) -> tuple[pd.DataFrame, d
 
 
 def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> None:
-    """Write the chunks that are not marked as done: a mark is set when a chunk is on disk, so a kill costs one chunk."""
+    """Write the chunks that are not marked as done. A mark is set when a chunk is on disk: a kill costs one chunk."""
     marks.mkdir(parents=True, exist_ok=True)
     given = {name for source in found if source.modality == "vision_pooled" for name in source.ids}
     rows = index.set_index("id").filter(regex="_row$")
