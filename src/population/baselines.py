@@ -83,10 +83,9 @@ def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:
 
 
 def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame:
-    """Every label row of the split; growth_rate is NaN where it must not be known here: test and locked.
+    """Every label row, with growth_rate NaN where it must not be known here: in test and locked ones.
 
-    Raises:
-        DataError: a covariate is missing, altogether or for a row, or labels of a single place train.
+    Raises DataError if labels of a single place train, or a covariate is missing.
     """
     path = folder / prediction_tasks.SAMPLES
     rows = prediction_tasks.read_samples(folder, store.tiles.tile_id)

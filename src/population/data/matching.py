@@ -1,7 +1,4 @@
-"""Matching of labels with tiles by place and year. Similar names never match.
-
-They only give the candidate that the report shows beside an unmatched label.
-"""
+"""Matching of labels with tiles by place and year; a similar name is only shown beside what found no partner."""
 
 import logging
 from collections.abc import Collection
@@ -104,7 +101,7 @@ def match(
 def _at_the_ends(tiles: pd.DataFrame, labels: pd.DataFrame, tile_lag: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the labels before their place's first tile, and of the tiles after its last label, `tile_lag` apart.
 
-    A lagged panel has both by design, so neither counts as unmatched. Without a lag no mask is True.
+    A lagged panel has both by design, so neither counts as unmatched.
     """
     first, last = tiles.groupby("place").year.min(), labels.groupby("place").year.max()
     early, late = labels.year - tile_lag < labels.place.map(first), tiles.year + tile_lag > tiles.place.map(last)
@@ -154,10 +151,7 @@ def _label_places(labels: pd.DataFrame, aliases: pd.DataFrame, known: pd.Series,
 
 
 def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance: int | None) -> np.ndarray:
-    """(N,) position of the tile of each place that is nearest in time, of two the earlier; -1: none.
-
-    `tolerance`: years by which it may differ; None: any.
-    """
+    """(N,) position of each place's tile nearest in time, at most `tolerance` years off, of two the earlier; -1: none."""
     asked, dated = (
         pd.DataFrame({"place": place.to_numpy("str"), "year": year.to_numpy()})
         .reset_index(names=name)
@@ -169,11 +163,7 @@ def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance
 
 
 def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered.
-
-    Raises:
-        DataError: labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre.
-    """
+    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered."""
     served, samples = served.reset_index(drop=True), labels.reset_index(names="row")
     if "lat" in samples:
         kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)  # NaN where the centre is

@@ -35,11 +35,7 @@ class Prompter:
         return f"a tile is {self.patches} patches of {self.patch_size} px and {self.image_tokens} image tokens"
 
     def read(self, rows: pd.DataFrame) -> list[str]:
-        """The columns of `rows` that reach the model, by words or by numbers.
-
-        Raises:
-            DataError: one is missing, or has a blank.
-        """
+        """The columns of `rows` that the model reads; DataError if one is missing or has a blank."""
         columns = list(dict.fromkeys([*prompts.named(self.settings.prompt), *self.settings.covariates.of_head]))
         missing = [name for name in columns if name not in rows]
         if missing:
@@ -85,11 +81,7 @@ class Prompter:
 
 
 class GrowthSamples(ReadyBatches):
-    """Rows of `store.samples` as batches to train on.
-
-    With `augment`, each tile is turned by one of the 8 flips and rotations, a function of
-    (seed, epoch, sample).
-    """
+    """Label rows as batches; `augment` flips and rotates each tile in one of 8 ways, drawn for each epoch."""
 
     def __init__(self, store: Store, rows: pd.DataFrame, prompter: Prompter, seed: int, augment: bool):
         self.store, self.rows, self.seed, self.augment = store, rows.reset_index(drop=True), seed, augment
@@ -119,8 +111,7 @@ def covariate_settings(params: Params, split: Split) -> Covariates:
     """Settings, for bandwise.json, of the covariates that `sft.covariates` lets the model read.
 
     Raises:
-        DataError: a column is missing or holds text, has one value alone in all training rows, or its lag is in
-            steps of a panel that has a single year.
+        DataError: a column is missing, holds text or one value alone, or its lag is in steps of a single year.
     """
     use = params.sft.covariates
     if use == "none":

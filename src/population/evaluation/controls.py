@@ -17,7 +17,7 @@ from src.population.params import Evaluate
 
 
 def control_predictions(folder: Path, store: Store, rows: pd.DataFrame, evaluate: Evaluate, seed: int) -> pd.DataFrame:
-    """Predictions of the model in `folder` for `rows` of label tables with the wrong image, in their order.
+    """Predictions of the model in `folder` for label rows with the wrong image, in their order.
 
     Returns:
         Columns head_ and text_ (‰ per year, text NaN where unparsable) of

@@ -13,15 +13,10 @@ FINAL = "metrics/final.json"
 
 
 def opening(out: Namespace, facts: dict) -> dict:
-    """Date, commit, attempts and lock for the final metrics, announced. Called before a label is read.
+    """Date, commit, attempts and lock for the final metrics, announced before a label is read.
 
-    `attempts` counts the versions of metrics/population.json in the repository's history and its experiments. It is
-    a lower bound, because removed experiments are unknown.
-
-    Args:
-        out: metrics, the file that the final metrics go to: FINAL, whose history says whether the lock was opened
-            before; out and plots, folders that must not exist yet.
-        facts: split.json.
+    `attempts` is a lower bound, because removed experiments are unknown. `out` names the file of the metrics, FINAL,
+    whose history says whether the lock was opened before, and the folders out and plots, which must not exist yet.
 
     Raises:
         ParamsError: nothing is locked, another file is given, or the workspace differs from the last commit.

@@ -19,13 +19,11 @@ Ends = tuple[float | None, np.ndarray, np.ndarray]
 def assess(
     table: pd.DataFrame, left_out: pd.DataFrame, by_fold: np.ndarray, level: float, facts: dict, seed: int
 ) -> tuple[dict, pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Intervals at `level` for every row of predictions.parquet that is scored.
+    """Intervals at `level` for every row of predictions.parquet (`table`) that is scored.
 
     Args:
-        table: split (validation or what is scored), y, head, text_samples, province, city.
         left_out: place, fold and residual of ridge on training rows it was not fitted on.
         by_fold: (folds, scored rows) its predictions without each fold.
-        facts: split.json.
 
     Returns:
         What the metrics hold, the columns of predictions.parquet, and tables of coverage at many levels by group.

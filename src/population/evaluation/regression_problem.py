@@ -26,7 +26,7 @@ class Problem:
         facts: split.json.
 
     Attributes:
-        rows: training, validation, test and locked labels; masks `train` and `held` (N,).
+        rows: all labels but the buffer's; masks `train` and `held` (N,).
         y, checks: numbers of the training and of the held-out rows; of the latter only validation has any.
         features: `means`, (N, C) band means, and `all`, (N, F) band statistics, both with the columns of `context`;
             `covariates`, (N, K), where there are some.
