@@ -26,7 +26,7 @@ from src.population.data import prediction_tasks
 from src.population.evaluation import predictors
 from src.population.evaluation.fitted_baselines import DECIMALS, cross_fit_ridge, ridge_null
 from src.population.evaluation.regression_problem import Problem
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 
 def main(params, inputs, out, dry_run=False):
@@ -35,7 +35,7 @@ def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
     facts = files.read_json(inputs.split / "split.json")
     statistics = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
-    rows = read_rows(inputs.split, store, covariate_columns(params.data.covariates, params.data.covariate_lag))
+    rows = read_rows(inputs.split, store, params.data.covariate_columns)
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
     if dry_run:

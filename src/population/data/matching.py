@@ -151,7 +151,7 @@ def _label_places(labels: pd.DataFrame, aliases: pd.DataFrame, known: pd.Series,
 
 
 def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance: int | None) -> np.ndarray:
-    """(N,) position of each place's tile nearest in time, at most `tolerance` years off, of two the earlier; -1: none."""
+    """(N,) position of each place's tile nearest in time, of two the earlier; -1 where none is within `tolerance`."""
     asked, dated = (
         pd.DataFrame({"place": place.to_numpy("str"), "year": year.to_numpy()})
         .reset_index(names=name)

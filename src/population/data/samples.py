@@ -17,7 +17,7 @@ from src.core.training.global_batches import ReadyBatches
 from src.population.data.stage_inputs import Split, stored_tiles
 from src.population.models import prompts
 from src.population.models.model_folder import Covariates, Settings
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 
 class Prompter:
@@ -116,8 +116,7 @@ def covariate_settings(params: Params, split: Split) -> Covariates:
     use = params.sft.covariates
     if use == "none":
         return Covariates(columns=[], names=[], lag_years=0, use=use, mean=[], sd=[])
-    names, train = params.data.covariates, split.rows("train")
-    columns = covariate_columns(names, params.data.covariate_lag)
+    names, columns, train = params.data.covariates, params.data.covariate_columns, split.rows("train")
     for column, name in zip(columns, names, strict=True):
         if column not in train:
             raise DataError(
