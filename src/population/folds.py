@@ -57,8 +57,8 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
 def read_variant(name: str, pattern: str) -> pd.DataFrame:
     """The prediction rows of all folds; DataError if none is found, or two folds of one draw test the same place."""
     where = f"--variant {name}={pattern}"
-    found = [Path(path) for path in sorted(glob(pattern))]
-    found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
+    paths = map(Path, sorted(glob(pattern)))
+    found = [path / "predictions.parquet" if path.is_dir() else path for path in paths]
     if not found:
         raise DataError(f"{where}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)

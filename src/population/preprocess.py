@@ -4,8 +4,7 @@
         --labels data/sample/labels.xlsx --aliases data/sample/aliases.csv --out data/population/tiles
 
 Writes a store (see src/core/data/tile_store.py) with `matching.json` in it: crop, flipped tiles, for every
-place the years of its tiles and labels, and all that found no partner. Independent of fold and
-seed: a large store is written once.
+place the years of its tiles and labels, and all that found no partner. Neither fold nor seed changes it.
 """
 
 import logging
@@ -105,9 +104,8 @@ def check_headers(names: list[archive.TileName], params: Params) -> tuple[list[r
 def match_labels(index: pd.DataFrame, rates: pd.DataFrame, aliases: pd.DataFrame, data: Data) -> Matching:
     """Every label's tile, with lags in years from those in steps of the panel.
 
-    Raises:
-        DataError: as `matching.match` does; or lags have one year alone, or would mean two things, because labels
-            with a tile have another step than all.
+    Raises DataError as `matching.match` does, or if lags find a single year, or the labels with a tile have another
+    step than all, so that a lag would mean two things.
     """
     file, lagged = rates.attrs["path"], data.tile_lag or (data.covariates and data.covariate_lag)
     if lagged and rates.year.nunique() < 2:

@@ -44,7 +44,8 @@ def read(path: Path, faults: list[str] | None = None) -> pd.DataFrame:
         faults: takes what is wrong with cells, for the caller to raise; a wrong number is NaN, and a row with a wrong
             name or year is left out. None: they are raised here.
 
-    Raises DataError if it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
+    Raises:
+        DataError: it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
     """
     table = read_sheet(path)
     columns, years = _columns(table)

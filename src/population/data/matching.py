@@ -25,7 +25,6 @@ class Matching:
 
     samples: sample, tile, province, city (as the tile spells them), year (the label's), lat, lon,
         growth_rate, then the other label columns.
-    unmatched_tiles: province, city, year.
     unmatched_labels: province, city, year (as the label has them), candidate (the most similar unmatched tile as
         "province/city/year", or ""), row (in the spreadsheet).
     nearest: province, city, label_year, tile_year of the labels that took another year's tile than asked.
@@ -56,9 +55,7 @@ def match(
         tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown); one row at most
             for a place and year.
         labels: as `labels.read` returns them; without provinces (all "") the city alone is the place.
-        aliases: as `labels.read_aliases` returns them; applied to the labels' names.
-        match_year: with `nearest` a label may take another year's tile of its place (of two as near the
-            earlier), so one tile may serve several labels.
+            match_year: with `nearest` a label may take another year's tile, so one tile may serve several labels.
         tile_lag: years by which the tile is older than the label.
         lagged_columns: column of the label file -> its name in `samples`, `covariate_lag` years older than the label.
 

@@ -67,8 +67,7 @@ def advice(counts: dict[str, int]) -> str:
 class PairCollator:
     """Pairs -> a DPOTrainer batch: all chosen rows first, then all rejected, each with its own pixels.
 
-    Prompts and answers are encoded as sft encoded them, not as trl does, which would let control tokens
-    in covariates through.
+    Texts are encoded as sft encodes them; trl would let control tokens in covariates through.
     """
 
     def __init__(self, model: GrowthModel, prompter: Prompter, store: Store, samples: pd.DataFrame):

@@ -110,8 +110,7 @@ class GrowthSamples(ReadyBatches):
 def covariate_settings(params: Params, split: Split) -> Covariates:
     """Settings, for bandwise.json, of the covariates that `sft.covariates` lets the model read.
 
-    Raises:
-        DataError: a column is missing, holds text or one value alone, or its lag is in steps of a single year.
+    Raises DataError if a column is missing, holds text or one value alone, or its lag is in steps of a single year.
     """
     use = params.sft.covariates
     if use == "none":

@@ -45,8 +45,7 @@ def opening(out: Namespace, facts: dict) -> dict:
             f"{FINAL}: commit {earlier.splitlines()[-1]} holds it, so the locked test was opened before; "
             f"git log --all -- {FINAL} shows what it said"
         )
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    if changed:
+    if changed := _git("status", "--porcelain", "--untracked-files=no"):
         raise ParamsError(
             f"git status: found {len(changed.splitlines())} changed files (first: {changed.splitlines()[0].strip()}), "
             "expected none, so that the commit says what was scored; commit them"

@@ -85,10 +85,9 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
 def calibrated(
     group: str, calibration: pd.DataFrame, scored: pd.DataFrame, level: float, train_mean: float, seed: int
 ) -> Ends:
-    """Intervals of `head`, or of `text_samples`, whose range of sampled answers is widened, as `calibration` asks for.
+    """Width (‰ per year) that `calibration` adds on both sides, and both ends of every scored row's interval, (N,).
 
-    Returns:
-        Width (‰ per year) added on both sides, and the lower and upper end of every scored row's interval, (N,) each.
+    Around the value of `head`, or around the range of sampled answers of `text_samples`.
     """
     y, place = calibration.y.to_numpy(), units_of(calibration, "place")
     if group == "head":
