@@ -68,7 +68,7 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
 
 @spelled(WORDS)
 def draw(store: Store, split: Split) -> Roles:
-    """Roles of all tiles and labels; DataError where the data lack what the task needs."""
+    """Roles of all tiles and labels; raises DataError for an impossible origin, and as `spatial_temporal` does."""
     tiles = store.tiles.assign(place=place_names(store.tiles))
     samples = label_rows(store, split.task)
     locked, forecast = _locked(tiles, split), split.task in FORECASTS

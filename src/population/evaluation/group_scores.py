@@ -78,7 +78,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
 def score_rows(
     table: pd.DataFrame, prediction: np.ndarray, units: np.ndarray, place: np.ndarray, reference: np.ndarray
 ) -> dict:
-    """Scores of the rows with their intervals; `reference`: mean of the labels that each row's model was trained on."""
+    """Scores of the rows with their intervals; `reference` (N,): mean of the labels each row's model was trained on."""
     y, year = table.y.to_numpy(), table.year.to_numpy()
     scores = jackknife.score_panel(y, prediction, units, year, place, reference)
     return scores | {"n_units": len(np.unique(units))}

@@ -23,7 +23,6 @@ class Problem:
     Args:
         labels: every label row; growth_rate is NaN where it must not be known, in test and locked rows.
         statistics: (C,) mean and standard deviation of the bands of training tiles.
-        facts: split.json.
 
     Attributes:
         rows: all labels but the buffer's; masks `train` and `held` (N,).

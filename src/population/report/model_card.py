@@ -177,7 +177,6 @@ def _split_rule(facts: dict, left_out: int) -> str:
 
 
 def _roles(unit: str, rows: pd.DataFrame) -> Table:
-    """Labels and units of each role that has any."""
     parts = [(role, rows[rows.role == role]) for role in ("train", "validation", "test", "locked")]
     column = "place" if unit == "place" else "block"
     found = [[role, str(len(part)), str(part[column].nunique())] for role, part in parts if len(part)]

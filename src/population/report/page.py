@@ -194,7 +194,6 @@ def training_section(scores: dict) -> Section:
 
 
 def _matrix(places: dict, years: list[int]) -> Table:
-    """Label and tile of every place and year: ● both, ○ a tile alone, + a label alone."""
     marks = {(True, True): "●", (True, False): "○", (False, True): "+", (False, False): ""}
     rows = [
         [name, *(marks[year in place["tiles"], year in place["labels"]] for year in years)]
