@@ -55,7 +55,7 @@ def match(
         tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown); one row at most
             for a place and year.
         labels: as `labels.read` returns them; without provinces (all "") the city alone is the place.
-            match_year: with `nearest` a label may take another year's tile, so one tile may serve several labels.
+        match_year: with `nearest` a label may take another year's tile, so one tile may serve several labels.
         tile_lag: years by which the tile is older than the label.
         lagged_columns: column of the label file -> its name in `samples`, `covariate_lag` years older than the label.
 
