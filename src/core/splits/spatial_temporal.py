@@ -40,9 +40,6 @@ def split_with_buffer(
         unit, what, advice: each tile's unit, and the rest as in `draw_roles`.
         keep_from: lat, lon of locked tiles, from which training and validation keep the same distance.
 
-    Returns:
-        (N,) str with the index of `tiles`.
-
     Raises:
         ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
         DataError: there are too few units, or a role is left without a tile.
@@ -186,7 +183,7 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
 
 
 def require_coordinates(tiles: pd.DataFrame) -> None:
-    """Raise DataError if a tile (tile_id) has no lat, lon or half_diagonal_km, without which there is no distance."""
+    """Raise DataError if a tile (tile_id) has no lat, lon or half_diagonal_km."""
     missing = tiles.loc[tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=1), "tile_id"].sort_values()
     if len(missing):
         raise DataError(
