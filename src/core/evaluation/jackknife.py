@@ -104,8 +104,8 @@ def score_panel(
 ) -> dict:
     """All scores of `regression_scores`, of (N,) arrays, with `<score>_low`, `<score>_high`, n, "method" and "label".
 
-    Bounds are None where `interval_method` or `bounds_of` gives none; "label" is the `coverage_label`. Raises ValueError
-    where a value is not finite or a place lies in two units.
+    Bounds are None where `interval_method` or `bounds_of` gives none; "label" is the `coverage_label`. Raises
+    ValueError where a value is not finite or a place lies in two units.
     """
     y, prediction, units = finite(y), finite(prediction), np.asarray(units, dtype=str)
 
