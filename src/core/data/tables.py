@@ -33,7 +33,7 @@ EXACT = 2**53  # from here on a float does not hold every whole number
 
 @dataclass(frozen=True)
 class Sheet:
-    """`header` as stripped NFKC text; `rows` as (number, cells) but for empty ones, from 2 on, in Parquet from 1 on."""
+    """`header` as stripped NFKC text; `rows` as (number, cells) but for empty ones, counted from 2 (Parquet: 1)."""
 
     path: Path
     header: list[str]
@@ -105,7 +105,7 @@ def _stripped(cell: Any) -> Any:
 
 
 def _csv_lines(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
-    """Last line's number and cells of every row, the header first; tabs without quotes too, as data portals send."""
+    """Number of the last line, and cells, of every row; a header with tabs makes a table of tabs without quotes."""
     if (size := path.stat().st_size) > most:
         raise DataError(f"{path}: bytes: found {size}, expected at most {most}; divide the table")
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -49,7 +49,7 @@ def variance_components(table: pd.DataFrame) -> dict:
         split: between splits, beyond what the seeds within them explain, 0 where negative; None with one split or seed.
         seed: between seeds within one split, their interaction with the split included; None with one seed.
         data: mean over the runs.
-        n_splits, n_seeds, reason (of a None).
+        n_splits, n_seeds, reason (of a None, else None).
 
     Raises:
         DataError: a run or a fold is missing.

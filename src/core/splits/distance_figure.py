@@ -25,8 +25,8 @@ def nearest_training_distances(tiles: pd.DataFrame, use: pd.DataFrame | None) ->
         use: lat, lon of the points where the model is to be used.
 
     Returns:
-        to_test, to_validation, to_use: from each such place to the nearest training tile; without `use`, from each
-            place of any role to the nearest other place.
+        to_test, to_validation, to_use: from each such place to the nearest training tile; to_use without `use` is
+            from each place of any role to the nearest other place.
     """
     located = tiles.dropna(subset=["lat", "lon"])
     train = located[located["role"] == "train"]
