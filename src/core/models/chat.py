@@ -66,9 +66,7 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def pad_batch(
     prompts: list[list[int]], answers: list[list[int]] | None, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
-    """Ids -> a batch for a Qwen-VL model.
-
-    With answers rows are padded on the right, without (for generation) on the left.
+    """Ids -> a batch for a Qwen-VL model, padded on the right, or without answers (for generation) on the left.
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` (1 on image tokens; without it Qwen2.5-VL

@@ -16,10 +16,9 @@ from src.core.models.patches import patchify
 
 
 class MaskedAutoencoder(nn.Module):
-    """`visual` (a Qwen vision transformer) with a transformer decoder that predicts masked pixels.
+    """`visual` (a Qwen vision transformer, trained in place) with a transformer decoder that predicts masked pixels.
 
     Args:
-        visual: encoder; trained in place.
         side: px of the square images.
         encoder: "full" runs every block, "patch_embed" the patch embedding alone.
         decoder: (depth, width, heads).

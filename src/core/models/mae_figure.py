@@ -13,10 +13,7 @@ from src.core.report.figures import save
 def reconstruction_grid(path: Path, images: np.ndarray, masks: np.ndarray, mended: np.ndarray, titles: list[str]):
     """Three columns a tile: original, masked, reconstructed; the first three channels as red, green and blue.
 
-    Args:
-        images, mended: (N, 3, S, S) standardised.
-        masks: (N, S, S) bool, True where masked.
-        titles: one per tile.
+    `images` and `mended` are (N, 3, S, S) standardised, `masks` (N, S, S) bool, True where masked.
     """
     low, high = np.percentile(images, (2, 98), axis=(0, 2, 3))
 

@@ -102,7 +102,6 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of the file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -37,10 +37,7 @@ def moments(
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Moments:
-    """Peak bytes of activations as pairs (fixed, per sample), for every moment that is the peak of some batch size.
-
-    A moment is left out if another one needs at least as much of both.
-    """
+    """Peak bytes of activations as pairs (fixed, per sample), for every moment that is the peak of some batch size."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _restored(model):
         weights = _replace_by_fake(model, trained, dtype, mode)
@@ -135,8 +132,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 def _replace_by_fake(
     model: nn.Module, trained: Iterable[nn.Parameter], dtype: torch.dtype, mode: FakeTensorMode
 ) -> list[torch.Tensor]:
-    """Put fake parameters and buffers, made in `mode`, in the place of real ones, with the gradients that an earlier
-    step left; returns them."""
+    """Put fake buffers and parameters, these with the gradients of an earlier step, in place of real ones."""
     chosen = {id(p) for p in trained}
     with mode:
         fake = {id(x): torch.empty(x.shape, dtype=x.dtype) for x in model.buffers()}

@@ -102,7 +102,6 @@ def estimate(
     Args:
         model: on any device, `meta` included; not quantised, with SDPA attention. It is left as it was.
         trained: those of its parameters that ever train, held in float32. The others are held in `dtype`.
-        loss: the loss of a batch by `model`.
         sample: a batch of one sample, on the CPU.
         dtype: of computation; bfloat16 is mixed precision.
         four_bit: frozen matrices in the layers of the language model are held in 4 bits.

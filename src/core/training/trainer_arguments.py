@@ -67,7 +67,6 @@ class Plan:
         return self.batch_size // parts
 
     def steps(self, samples: int) -> int:
-        """Steps of the whole training on so many samples."""
         return math.ceil(samples / self.batch_size) * self.epochs
 
 
@@ -110,5 +109,4 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, plan: Plan, samples: int) 
 
 
 def to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The batch on `device`."""
     return {name: value.to(device) for name, value in batch.items()}

@@ -119,12 +119,8 @@ def save(
     base: Path,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a model folder; with LoRA `adapter/` beside the merged weights, for the model in `base`.
-
-    Args:
-        base: the model folder that training started from.
-        dtype: of the written weights.
-    """
+    """Write a model folder, its weights in `dtype`; with LoRA `adapter/` beside the merged weights, for the model in
+    `base`, from which training started."""
     vlm = model.vlm
     if isinstance(vlm, PeftModel):
         lora.save_adapter(vlm, folder / ADAPTER, base)

@@ -1,10 +1,4 @@
-"""Inputs for plain transformers, which have no processor for tiles; bandwise.json says how to read them.
-
-    from transformers import AutoModelForImageTextToText
-    from src.population.models.plain_inputs import plain_inputs
-
-    model = AutoModelForImageTextToText.from_pretrained(folder)
-    ids = model.generate(**plain_inputs(folder, tiles, [{"year": 2020}]), max_new_tokens=16)
+"""Inputs for plain transformers, which have no processor for tiles; docs/backbones.md shows their use.
 
 The regression head is not part of such a model; `predict` and `inference.Reader` use both.
 """

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from src.population.params import TINY, Params
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class TileViews(ReadyBatches):
     """`samples_per_file` views of each tile of `rows`; every draw is a function of (seed, epoch, index).
 
@@ -38,22 +40,15 @@ class TileViews(ReadyBatches):
     epoch: for validation.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rows: list[int],
-        *,
-        side: int,
-        units: int,
-        seed: int,
-        samples_per_file: int = 1,
-        scales: list[float] | None = None,
-    ):
-        self.store, self.rows, self.side, self.units, self.seed = store, rows, side, units, seed
-        self.samples_per_file, self.scales = samples_per_file, scales
+    store: Store
+    rows: list[int]
+    side: int
+    units: int
+    seed: int
+    samples_per_file: int = 1
+    scales: list[float] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of every epoch."""
         self.epoch = epoch if self.scales else 0
 
     def __len__(self) -> int:
@@ -79,7 +74,7 @@ class Pretraining(nn.Module):
 
     def images(self, tiles, valid, boxes=None, orientation=None) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardised images and their valid pixels; crops are resized as dequantised vectors."""
-        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        values, valid = self.front.dequantise(tiles, valid)
         if boxes is not None:
             unit_norm = self.front.quantisation.kind == "alphaearth"
             values, valid = resized_crop(values, valid, boxes, unit_norm=unit_norm)
