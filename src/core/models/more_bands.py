@@ -23,8 +23,7 @@ def widen(
         projection: (3, bands), from standardised bands to z-scored components. Its offset belongs into the
             input (`shifted_mean`), because masked pixels must stay 0.
 
-    Raises:
-        ParamsError: the model does not read RGB, or there are fewer than three bands.
+    Raises ParamsError where the model does not read RGB, or there are fewer than three bands.
     """
     visual = model.model.visual
     embed = visual.patch_embed

@@ -88,8 +88,7 @@ def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
 def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     """Folders that become `out.out` and `out.plots` when all is done; then `scratch` is removed.
 
-    Raises:
-        ParamsError: the GPU's memory is full; `remedies` are what `stage` can change, cheapest first.
+    Raises ParamsError where the GPU's memory is full, with `remedies`: what `stage` can change, cheapest first.
     """
     try:
         with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:

@@ -53,11 +53,7 @@ class Plan:
 
     @property
     def micro_batch(self) -> int:
-        """Samples that one process trains on at once.
-
-        Raises:
-            ParamsError: processes and micro-batches do not share `batch_size` evenly.
-        """
+        """Samples that one process trains on at once; ParamsError where all do not share `batch_size` evenly."""
         parts = distributed.count() * self.accumulate
         if self.batch_size % parts:
             raise ParamsError(

@@ -194,9 +194,7 @@ def mean_of_parsed(samples: list[list[str]], language: str) -> np.ndarray:
 def group_predictions(
     sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, prefs: Prefs, seed: int
 ) -> pd.DataFrame:
-    """Predictions of both models for each row of `samples`, in its order.
-
-    Answers are sampled as those are that preferences are made of, at `prefs.temperature` and `prefs.top_p`.
+    """Predictions of both models for each row of `samples`, in its order; answers are sampled as `prefs` says.
 
     Returns:
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and

@@ -117,12 +117,27 @@ def views(params: Params, store: Store, split: Split, model: Pretraining) -> tup
     return train, validation
 
 
+@torch.no_grad()
 def measure(model: Pretraining, validation: TileViews, batch_size: int, plots: Path) -> None:
-    """Write masked_mse.json and reconstruction.png of the validation tiles into `plots`."""
-    errors = validation_errors(model, validation, batch_size)
-    draw_reconstructions(plots / "reconstruction.png", model, validation)
+    """Write mean squared errors on masked patches of all validation tiles, the model's beside its nulls, as
+    masked_mse.json into `plots`, and reconstruction.png."""
+    mae = model.mae
+    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size)
+    positions = positions.to(mae.mask_token.device)
+    sums: dict[str, float] = {}
+    values = 0.0
+    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
+    for part in torch.arange(len(validation)).tensor_split(math.ceil(len(validation) / max(batch_size, 2))):
+        batch = to(validation.__getitems__(part.tolist()), positions.device)
+        images, valid = model.images(batch["tiles"], batch["valid"])
+        with autocast(mae):
+            found, count = masked_errors(mae, images, valid, batch["noise"], model.mask_ratio, positions)
+        sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
+        values += count
+    errors = {name: round(total / values, 6) for name, total in sums.items()}
     files.write_json(plots / "masked_mse.json", errors)
     logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+    draw_reconstructions(plots / "reconstruction.png", model, validation)
 
 
 def save(folder: Path, start: Start, params: Params) -> None:
@@ -131,25 +146,6 @@ def save(folder: Path, start: Start, params: Params) -> None:
     start.vlm.save_pretrained(folder)
     safetensors.torch.save_file({"mean": start.front.mean.cpu()}, folder / MEAN)
     start.tokenizer.save_pretrained(folder)
-
-
-@torch.no_grad()
-def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) -> dict[str, float]:
-    """Mean squared errors on masked patches of all validation tiles, the model's beside its nulls."""
-    mae = model.mae
-    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size)
-    positions = positions.to(mae.mask_token.device)
-    sums: dict[str, float] = {}
-    values = 0.0
-    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
-    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / max(batch_size, 2))):
-        batch = to(held_out.__getitems__(part.tolist()), positions.device)
-        images, valid = model.images(batch["tiles"], batch["valid"])
-        with autocast(mae):
-            errors, count = masked_errors(mae, images, valid, batch["noise"], model.mask_ratio, positions)
-        sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}
-        values += count
-    return {name: round(total / values, 6) for name, total in sums.items()}
 
 
 @torch.no_grad()

@@ -23,11 +23,8 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d{0,3})\.\d\d", re.ASCII)
 def template(params: Params) -> str:
     """The prompt of these params, with {field} where a row's value goes.
 
-    Without a template it is the built-in one after the named fields and covariates.
-
-    Raises:
-        ParamsError: a template names a field that neither prompt.fields nor the covariates of the prompt have, or
-            none of the covariates that it is meant to name.
+    Without a template it is the built-in one after the named fields and covariates. Raises ParamsError where a template
+    names a field that neither prompt.fields nor the covariates of the prompt have, or none of these covariates.
     """
     sft, fields = params.sft, params.prompt.fields
     known = covariate_columns(params.data.covariates, params.data.covariate_lag)
