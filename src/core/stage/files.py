@@ -156,11 +156,8 @@ def _aside(path: Path) -> Path:
 
 def sync(path: Path) -> None:
     """Wait until the file's bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

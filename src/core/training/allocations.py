@@ -7,7 +7,7 @@ same for the backward pass.
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -80,12 +80,8 @@ class Allocations(TorchDispatchMode):
         read = _tensors((args, kwargs))
         sources = {self.fixed.setdefault(x.untyped_storage(), False) for x in read}
         fixed = not any(sources) if func.overloadpacket in GRADIENTS else sources == {True}
-        fake = next((x.fake_mode for x in read if isinstance(x, FakeTensor)), None)
-        if fake is None:
+        with next((x.fake_mode for x in read if isinstance(x, FakeTensor)), nullcontext()):
             out = func(*args, **kwargs)
-        else:
-            with fake:
-                out = func(*args, **kwargs)
         for x in _tensors(out):
             storage = x.untyped_storage()
             if storage not in self.fixed:

@@ -1,7 +1,4 @@
-"""A model folder: Hugging Face weights, head.safetensors and bandwise.json, which says how to read a tile.
-
-A folder needs nothing beside it: `save` writes everything that `load` and `predict` use.
-"""
+"""A model folder, complete in itself: Hugging Face weights, head.safetensors, bandwise.json (how to read a tile)."""
 
 from pathlib import Path
 from typing import Literal

@@ -17,7 +17,7 @@ _NAMES = {
 }
 _FIELD = re.compile(r"{([^{}]*)}")
 _AROUND = {"zh": ("预测值：", "‰"), "en": ("Prediction: ", "‰")}
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,3})\.\d\d", re.ASCII)
+_NUMBER = r"(-?(0|[1-9]\d{0,3})\.\d\d)"
 
 
 def template(params: Params) -> str:
@@ -90,7 +90,5 @@ def answer(value: float, language: str) -> str:
 def parse(text: str, language: str) -> float | None:
     """The number in an answer of exactly the asked form, else None."""
     before, after = _AROUND[language]
-    if not (text.startswith(before) and text.endswith(after)):
-        return None
-    number = text[len(before) : len(text) - len(after)]
-    return float(number) if _NUMBER.fullmatch(number) else None
+    found = re.fullmatch(re.escape(before) + _NUMBER + re.escape(after), text, re.ASCII)
+    return float(found[1]) if found else None
