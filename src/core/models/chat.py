@@ -16,7 +16,7 @@ IMAGE_PAD, VIDEO_PAD, END = "<|image_pad|>", "<|video_pad|>", "<|endoftext|>"
 SPECIAL_TOKENS = [END, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
 
 
-def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on `corpus`, with Qwen's markers.
 
     A number's whole part and its two decimals are one token each where the corpus has them, not one per
@@ -31,7 +31,7 @@ def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokeni
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=768,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

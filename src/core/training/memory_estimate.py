@@ -3,7 +3,7 @@
 Weights, gradients and optimiser states are arithmetic; activations are counted (`allocations`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +89,7 @@ def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: b
 
 def estimate(
     model: nn.Module,
-    trained: Iterable[nn.Parameter],
+    trained: list[nn.Parameter],
     loss: Callable[[Batch], torch.Tensor],
     sample: Batch,
     *,
@@ -106,7 +106,6 @@ def estimate(
         dtype: of computation; bfloat16 is mixed precision.
         four_bit: frozen matrices in the layers of the language model are held in 4 bits.
     """
-    trained = list(trained)
     chosen = {id(p) for p in trained}
     count = sum(p.numel() for p in trained)
     frozen = {name: p for name, p in model.named_parameters() if id(p) not in chosen}

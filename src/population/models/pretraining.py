@@ -149,10 +149,10 @@ def save(folder: Path, start: Start, params: Params) -> None:
 
 
 @torch.no_grad()
-def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, count: int = 3) -> None:
-    """Original, visible part and reconstruction of the first validation tiles."""
+def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews) -> None:
+    """Original, visible part and reconstruction of the first three validation tiles."""
     mae = model.mae
-    batch = to(held_out.__getitems__(list(range(min(count, len(held_out))))), mae.mask_token.device)
+    batch = to(held_out.__getitems__(list(range(min(3, len(held_out))))), mae.mask_token.device)
     images, valid = model.images(batch["tiles"], batch["valid"])
     with autocast(mae):
         out = mae(images, valid, batch["noise"], model.mask_ratio)
