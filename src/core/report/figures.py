@@ -33,12 +33,14 @@ def save(figure: Figure, path: Path, dpi: int = DPI, **options) -> None:
 
 
 @contextmanager
-def drawing(path: Path, width: float, height: float, font_size: float = STYLE["font.size"]) -> Iterator[Figure]:
+def drawing(
+    path: Path, width: float, height: float, font_size: float = STYLE["font.size"], dpi: int = DPI
+) -> Iterator[Figure]:
     """An empty figure in STYLE, width and height in inches, which is saved to `path` at the end."""
     with matplotlib.rc_context(STYLE | {"font.size": font_size}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        save(figure, path)
+        save(figure, path, dpi)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import re
 
 from src.core.stage.errors import ParamsError
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 PROMPTS = {
     "zh": "根据这幅卫星嵌入影像，预测该地区的人口增长率，按“预测值：X.XX‰”的格式回答。",
@@ -27,7 +27,7 @@ def template(params: Params) -> str:
     names a field that neither prompt.fields nor the covariates of the prompt have, or none of these covariates.
     """
     sft, fields = params.sft, params.prompt.fields
-    known = covariate_columns(params.data.covariates, params.data.covariate_lag)
+    known = params.data.covariate_columns
     columns = known if sft.covariates in ("prompt", "both") else []
     if sft.template is None:
         return _beginning(fields, columns, sft.language) + PROMPTS[sft.language]
