@@ -1,7 +1,4 @@
-"""A model folder: Hugging Face weights, head.safetensors and bandwise.json, which says how to read a tile.
-
-A folder needs nothing beside it: `save` writes everything that `load` and `predict` use.
-"""
+"""A model folder, complete in itself: Hugging Face weights, head.safetensors, bandwise.json (how to read a tile)."""
 
 from pathlib import Path
 from typing import Literal
@@ -119,12 +116,8 @@ def save(
     base: Path,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a model folder; with LoRA `adapter/` beside the merged weights, for the model in `base`.
-
-    Args:
-        base: the model folder that training started from.
-        dtype: of the written weights.
-    """
+    """Write a model folder, its weights in `dtype`; with LoRA `adapter/` beside the merged weights, for the model in
+    `base`, from which training started."""
     vlm = model.vlm
     if isinstance(vlm, PeftModel):
         lora.save_adapter(vlm, folder / ADAPTER, base)
