@@ -26,7 +26,7 @@ from src.population.data import prediction_tasks
 from src.population.evaluation import predictors
 from src.population.evaluation.fitted_baselines import DECIMALS, cross_fit_ridge, ridge_null
 from src.population.evaluation.regression_problem import Problem
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 
 def main(params, inputs, out, dry_run=False):
@@ -35,7 +35,7 @@ def main(params, inputs, out, dry_run=False):
     store = Store.open(inputs.tiles)
     facts = files.read_json(inputs.split / "split.json")
     statistics = band_statistics.read_statistics(inputs.split / "statistics.safetensors")
-    rows = read_rows(inputs.split, store, covariate_columns(params.data.covariates, params.data.covariate_lag))
+    rows = read_rows(inputs.split, store, params.data.covariate_columns)
     budget, networks = params.baselines.budget, params.baselines.networks
     print(f"baselines: labels {rows.role.value_counts().sort_index().to_dict()}, {budget} settings each")
     if dry_run:
@@ -83,10 +83,9 @@ def fit_all(problem: Problem) -> tuple[pd.DataFrame, dict[str, dict]]:
 
 
 def read_rows(folder: Path, store: Store, covariates: list[str]) -> pd.DataFrame:
-    """Every label row of the split; growth_rate is NaN where it must not be known here: test and locked.
+    """Every label row, with growth_rate NaN where it must not be known here: in test and locked ones.
 
-    Raises:
-        DataError: a covariate is missing, altogether or for a row, or labels of a single place train.
+    Raises DataError if labels of a single place train, or a covariate is missing.
     """
     path = folder / prediction_tasks.SAMPLES
     rows = prediction_tasks.read_samples(folder, store.tiles.tile_id)

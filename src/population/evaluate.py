@@ -117,11 +117,7 @@ def params_hash(used: dict) -> str:
 
 
 def check_pca(store: Store, inputs) -> float:
-    """Difference of the stored projection from one fitted on the training tiles alone.
-
-    Raises:
-        DataError: it was fitted on others.
-    """
+    """Difference between the stored projection and a fit on the training tiles alone; DataError unless it is 0."""
     tiles = files.read_table(inputs.split / "split.parquet")
     train = tiles.loc[tiles.role == "train", "tile"].to_numpy()
     difference = audit_pca(store, train, files.read_arrays(inputs.pca / "pca.safetensors"))
@@ -134,11 +130,7 @@ def check_pca(store: Store, inputs) -> float:
 
 
 def read_of_split(path: Path, facts: dict, advice: str) -> dict:
-    """The JSON file of an earlier stage.
-
-    Raises:
-        DataError: the stage ran on another split, so it may have seen the test labels.
-    """
+    """The JSON file of an earlier stage; DataError if that ran on another split, so it may have seen test labels."""
     found = files.read_json(path)
     if found.get("split_hash") != facts["hash"]:
         raise DataError(
@@ -148,14 +140,11 @@ def read_of_split(path: Path, facts: dict, advice: str) -> dict:
 
 
 def read_baselines(folder: Path, held: pd.DataFrame, facts: dict) -> tuple:
-    """Output of the baselines stage for the rows `held`, in their order.
+    """Output of the baselines stage; DataError if it is of another split, or a baseline is missing without a reason.
 
     Returns:
-        Predictions, a column for each baseline; (draws, scored rows) of ridge on permuted labels; place, fold and
-        residual of ridge on training rows; (folds, scored rows) of ridge without each fold of them; choices.json.
-
-    Raises:
-        DataError: they are of another split, or a baseline is missing without a reason.
+        Predictions in the order of `held`, (draws, scored rows) of ridge on permuted labels, left_out as written,
+        (folds, scored rows) of ridge without each fold, and choices.json.
     """
     names = ("predictions", "null", "ridge_left_out", "ridge_by_fold")
     predictions, null, left_out, by_fold = (files.read_table(folder / f"{name}.parquet") for name in names)

@@ -55,14 +55,10 @@ def main(variants: dict[str, str], out: Path, plots: Path | None = None) -> dict
 
 
 def read_variant(name: str, pattern: str) -> pd.DataFrame:
-    """The prediction rows of all folds of one variant.
-
-    Raises:
-        DataError: no file, or a place or block is tested in two folds of one draw.
-    """
+    """The prediction rows of all folds; DataError if none is found, or two folds of one draw test the same place."""
     where = f"--variant {name}={pattern}"
-    found = [Path(path) for path in sorted(glob(pattern))]
-    found = [path / "predictions.parquet" if path.is_dir() else path for path in found]
+    paths = map(Path, sorted(glob(pattern)))
+    found = [path / "predictions.parquet" if path.is_dir() else path for path in paths]
     if not found:
         raise DataError(f"{where}: found no file, expected predictions.parquet of each fold")
     table = pd.concat([files.read_table(path) for path in found], ignore_index=True)
@@ -104,11 +100,7 @@ def first_draw(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_same_rows(tables: dict[str, pd.DataFrame]) -> None:
-    """Variants are compared on the same rows only.
-
-    Raises:
-        DataError: two variants hold different rows, or different truths.
-    """
+    """Raise DataError if variants hold different rows or truths: they are compared on the same rows only."""
     columns = [*DRAW, "fold", "split", "province", "city", "year", "y"]
     first, *rest = tables
     for name in rest:
@@ -202,10 +194,7 @@ def compare(table: pd.DataFrame, pair: tuple[str, str], unit: str) -> dict:
 
 
 def variance_of(rows: pd.DataFrame, pair: tuple[str, str], unit: str) -> float:
-    """Squared standard error of the difference in R² oos within a fold, whose units are the sample.
-
-    Linearised variance of a ratio of sums over units (Cochran 1977, ch. 6).
-    """
+    """Squared standard error of the difference in R² oos: of a ratio of sums over units (Cochran 1977, ch. 6)."""
     a, b = pair
     reference = (rows.y - rows["mean"]) ** 2
     gain = (rows[b] - rows.y) ** 2 - (rows[a] - rows.y) ** 2

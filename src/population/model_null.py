@@ -50,11 +50,7 @@ def main(observed: Path, pattern: str, out: Path) -> dict:
 
 
 def check(true: dict, drawn: dict[str, dict]) -> None:
-    """Permuted runs differ from one another in the draw and from the true one in nothing else.
-
-    Raises:
-        DataError: one was trained on true labels, two on the same draw, or one was scored on other rows.
-    """
+    """Raise DataError unless permuted runs differ in their draws, and from the true run in nothing else."""
     seen: dict[int, str] = {}
     for path, scores in drawn.items():
         draw = scores["permutation"]

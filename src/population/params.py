@@ -26,11 +26,6 @@ class Memory(Section):
         return self.gradient_checkpointing == "always" or (self.gradient_checkpointing == "auto" and backbone != TINY)
 
 
-def covariate_columns(names: list[str], lag: int) -> list[str]:
-    """Columns of the store for covariates that are `lag` steps old, for example gdp_lag1."""
-    return [f"{name}_lag{lag}" if lag else name for name in names]
-
-
 class Data(Section):
     root: Text
     labels: Text
@@ -44,6 +39,12 @@ class Data(Section):
     tile_lag: Count
     covariates: list[Text]
     covariate_lag: Count
+
+    @property
+    def covariate_columns(self) -> list[str]:
+        """Column of the store for each covariate, named by its lag, for example gdp_lag1."""
+        suffix = f"_lag{self.covariate_lag}" if self.covariate_lag else ""
+        return [name + suffix for name in self.covariates]
 
     @model_validator(mode="after")
     def _scale_goes_with_linear_and_covariates_differ(self) -> "Data":
@@ -251,13 +252,9 @@ class Params(Section):
     card: Card
 
     @model_validator(mode="after")
-    def _four_bits_are_frozen(self) -> "Params":
+    def _sections_agree(self) -> "Params":
         if self.memory.four_bit and (self.model.backbone == TINY or not self.sft.lora.rank):
             raise ValueError("memory.four_bit freezes the language model: it needs a pretrained backbone and sft.lora")
-        return self
-
-    @model_validator(mode="after")
-    def _the_past_is_known_alone(self) -> "Params":
         data, split = self.data, self.split
         if split.task in ("next_year", "new_place_and_year"):
             known = f"split.task {split.task} knows nothing dated at or after the origin: at least split.horizon"

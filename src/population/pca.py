@@ -75,12 +75,6 @@ def draw_quicklook(
     """PNG of nine training tiles, components 1 to 3 as red, green and blue.
 
     One 2-98 % stretch to 8 bits per component over all nine, so that colours mean the same in each.
-
-    Args:
-        rows: training tiles.
-        statistics: mean and sd, (C,) float32.
-        projection: weight (3, C) and bias (3,) float32.
-        ratio: (3,) explained variance.
     """
     chosen = choose_tiles(store.tiles.loc[rows])
     masks = store.valid(chosen["tile"])

@@ -85,8 +85,7 @@ def map_raster(
 
     Raises:
         ParamsError: `out` is `path`, a stride beyond the window, or no year where the prompt names it.
-        DataError: a raster unlike the tiles of training, or a model that reads covariates or names, which differ
-            from place to place and which a raster does not hold.
+        DataError: a raster unlike the tiles of training, or a model that reads covariates or names.
     """
     import pandas as pd
 
@@ -131,8 +130,7 @@ def map_raster(
 def read_reach(path: Path, model: Path) -> float:
     """Half width (‰ per year) of the head's intervals, from evaluate; prints their level and guarantee.
 
-    Raises:
-        DataError: the file is of another model, or evaluate had too few places for its level.
+    Raises DataError if the file is of another model, or evaluate had too few places.
     """
     known = files.read_json(path)
     found = files.tree_sha256([model])

@@ -23,22 +23,21 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     from src.population.models.model_folder import load_for_use
     from src.population.models.training_setup import begin
 
+    prefs = params.prefs
     store, split = begin(params, inputs)
     split = split.permuted(params.seed, params.sft.permutation)
     model, tokenizer, settings = load_for_use(inputs.model)
-    reader = Reader(model, tokenizer, settings, store, params.prefs.batch_size)
+    reader = Reader(model, tokenizer, settings, store, prefs.batch_size)
     roles = {role: split.rows(role) for role in ("train", "validation")}
-    logger.info("%s answers to sample", {role: len(rows) * params.prefs.num_samples for role, rows in roles.items()})
+    logger.info("%s answers to sample", {role: len(rows) * prefs.num_samples for role, rows in roles.items()})
     if dry_run:
         return
 
     with files.complete_folder(out.out) as folder:
         counts = {}
         for role, rows in roles.items():
-            answers = reader.sampled(
-                rows, params.prefs.num_samples, params.prefs.temperature, params.prefs.top_p, params.seed
-            )
-            pairs, counts[role] = make_pairs(rows, answers, params.prefs, settings.language)
+            answers = reader.sampled(rows, prefs.num_samples, prefs.temperature, prefs.top_p, params.seed)
+            pairs, counts[role] = make_pairs(rows, answers, prefs, settings.language)
             lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
             (folder / f"{role}.jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("%s: %s", role, counts[role])

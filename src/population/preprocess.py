@@ -4,8 +4,7 @@
         --labels data/sample/labels.xlsx --aliases data/sample/aliases.csv --out data/population/tiles
 
 Writes a store (see src/core/data/tile_store.py) with `matching.json` in it: crop, flipped tiles, for every
-place the years of its tiles and labels, and all that found no partner. Independent of fold and
-seed: a large store is written once.
+place the years of its tiles and labels, and all that found no partner. Neither fold nor seed changes it.
 """
 
 import logging
@@ -24,7 +23,7 @@ from src.core.stage.errors import DataError, spelled
 from src.population.data import labels, matching
 from src.population.data.matching import Matching
 from src.population.data.prediction_tasks import place_names
-from src.population.params import WORDS, Data, Params, covariate_columns
+from src.population.params import WORDS, Data, Params
 
 UNMATCHED = Path("logs/preprocess/unmatched.csv")
 SHOWN = 20  # unmatched tiles, and as many labels, in an error
@@ -103,11 +102,10 @@ def check_headers(names: list[archive.TileName], params: Params) -> tuple[list[r
 
 
 def match_labels(index: pd.DataFrame, rates: pd.DataFrame, aliases: pd.DataFrame, data: Data) -> Matching:
-    """Every label's tile, with lags in years from those in steps of the panel; one year alone has no steps.
+    """Every label's tile, with lags in years from those in steps of the panel.
 
-    Raises:
-        DataError: as `matching.match` does; or labels that lags look back from have one year, or step otherwise among
-            those that found a tile than among all, so that lags would mean two things.
+    Raises DataError as `matching.match` does, or if lags find a single year, or the labels with a tile have another
+    step than all, so that a lag would mean two things.
     """
     file, lagged = rates.attrs["path"], data.tile_lag or (data.covariates and data.covariate_lag)
     if lagged and rates.year.nunique() < 2:
@@ -116,14 +114,13 @@ def match_labels(index: pd.DataFrame, rates: pd.DataFrame, aliases: pd.DataFrame
             "data.tile_lag or data.covariate_lag looks back; set them to 0 or bring earlier years"
         )
     step = spatial_temporal.panel_step(rates.year.to_numpy()) if lagged else 0
-    columns = covariate_columns(data.covariates, data.covariate_lag)
     matched = matching.match(
         index,
         rates,
         aliases,
         data.match_year,
         tile_lag=data.tile_lag * step,
-        lagged_columns=dict(zip(data.covariates, columns, strict=True)),
+        lagged_columns=dict(zip(data.covariates, data.covariate_columns, strict=True)),
         covariate_lag=data.covariate_lag * step,
     )
     left = matched.samples.year.unique()
@@ -196,16 +193,15 @@ def report(
 
 def summary(facts: dict[str, Any], bands: int) -> str:
     """The report as three or four lines to print."""
-    size = facts["crop"]["size"]
-    tile_bytes = bands * size * size * (1 if facts["dtype"] == "int8" else 2) + size * size
-    quantisation = Quantisation(**facts["quantisation"])
-    crop, outside = facts["crop"], facts["outside"].values()
+    crop, outside, quantisation = facts["crop"], facts["outside"].values(), Quantisation(**facts["quantisation"])
+    pixels, sample_bytes = crop["size"] ** 2, 1 if facts["dtype"] == "int8" else 2
+    gigabytes = facts["tiles"] * pixels * (bands * sample_bytes + 1) / 1e9
     return "\n".join(
         [
             f"{counted(facts['tiles'], 'tile')} of {counted(len(facts['places']), 'place')} in the years "
             f"{facts['years'][0]} to {facts['years'][-1]}, {bands} bands, {facts['dtype']}, {quantisation}",
-            f"centre crop {size} px (sides {crop['smallest_side']} to {crop['largest_side']} px), "
-            f"{facts['tiles'] * tile_bytes / 1e9:.2f} GB, {counted(len(facts['flipped']), 'tile')} flipped north up",
+            f"centre crop {crop['size']} px (sides {crop['smallest_side']} to {crop['largest_side']} px), "
+            f"{gigabytes:.2f} GB, {counted(len(facts['flipped']), 'tile')} flipped north up",
             f"{counted(facts['samples'], 'label')} matched, {len(facts['nearest'])} of them with another year's tile; "
             f"{counted(len(facts['unmatched_tiles']), 'tile')} and {counted(len(facts['unmatched_labels']), 'label')} "
             "left over",

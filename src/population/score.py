@@ -68,9 +68,7 @@ def main(predictions: Path, out: Path, known: Path | None = None, block_degrees:
 def read_predictions(path: Path) -> pd.DataFrame:
     """place (str), year (int64), y, prediction (float64); lat, lon, block where the file has them.
 
-    Raises:
-        StorageError: the file cannot be read.
-        DataError: see `read_rows`; or all y are equal, or there is one place, or one in two blocks.
+    Raises DataError as `read_rows` does, or if all y are equal, or there is one place, or one in two blocks.
     """
     advice = "expected place, year, y, prediction and, where known, lat, lon, block; add it"
     table = read_rows(read_sheet(path), KINDS | {"prediction": "number"} | POSITION | {"block": "place"}, advice)
@@ -88,40 +86,33 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def read_rows(sheet: Sheet, kinds: dict[str, str], advice: str) -> pd.DataFrame:
-    """The columns that `kinds` maps to what `labels.read_cell` calls them; lat, lon and block may be missing.
+    """The columns of `kinds` as `labels.read_columns` reads them; lat, lon and block may be missing.
 
-    Raises:
-        DataError: another column is missing, a cell is blank or no number, or a place and year occur twice.
+    Raises DataError if another column is missing, a cell is blank or no number, or a place and year occur twice.
     """
     problems: list[str] = []
     first: dict[tuple, int] = {}
     records = labels.read_columns(sheet, kinds, problems, optional=(*POSITION, "block"), advice=advice)
-    there = sheet.columns(list(kinds), [])
-    if ("lat" in there) != ("lon" in there):
-        raise DataError(f"{sheet.path}: found only one of the columns lat and lon; add the other or remove it")
     if not records:
         raise DataError(
             f"{sheet.path}: found no row below the column names, expected one for each place and year; add them"
         )
+    table = pd.DataFrame(records)
+    if ("lat" in table) != ("lon" in table):
+        raise DataError(f"{sheet.path}: found only one of the columns lat and lon; add the other or remove it")
     for (row, _), record in zip(sheet.rows, records, strict=True):
         key = (record["place"], record["year"])
         if key in first and None not in key:
             problems.append(f"row {row}: {key[0]} {key[1]} is already in row {first[key]}; delete one of them")
         first.setdefault(key, row)
     refuse([f"{sheet.path}: {problem}" for problem in problems])
-    return pd.DataFrame(records).astype(
-        {name: "float64" for name in there if kinds[name] == "number"} | {"year": "int64"}
-    )
+    return table.astype({name: "float64" for name in table if kinds[name] == "number"} | {"year": "int64"})
 
 
 def read_known(path: Path, table: pd.DataFrame, predictions: Path) -> pd.DataFrame:
-    """place, year, y of a label file, lat and lon where it has them.
+    """place, year, y of a label file, lat and lon where it has them; or of the project's own, by province/city.
 
-    The file has these columns, or it is the project's own label file, whose places are province/city (without
-    provinces the city alone).
-
-    Raises:
-        DataError: see `read_rows`; or a place of `table` is not in it, or has another label there.
+    Raises DataError as `read_rows` does, or if a place of `table` is not in it, or has another label there.
     """
     sheet = read_sheet(path)
     if len(sheet.columns(list(KINDS), [])) == len(KINDS):

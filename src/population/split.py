@@ -101,7 +101,7 @@ def summarise(drawn: Roles, split) -> dict:
 
 
 def describe(summary: dict) -> None:
-    """Print the number of tiles, labels and units of each role, and what the split cannot show."""
+    """Print the size of each role, and what the split cannot show."""
     print(
         f"split: {summary['task']}, fold {summary['fold']} of {summary['folds']} (counted from 0): "
         f"tiles {summary['counts']}"

@@ -25,7 +25,6 @@ from src.species.params import Params
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store and split -> predictions of every baseline for the rows held out."""
     run.set_threads(params.threads)
     study = task.read(inputs.store, inputs.split)
     if len(study.classes) < 2:
@@ -67,7 +66,6 @@ def embedding_blocks(stored: Container[str]) -> dict[tuple[str, ...], dict[str, 
 
 
 def describe(choice: dict) -> str:
-    """One line on a baseline: its scores on validation and its setting, or why it is left out."""
     if "left_out" in choice:
         return f"left out: {choice['left_out']}"
     loss, top1 = choice["validation_balanced_log_loss"], choice["validation_top1"]

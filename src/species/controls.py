@@ -45,10 +45,7 @@ PURPOSES = ("no_buffer_same_size", "random", "shuffled")  # of draws, each with 
 class Model:
     """Candidates on `vectors`, (N, F) of all store rows; rows that are not `present` (N,) have none.
 
-    Attributes:
-        species: (N,) names, the truth.
-        candidates: (examples, query vectors, **grid) -> candidates.
-        grid: the settings that are chosen among, or the chosen one: a list of one value under each key.
+    `species` (N,) is the truth. `grid` maps a setting to the values to choose among, or to a list of the chosen one.
     """
 
     species: np.ndarray
@@ -65,12 +62,10 @@ class Model:
         return names[np.argmax(values, axis=1)]
 
     def hits(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """(Q,) bool: rows of `query` that are `named` rightly."""
         return self.named(train, query) == self.species[query]
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store and split -> accuracies under each split, and their figure."""
     run.set_threads(params.threads)
     study = task.read(inputs.store, inputs.split)
     returned = buffer_rows(study)
@@ -150,8 +145,8 @@ def choose(found: Fits, study: Task, name: str, model: Model) -> Model:
 
 
 def accuracies(study: Task, model: Model, returned: np.ndarray, draws: int, seed: int, *, shuffled: bool) -> dict:
-    """Top-1 of the model and of the majority class under every split, and the numbers of rows."""
-    train, tests = rows_with(study, model)
+    train, *tests = (rows[model.present[rows]] for rows in (study.train, *(study.rows("test", one) for one in KINDS)))
+    tests = {kind: rows for kind, rows in zip(KINDS, tests, strict=True) if len(rows)}
     more, spatial = returned[model.present[returned]], tests["spatial"]
     without = np.concatenate([train, more])
     hits = {kind: model.hits(train, rows) for kind, rows in tests.items()}
@@ -184,13 +179,12 @@ def accuracies(study: Task, model: Model, returned: np.ndarray, draws: int, seed
         result[name] = _drawn([model.hits(*rows).mean() for rows in splits])
         nulls[name] = _drawn([majority.hits(*rows).mean() for rows in splits])
     if shuffled:
-        result["shuffled"] = shuffled_accuracies(study, model, draws, seed)
+        result["shuffled"] = shuffled_accuracies(model, train, tests, draws, seed)
     return result | {"majority": nulls}
 
 
-def shuffled_accuracies(study: Task, model: Model, draws: int, seed: int) -> dict:
+def shuffled_accuracies(model: Model, train: np.ndarray, tests: dict, draws: int, seed: int) -> dict:
     """Kind -> top-1 with vectors permuted among all rows, and `if_independent`, the mean over draws."""
-    train, tests = rows_with(study, model)
     pool, top1, expected = np.concatenate([train, *tests.values()]), defaultdict(list), defaultdict(list)
     for generator in _generators(seed, "shuffled", draws):
         vectors = model.vectors.copy()
@@ -200,12 +194,6 @@ def shuffled_accuracies(study: Task, model: Model, draws: int, seed: int) -> dic
             top1[kind].append((names == truth).mean())
             expected[kind].append(if_independent(names, truth))
     return {kind: _drawn(top1[kind]) | {"if_independent": float(np.mean(expected[kind]))} for kind in tests}
-
-
-def rows_with(study: Task, model: Model) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Training rows that the model has vectors of, and such test rows by kind, of the kinds that have any."""
-    train, *tests = (rows[model.present[rows]] for rows in (study.train, *(study.rows("test", one) for one in KINDS)))
-    return train, {kind: rows for kind, rows in zip(KINDS, tests, strict=True) if len(rows)}
 
 
 def draw_records(record: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
-    """Store and split -> the autoencoder, its errors and retrieval, and species from its features."""
     # Imported here: they import torch and transformers, which --help does without.
     from transformers import set_seed
 

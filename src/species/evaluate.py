@@ -27,10 +27,9 @@ from src.species.report import page, score_figures
 
 
 def main(params, inputs, out, dry_run=False):
-    """Store, split and predictions -> metrics, figures, report."""
     study = task.read(inputs.store, inputs.split)
     facts = files.read_json(inputs.split / "split.json")
-    held, found = Held(study), {}
+    held, found = Held(study, params.evaluate.calibration_bins), {}
     for folder in (inputs.baselines, inputs.train, inputs.crossmodal):
         answers = predictions.read(folder, study)
         group_scores.require_answers(held, answers, str(folder / predictions.NAME))
@@ -43,13 +42,13 @@ def main(params, inputs, out, dry_run=False):
         return
 
     settings, main_groups = params.evaluate, {name: groups[name] for name in MAIN if name in groups}
-    scores = regression_scores.rounded(all_scores(held, groups, facts, inputs, settings.calibration_bins))
+    scores = regression_scores.rounded(all_scores(held, groups, facts, inputs))
     divisions = {
         "frequency": (held.frequency, settings.frequency),
         "distance": (held.distance_km, settings.distance_km),
     }
     bins = {
-        name: regression_scores.rounded(group_scores.score_bins(held, main_groups, *by, settings.calibration_bins))
+        name: regression_scores.rounded(group_scores.score_bins(held, main_groups, *by))
         for name, by in divisions.items()
     }
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
@@ -68,7 +67,7 @@ def main(params, inputs, out, dry_run=False):
     print(f"report: {out.out}/index.html")
 
 
-def all_scores(held: Held, groups: Groups, facts: dict, inputs, bins: int) -> dict:
+def all_scores(held: Held, groups: Groups, facts: dict, inputs) -> dict:
     """Contents of metrics/species.json."""
     study = held.task
     return {
@@ -76,7 +75,7 @@ def all_scores(held: Held, groups: Groups, facts: dict, inputs, bins: int) -> di
         "classes": len(study.classes),
         "records": {name: found["observations"] for name, found in facts["statistics"].items()},
         "audit": files.read_json(inputs.split / "audit.json"),
-        **group_scores.score_groups(held, groups, bins),
+        **group_scores.score_groups(held, groups),
         "incomplete": group_scores.score_points(held, groups, held.rows("test", complete=False), ("top1", "n")),
         "paired": group_scores.score_pairs(held, groups),
         "validation": group_scores.score_points(held, groups, held.rows("validation"), ("top1", "log_loss", "n")),
@@ -98,7 +97,6 @@ def predicted_table(held: Held, groups: Groups) -> pd.DataFrame:
 
 
 def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, facts: dict, settings: Evaluate) -> None:
-    """The PNGs of plots/species/evaluate."""
     study = held.task
     note = "simulated records; " if scores["simulated"] else ""
     title = f"Which species? ({note}{len(study.classes)} species train)\nlines: 95 % intervals"
@@ -115,10 +113,7 @@ def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, fac
 
     # the majority class has one confidence for all records
     shown = [name for name in MAIN if name in groups and name != "majority"]
-    tables = {
-        name: classification_scores.reliability_table(held.answers(groups[name], rows, settings.calibration_bins))
-        for name in shown
-    }
+    tables = {name: classification_scores.reliability_table(held.answers(groups[name], rows)) for name in shown}
     errors = {name: f"calibration error {scores[name]['all']['calibration_error']:.3f}" for name in shown}
     score_figures.draw_calibration(folder / "calibration.png", tables, errors)
 
@@ -129,14 +124,8 @@ def draw(folder: Path, held: Held, groups: Groups, scores: dict, bins: dict, fac
 
 
 if __name__ == "__main__":
-    inputs = {
-        "store": "ingest",
-        "split": "split",
-        "baselines": "baselines",
-        "controls": "controls",
-        "train": "train",
-        "crossmodal": "crossmodal",
-    }
+    stages = ("split", "baselines", "controls", "train", "crossmodal")
+    inputs = {"store": "ingest"} | {stage: stage for stage in stages}
     sources = {"curves": "folder with the curves of train and crossmodal"}
     outputs = {"metrics": "JSON of scores", "out": "folder of the report", "plots": "folder of figures"}
     run.stage(main, Params, name="species.evaluate", doc=__doc__, inputs=inputs, sources=sources, outputs=outputs)

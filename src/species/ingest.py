@@ -113,10 +113,7 @@ def with_rows(index: pd.DataFrame, found: list[Source]) -> tuple[pd.DataFrame, d
 
 
 def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, marks: Path) -> None:
-    """Write the chunks that are not marked as done.
-
-    A chunk is marked once its values are on disk, so a chunk that a kill interrupted is written again.
-    """
+    """Write the chunks that are not marked as done. A mark is set when a chunk is on disk: a kill costs one chunk."""
     marks.mkdir(parents=True, exist_ok=True)
     given = {name for source in found if source.modality == "vision_pooled" for name in source.ids}
     rows = index.set_index("id").filter(regex="_row$")
@@ -132,12 +129,8 @@ def copy(found: list[Source], index: pd.DataFrame, writer: EmbeddingWriter, mark
 
 
 def write_chunk(source: Source, chunk: slice, rows: pd.DataFrame, writer: EmbeddingWriter, given: set[str]) -> None:
-    """Write the embeddings of `chunk` into the rows that the index gives them; skip those of refused records.
-
-    Args:
-        rows: observation id -> `<modality>_row` of every modality.
-        given: ids whose vision_pooled is given, and must be the mean of the tokens.
-    """
+    """Write the embeddings of `chunk` into their `rows` (id -> `<modality>_row`), but for those of refused records.
+    Where vision_pooled is `given`, it must be the mean of the tokens."""
     names, values = source.ids[chunk], embedding_files.read(source, chunk)
     stored = embedding_files.check_values(source, names, values)
     at = rows.reindex(list(names), fill_value=-1)
@@ -161,7 +154,6 @@ def source_facts(data: Data, root: Path, found: list[Source]) -> list:
 
 
 def describe(records: Records, index: pd.DataFrame, shapes: dict, about: dict[str, Any], data: Data) -> None:
-    """Print the numbers of records, species and embeddings, and what was left out."""
     said = "simulated " if about["simulated"] else ""
     print(
         f"ingest: {len(index)} {said}observations of {index['gbif_id'].nunique()} records and "

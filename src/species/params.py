@@ -61,8 +61,6 @@ class Baselines(Section):
 
 
 class Training(Section):
-    """Keys that both trainings have."""
-
     epochs: Positive
     patience: Positive
     batch_size: Annotated[int, Field(ge=2)]

@@ -9,12 +9,10 @@ land is Florida's, roughly. How records and embeddings are drawn is said in data
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from src.core.report.figures import STYLE, save
+from src.core.report.figures import drawing
 from src.core.stage import files, run
 from src.species.data import random_fields, simulated_observations
 from src.species.data.embedding_files import SHAPES
@@ -63,8 +61,7 @@ def draw_map(habitat: Field, table: pd.DataFrame, path: Path) -> None:
     km = random_fields.to_km(lat.ravel(), lon.ravel())
     shown = np.where(random_fields.land().contains_points(km), habitat.at(km)[:, 0], np.nan).reshape(lat.shape)
     coast = np.array([*random_fields.COAST, random_fields.COAST[0]])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 5.2), layout="constrained")
+    with drawing(path, 12, 5.2) as figure:
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
         places = table["decimalLongitude"], table["decimalLatitude"]
         points = left.scatter(*places, c=table["day"].dt.year, s=5, cmap="viridis", linewidths=0)
@@ -77,7 +74,6 @@ def draw_map(habitat: Field, table: pd.DataFrame, path: Path) -> None:
         for axes in (left, right):
             axes.plot(*coast.T, color="0.4", linewidth=0.8)
             axes.set(xlabel="longitude (°)", ylabel="latitude (°)", aspect=aspect)
-        save(figure, path)
 
 
 if __name__ == "__main__":

@@ -73,11 +73,8 @@ def main(params, inputs, out, dry_run=False):
 
 
 def count(observations: pd.DataFrame, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Statistics of "train", "test/spatial" and so on, in a fixed order.
-
-    observations, records, species, untrained_species (no training record; nobody can name them) with
-    untrained_observations, years (first and last), share of all, cells (of the grid) and median_km to training.
-    """
+    """Statistics of "train", "test/spatial" and so on, in a fixed order. Nobody can name an untrained species, of
+    which there is no training record."""
     known = set(observations.loc[table["role"] == "train", "species"])
     found = {}
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in KINDS), *roles.ROLES[3:]):
@@ -118,7 +115,6 @@ def summarise(drawn: Roles, per_role: dict[str, dict[str, Any]], split) -> dict[
 
 
 def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
-    """Print each role's records, species, years and distance to training, then buffer, squares and declared leaks."""
     print(f"split: {'':20}{'records':>8}{'species':>8}{'untrained':>10}{'years':>11}{'share':>7}{'km':>8}")
     for name, found in per_role.items():
         years = "{}–{}".format(*found["years"]) if found["years"] else "–"
@@ -139,7 +135,6 @@ def describe(per_role: dict[str, dict[str, Any]], drawn: Roles, split) -> None:
 
 
 def draw(points: pd.DataFrame, drawn: Roles, split, folder) -> None:
-    """split_map.png and distances.png."""
     squares = f"{split.squares} + {split.validation_squares} squares of {split.side_km:g} km"
     buffer = f"buffer {split.buffer_km:g} km" if split.buffer_km else "no buffer (demonstration)"
     split_map.draw_map(

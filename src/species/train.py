@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
-    """Store and split -> trained classifiers and their answers for validation and test."""
     # Imported here: they import torch and transformers, which --help does without.
     from src.core.training import driver
     from src.species.models import networks, training

@@ -75,9 +75,9 @@ def test_training_uses_training_tiles_or_all(study, split_of, tmp_path, caplog):
 def test_no_other_tile_takes_part(study, store, split_of, tmp_path, monkeypatch):
     read, rows = type(store).read, set()
 
-    def watched(self, asked, out=None):
+    def watched(self, asked):
         rows.update(asked)
-        return read(self, asked, out)
+        return read(self, asked)
 
     monkeypatch.setattr(type(store), "read", watched)
     run_pretrain(study, tmp_path, {"pretrain.epochs": 1})

@@ -172,7 +172,7 @@ def test_the_location_of_our_split_is_the_baseline(study, leaf, chosen):
     """The same choice and, fitted anew by its setting, the same names to the last record."""
     params = places.make_params(PARAMS | {"baselines.leaves": [leaf]})
     found, again = Fits(study), Fits(study)
-    baselines.fit_places(found, study, params.baselines, seed=params.seed, threads=params.threads)
+    baselines.fit_places(found, study, params)
     model = controls.location_model(study, params)
     model = controls.choose(again, study, "location", model)
     assert chosen in model.grid and again.choices["location"] == found.choices["location"]

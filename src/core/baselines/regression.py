@@ -60,9 +60,9 @@ class RidgePath:
 
 
 def fit_ridge(features: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> Ridge:
-    """Ridge regression on standardised features, that of ALPHAS with the least squared error on `validation`.
+    """Ridge regression of (N, C) features, that of ALPHAS with the least squared error on `validation` (features, y).
 
-    features (N, C) float, y (N,); validation (features, y). Of equal errors the larger penalty is kept.
+    Of equal errors the larger penalty is kept.
     """
     path = RidgePath(features)
     ridges = [path.solve(y, alpha) for alpha in reversed(ALPHAS)]
@@ -92,12 +92,11 @@ def tune(settings: Sequence[dict], predict: Callable[[dict], np.ndarray], y: np.
     """The prediction with the least squared error on validation.
 
     Args:
-        settings: what is tried; of equal ones the first is kept.
-        predict: setting -> (M,) predictions of the held-out rows.
+        predict: setting -> (M,) predictions of the held-out rows; of equal ones the first is kept.
         y: (M,) labels of validation rows, NaN at all others.
 
     Returns:
-        (M,) predictions; the choice for JSON: setting, validation_r2 and every setting tried with its mse.
+        (M,) predictions; the choice for JSON.
     """
     checked = np.isfinite(y)
     best, chosen, least, tried = None, None, np.inf, []
@@ -113,10 +112,9 @@ def tune(settings: Sequence[dict], predict: Callable[[dict], np.ndarray], y: np.
 
 
 def tile_summary(values: np.ndarray, valid: np.ndarray, quantisation: Quantisation) -> np.ndarray:
-    """Dequantised mean, standard deviation and QUANTILES of every band over the valid pixels of one tile.
+    """(PER_BAND, C) float64 dequantised mean, sd and QUANTILES over the valid pixels of one tile, (C, H, W) as stored.
 
-    values (C, H, W) in the stored dtype, valid (H, W) bool -> (PER_BAND, C) float64. A quantile is a value that
-    occurs (the inverse of the distribution function), so that dequantising before or after is the same.
+    A quantile is a value that occurs, so that dequantising before or after is the same.
     """
     table = lookup_table(quantisation).astype(np.float64)
     columns = []
@@ -137,12 +135,9 @@ def tile_summary(values: np.ndarray, valid: np.ndarray, quantisation: Quantisati
 
 
 def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
-    """`tile_summary` over the centre crop of `side` px that the model sees -> (N, PER_BAND, C) float64.
+    """`tile_summary` over the centre crop of `side` px of the tiles `rows` -> (N, PER_BAND, C); [:, 0] are the means.
 
-    rows (N,) are tiles of the store; one that is named twice is read once. [:, 0] are the band means.
-
-    Raises:
-        DataError: a tile has no valid pixel in the crop.
+    Raises DataError if a tile has no valid pixel in the crop.
     """
     tiles, index = np.unique(np.asarray(rows), return_inverse=True)
     found = []
@@ -158,12 +153,7 @@ def band_summaries(store: Store, rows: np.ndarray, side: int) -> np.ndarray:
 
 
 def past_forecasts(known: pd.DataFrame, rows: pd.DataFrame, before: np.ndarray) -> pd.DataFrame:
-    """Forecasts from a place's own past.
-
-    Args:
-        known: labels that may be used: place, time, target.
-        rows: place and time of what is predicted.
-        before: (len(rows),) of known labels only those dated before it are used.
+    """Forecasts of `rows` (place, time) from their place's `known` labels (place, time, target) dated `before` (N,).
 
     Returns:
         One row for each of `rows`: `labels`, how many were used; `last` of them; their `mean`; `trend`, the line
@@ -194,9 +184,9 @@ def unit_vectors(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
 def gaussian_process(where: np.ndarray, y: np.ndarray, held: np.ndarray, length: float, noise: float) -> np.ndarray:
     """Gaussian process regression (kriging) with a Matérn 3/2 kernel on standardised labels.
 
-    where (N, 3) and held (M, 3) of `unit_vectors`; length in their unit, 1 is 57 degrees; noise is a variance, 1
-    is that of the labels. Returns (M,). Labels at one point enter as their mean with a noise smaller by their
-    number, which is the same regression on fewer rows (Rasmussen and Williams 2006, eq. 2.23).
+    where (N, 3) and held (M, 3) of `unit_vectors`; length in their unit, 1 is 57 degrees; noise is a variance, 1 is
+    that of the labels. Labels at one point enter as their mean with a noise smaller by their number, which is the same
+    regression on fewer rows (Rasmussen and Williams 2006, eq. 2.23).
     """
     points, at, count = np.unique(where, axis=0, return_inverse=True, return_counts=True)
     z = (y - y.mean()) / y.std()

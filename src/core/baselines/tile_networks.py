@@ -1,7 +1,6 @@
-"""Small networks on tiles as baselines: an MLP on their statistics, a small CNN, a ResNet-18.
+"""Small networks on tiles as baselines: an MLP on their statistics, a small CNN, a ResNet-18, none pretrained.
 
-None has weights from elsewhere. All are trained in the same way, by transformers.Trainer; the best epoch on
-validation is kept in memory. Nothing is saved, so an interrupted training starts again.
+All are trained in the same way. Nothing is saved, so an interrupted training starts again.
 """
 
 from pathlib import Path
@@ -26,7 +25,7 @@ from src.core.data.augment import ORIENT, generator, orient
 from src.core.data.band_statistics import standardise
 from src.core.data.crop import centre_crop
 from src.core.data.tile_store import Store
-from src.core.training.global_batches import GlobalBatchMixin, ReadyBatches
+from src.core.training.global_batches import GlobalBatchMixin, ReadyBatches, ready
 from src.core.training.trainer_arguments import Plan, arguments, cosine_schedule
 
 BATCH = 32
@@ -39,10 +38,6 @@ WIDTH = 64
 
 def tile_images(store: Store, tiles: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> torch.Tensor:
     """Standardised centre squares of the tiles, masked pixels 0, averaged over valid pixels down to SIDE px or less.
-
-    Args:
-        tiles: (N,) rows of the store.
-        mean, sd: (C,) of the training tiles.
 
     Returns:
         (N, C, S, S) float16, where S is such that all of them take at most IMAGE_BYTES.
@@ -65,12 +60,10 @@ class TileRows(ReadyBatches):
     """Ready batches of label rows.
 
     Args:
-        sample: (N,) numbers of the rows, on which their views depend.
-        columns: (N, F) standardised numbers beside the image.
-        target: (N,) standardised labels.
+        sample: (N,) numbers of the rows.
+        columns, target: (N, F) and (N,), standardised.
         images: (T, C, S, S) of `tile_images` and (N,) which of them is each row's; None: columns alone.
-        seed: of the views; with it each image is turned by one of the 8 flips and rotations, a function of
-            (seed, epoch, sample).
+        seed: with it each image is turned by one of the 8 flips and rotations, a function of (seed, epoch, sample).
     """
 
     def __init__(self, sample, columns, target, images=None, seed: int | None = None):
@@ -152,7 +145,7 @@ def train_network(
             args=TrainingArguments(**arguments(plan, Path(scratch), **more)),
             train_dataset=train,
             eval_dataset=validation,
-            data_collator=lambda batch: batch,
+            data_collator=ready,
             optimizers=(optimizer, cosine_schedule(optimizer, plan, len(train))),
         )
         trainer.remove_callback(PrinterCallback)

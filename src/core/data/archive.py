@@ -35,7 +35,7 @@ NAME_FORMS = (
 
 @dataclass(frozen=True)
 class TileName:
-    """One tile file: path, name in error messages, path below the root, and the key in its name."""
+    """One tile file: path, name in error messages, path below the root, and what its name says."""
 
     path: Path
     name: str
@@ -51,8 +51,7 @@ def opened(root: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: `root` does not exist, or there is no room to extract it.
-        DataError: not a folder or .zip; a member that is a link, encrypted, doubled or outside the
-            folder; more than MAX_MEMBERS members, or a total size that makes it a bomb.
+        DataError: not a folder or .zip; a member that is a link, encrypted, doubled or outside the folder; a bomb.
     """
     root = Path(root)
     if root.is_dir():
@@ -76,8 +75,7 @@ def find_tiles(folder: Path, root: Path) -> list[TileName]:
     """Every tile below `folder`, sorted by region, place and year; error messages use names below `root`.
 
     Raises:
-        DataError: there is none; a name has no year or contradicts its folder; two tiles have the same
-            (region, place, year). All bad names are reported at once.
+        DataError: there is none; a name has no year or contradicts its folder; two tiles have the same key.
     """
     tiles, problems = [], []
     for path in sorted(folder.rglob("*")):
@@ -127,8 +125,7 @@ def collect(items: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
     return results
 
 
-def _key(relative: Path) -> tuple[str, str, int]:
-    """Region, place, year of a path below the root."""
+def _key(relative: Path) -> tuple[str, str, int]:  # region, place, year
     stem, folders = unicodedata.normalize("NFC", relative.stem), relative.parent.parts
     readings = {}
     for form in NAME_FORMS:

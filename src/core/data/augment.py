@@ -1,7 +1,4 @@
-"""Views of a tile: flips, rotations and resized crops, each a function of (seed, epoch, index) alone.
-
-Workers, resuming and batch layout therefore change nothing.
-"""
+"""Views of a tile: each a function of (seed, epoch, index) alone, so workers, resuming and batches change nothing."""
 
 import numpy as np
 import torch
@@ -34,13 +31,10 @@ def draw_box(rng: np.random.Generator, side: int, scales: list[float]) -> tuple[
 def resized_crop(
     values: torch.Tensor, valid: torch.Tensor, boxes: torch.Tensor, *, unit_norm: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crop each dequantised tile to its box and resize it back to its side, bilinearly.
+    """Crop each dequantised tile of (B, C, S, S) to its box, (B, 3) top, left, side, and resize it back, bilinearly.
 
-    Args:
-        values: (B, C, S, S) float, dequantised.
-        valid: (B, S, S) bool. A new pixel is valid when no invalid one takes part in it.
-        boxes: (B, 3) long: top, left, side.
-        unit_norm: renormalise each pixel's vector to length 1 (AlphaEarth embeddings live on the sphere).
+    A new pixel of `valid` (B, S, S) is valid when no invalid one takes part in it. With `unit_norm` each pixel's vector
+    is renormalised to length 1 (AlphaEarth embeddings live on the sphere).
     """
     side = values.shape[-1]
     crops, masks = [], []

@@ -20,13 +20,10 @@ SLAB_PIXELS = 65_536  # standardised at once: 16 MB for 64 bands
 
 
 def band_statistics(store: Store, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of each band over the valid pixels of the tiles `rows`.
-
-    Returns:
-        mean, sd: (C,) float64, dequantised units.
+    """(C,) float64 mean and population standard deviation of each band over the valid pixels of the tiles `rows`.
 
     Raises:
-        DataError: no pixel is valid, or a band is constant, so that it cannot be standardised.
+        DataError: no pixel is valid, or a band is constant.
     """
     moments = _moments_of_bins if store.dtype == np.int8 else _moments_of_tiles
     count, mean, variance = moments(store, tqdm(rows, desc="band statistics", unit="tile"))
@@ -47,11 +44,7 @@ def band_statistics(store: Store, rows: Sequence[int]) -> tuple[np.ndarray, np.n
 
 
 def target_statistics(target: np.ndarray, where: str) -> tuple[float, float]:
-    """Mean and population standard deviation of the (N,) `target`, in its own unit.
-
-    Raises:
-        DataError: there is no label, or all are equal; `where` is the file and column they come from.
-    """
+    """Mean and population standard deviation of the (N,) `target`; raises DataError if all are equal, or none."""
     target = np.asarray(target, float)
     if len(target) == 0 or np.ptp(target) == 0:
         raise DataError(
@@ -62,7 +55,7 @@ def target_statistics(target: np.ndarray, where: str) -> tuple[float, float]:
 
 
 def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(C,) float32 mean and sd that the split stage wrote to `statistics.safetensors`."""
+    """(C,) float32 mean and sd as the split stage wrote them."""
     arrays = files.read_arrays(path)
     return arrays["mean"], arrays["sd"]
 
@@ -111,7 +104,6 @@ def _moments_of_bins(store: Store, rows: Sequence[int]) -> tuple[int, np.ndarray
 
 
 def _moments_of_tiles(store: Store, rows: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, mean and variance, merged tile by tile."""
     scaler = StandardScaler()
     for row in rows:
         valid = store.valid([row])[0]

@@ -148,10 +148,6 @@ class EmbeddingWriter:
     def finish(self, index: pd.DataFrame, manifest: dict[str, Any]) -> None:
         """Write index.parquet, then manifest.json with every file's sha256. The arrays cannot be written after that.
 
-        Args:
-            index: one row an observation, with `<modality>_row` for every modality.
-            manifest: what to say besides format, count, modalities and files.
-
         Raises:
             DataError: a `<modality>_row` is missing, or names a row that the array does not have.
             StorageError: a file cannot be written.
@@ -176,7 +172,6 @@ class EmbeddingWriter:
 
 
 def _map(path: Path, shape: tuple[int, ...], mode: str) -> np.memmap:
-    """Map an array after checking that header and size are those of `shape`; raises DataError or StorageError."""
     try:
         _, found, columns_first, dtype = npy.read_array_header(path, str(path))
         if found != shape or dtype != DTYPE or columns_first:
@@ -190,7 +185,6 @@ def _map(path: Path, shape: tuple[int, ...], mode: str) -> np.memmap:
 
 
 def _check_rows(path: Path, index: pd.DataFrame, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Every modality has its column of rows, and no row lies outside its array."""
     for name, (count, *_) in shapes.items():
         column = f"{name}_row"
         if column not in index:
@@ -203,6 +197,5 @@ def _check_rows(path: Path, index: pd.DataFrame, shapes: dict[str, tuple[int, ..
 
 
 def _take(array: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Copy rows; a missing row (-1) becomes row 0, for the caller to overwrite."""
-    # mode "raise" would copy into a buffer first
+    # mode "raise" would copy into a buffer first; a missing row (-1) becomes row 0, for the caller to overwrite
     np.take(array, rows, axis=0, out=out, mode="clip")

@@ -39,10 +39,7 @@ def read_window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (C, height, width), int8 or float16, and valid (height, width) bool, as tiles are stored.
 
-    (top, left) is counted from the north-west, also where the file's rows run from south to north.
-
-    Raises:
-        DataError: as `raster.read_crop`, but a window without a valid pixel is no error.
+    (top, left) is counted from the north-west. Raises DataError as `raster.read_crop`, but all pixels may be invalid.
     """
     dtype = np.int8 if header.dtype == "int8" else np.float16
     pixels, valid = np.empty((header.bands, height, width), dtype), np.empty((height, width), bool)

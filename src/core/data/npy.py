@@ -50,7 +50,7 @@ def read_array_header(path: Path, name: str) -> tuple[int, tuple[int, ...], bool
 
 
 def read_sidecar(path: Path, name: str) -> dict[str, Any]:
-    """The values in `<file>.npy.json`, with some of SIDECAR_KEYS; empty without a sidecar.
+    """The values in `<file>.npy.json`, empty without one; lat and lon are the tile's centre.
 
     Raises:
         DataError: an unknown key, half a position or two of them, or a value of the wrong kind.

@@ -10,14 +10,11 @@ BLOCK_ROWS = 4096  # multiplied at once in float32; larger blocks leave the proc
 
 
 def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Principal components of C columns in one pass over the rows, through their covariance.
+    """Principal components of (n, C) float32 chunks in one pass over their rows, through the covariance.
 
     Each block of rows is centred before it is multiplied in float32; sums are added in float64 (Chan, Golub and
     LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances"). Without centring, as in
     scikit-learn's `covariance_eigh`, float32 is too coarse where means are large against standard deviations.
-
-    Args:
-        chunks: (n, C) float32 arrays.
 
     Returns:
         weight (K, C), bias (K,): float32; the components z = weight @ x + bias have mean 0 and sd 1 over the rows seen
@@ -68,9 +65,6 @@ def fit_pca(chunks: Iterable[np.ndarray], n_components: int = 3) -> tuple[np.nda
 
 
 def project(standardised: np.ndarray, valid: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(K, H, W) float32 components of a tile, unclipped, 0 where it is not `valid` (H, W) bool.
-
-    `standardised` is (C, H, W) float32, `weight` and `bias` are those of `fit_pca`.
-    """
+    """(K, H, W) float32 components of a tile (C, H, W), unclipped, 0 where it is not `valid` (H, W) bool."""
     values = np.tensordot(weight, standardised, axes=1) + bias[:, None, None]
     return np.where(valid, values, np.float32(0))

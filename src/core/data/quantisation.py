@@ -33,11 +33,7 @@ class Quantisation:
 
 
 def declared(tags: dict[str, Any], where: str) -> Quantisation | None:
-    """Quantisation that a file declares, or None.
-
-    Args:
-        tags: GeoTIFF tags (text) or a sidecar's JSON values; other keys are ignored.
-        where: the file, for the error.
+    """Quantisation that a file's GeoTIFF tags (text) or a sidecar's JSON values declare, or None.
 
     Raises:
         DataError: an unknown kind, or a scale that is missing, superfluous or not a positive number.

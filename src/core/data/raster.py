@@ -1,8 +1,7 @@
 """Tiles from disk: the header is checked before any pixel is decoded, then the crop is read in one window.
 
-Two formats: GeoTIFF, opened with the GTiff driver alone (a VRT named .tif may point anywhere), and
-`.npy` with an optional sidecar `<file>.npy.json` holding quantisation, scale, nodata and either
-crs and transform (a, b, c, d, e, f) or lat and lon of the centre. Arrays are (C, H, W), row 0 north.
+GeoTIFF is opened with the GTiff driver alone (a VRT named .tif may point anywhere); `.npy` may have a sidecar
+`<file>.npy.json`, see `npy.read_sidecar`. Arrays are (C, H, W), row 0 north.
 """
 
 import math
@@ -89,11 +88,9 @@ def read_header(path: Path, bands: int, name: str | None = None, max_bytes: int 
 
 
 def footprint(header: Header, size: int) -> tuple[float, float, float]:
-    """Latitude and longitude (WGS 84 degrees) of the centre of the `size` px centre crop, and half its
-    diagonal (km, the largest geodesic distance from centre to corner). NaN where unknown.
+    """Latitude and longitude (WGS 84 degrees) of the centre of the `size` px centre crop, and half its diagonal in km.
 
-    Raises:
-        DataError: the coordinates do not lie on Earth.
+    NaN where unknown. Raises DataError if the coordinates do not lie on Earth.
     """
     if header.transform is None:
         return header.lat, header.lon, math.nan
@@ -135,12 +132,22 @@ def read_window(
     header: Header, source: Source, top: int, left: int, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
     """Decode the window whose first pixel is (top, left) of the north-up raster, as `read_crop` does the centre."""
+    height, width = valid.shape
+    if header.flipped:
+        top = header.height - height - top
+    values = pixels if header.dtype == "int8" else np.empty(pixels.shape, header.dtype)
+    if isinstance(source, np.ndarray):
+        np.copyto(values, source[:, top : top + height, left : left + width])
+    else:
+        try:
+            source.read(out=values, window=Window(left, top, width, height))
+        except RasterioError as error:
+            raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
+    if header.flipped:
+        values[:] = values[:, ::-1].copy()
     if header.dtype == "int8":
-        decode_window(header, source, top, left, pixels)
         np.greater(pixels.min(axis=0), NODATA, out=valid)
     else:
-        values = np.empty(pixels.shape, header.dtype)
-        decode_window(header, source, top, left, values)
         _store_floats(header, values, nan_is_nodata, pixels, valid)
 
 
@@ -154,26 +161,10 @@ def opened(header: Header) -> AbstractContextManager[Source]:
         raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
 
 
-def decode_window(header: Header, source: Source, top: int, left: int, out: np.ndarray) -> None:
-    """Read a window as `read_window` does into `out` (C, h, w) of the header's dtype, without mask."""
-    height, width = out.shape[1:]
-    if header.flipped:
-        top = header.height - height - top
-    if isinstance(source, np.ndarray):
-        np.copyto(out, source[:, top : top + height, left : left + width])
-    else:
-        try:
-            source.read(out=out, window=Window(left, top, width, height))
-        except RasterioError as error:
-            raise _unexpected(header.name, "pixels", _reason(error), "data", "copy or export it again") from error
-    if header.flipped:
-        out[:] = out[:, ::-1].copy()
-
-
 def _store_floats(
     header: Header, values: np.ndarray, nan_is_nodata: bool, pixels: np.ndarray, valid: np.ndarray
 ) -> None:
-    """Convert `values` (C, h, w) to `pixels` float16 and `valid`, as `read_crop` says; `values` is overwritten."""
+    """Convert `values` (C, h, w), which are overwritten, as `read_crop` says."""
     missing = np.isnan(values).any(axis=0)
     nan_declared = header.nodata is not None and math.isnan(header.nodata)
     if missing.any() and not (nan_is_nodata or nan_declared):
@@ -227,7 +218,6 @@ def _npy_header(path: Path, name: str, max_bytes: int) -> Header:
 
 
 def _georeference(crs: CRS | str | None, transform: Affine, height: int, where: str) -> tuple[str, Affine, bool]:
-    """CRS as text, the north-up transform, and whether the file's rows run from south to north."""
     try:
         text = CRS.from_user_input(crs).to_string() if crs else ""
         _to_wgs84(text)

@@ -18,8 +18,7 @@ from src.core.stage.errors import ParamsError
 class Grid:
     """Windows of `side` px every `stride` px from the raster's north-west corner, and cells of `stride` px.
 
-    `height` and `width` are the raster's, at least `side`. The last row and column of windows are moved
-    inward to end with the raster; the last row and column of cells may reach past its edge.
+    `height` and `width` are the raster's, at least `side`. The last row and column of cells may reach past its edge.
 
     Raises:
         ParamsError: `stride` is not within 1 … `side`: a larger one would leave gaps.
@@ -38,12 +37,12 @@ class Grid:
 
     @cached_property
     def tops(self) -> np.ndarray:
-        """First pixel row of each row of windows, ascending."""
+        """First pixel row of each row of windows."""
         return _starts(self.height, self.side, self.stride)
 
     @cached_property
     def lefts(self) -> np.ndarray:
-        """First pixel column of each column of windows, ascending."""
+        """First pixel column of each column of windows."""
         return _starts(self.width, self.side, self.stride)
 
     @property
@@ -68,10 +67,7 @@ def chunks(grid: Grid, pixels: int) -> list[slice]:
 
 
 def any_in_cells(mask: np.ndarray, top: int, left: int, cell: int) -> np.ndarray:
-    """True for each cell with a True pixel of `mask` (h, w) bool, whose first pixel is (top, left) of the raster.
-
-    Row 0 of the result is cell row `top // cell`, column 0 is cell column `left // cell`.
-    """
+    """True for each cell, from (top // cell, left // cell) on, with a True pixel of `mask` (h, w) at (top, left)."""
     rows, columns = (
         np.maximum(np.arange(start // cell, -(-(start + length) // cell)) * cell - start, 0)
         for start, length in zip((top, left), mask.shape, strict=True)
@@ -96,8 +92,7 @@ def blend(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], grid: Grid)
 
     Args:
         rows: for each of `grid.tops`: values (N,) of its windows, how much each counts (N,), which is 0
-            where it has no value, and (reach, columns) bool, whether a cell from cell row
-            `top // stride` on holds data.
+            where it has no value, and (reach, columns) bool: cells from row `top // stride` on that hold data.
 
     Yields:
         (columns,) float32, NaN where a cell holds no data. Held are `reach` rows of cells.

@@ -33,10 +33,7 @@ EXACT = 2**53  # from here on a float does not hold every whole number
 
 @dataclass(frozen=True)
 class Sheet:
-    """`header` as stripped NFKC text; `rows` as (number, cells), empty rows left out.
-
-    The header is row 1, as a spreadsheet shows it; in Parquet, where no row holds it, row 1 is the first below it.
-    """
+    """`header` as stripped NFKC text; `rows` as (number, cells) but for empty ones, counted from 2 (Parquet: 1)."""
 
     path: Path
     header: list[str]
@@ -77,14 +74,14 @@ def read_sheet(path: Path) -> Sheet:
         raise DataError(f"{path}: found no column names in row 1; put them there")
     numbered = enumerate(rows, start=1 if suffix == ".parquet" else 2)
     filled = [(number, row) for number, row in numbered if any(cell is not None for cell in row)]
-    return Sheet(path, [_heading(cell) for cell in header], filled)
+    # as text like all cells: LibreOffice stores 2018 as 2018.0
+    return Sheet(path, [unicodedata.normalize("NFKC", _text(cell)).strip() for cell in header], filled)
 
 
 def read_records(path: Path, columns: list[str]) -> pd.DataFrame:
     """(N, those of `columns` that are there) stripped text, "" where blank, of a .csv or .parquet file.
 
-    The index is called line (CSV, in which the header is line 1; a record with a line break inside has the number of
-    its last line) or row (Parquet, counted from 1).
+    The index is called line (CSV; that of a record's end, the header is line 1) or row (Parquet, counted from 1).
 
     Raises:
         DataError: not such a table, too large, a row with too many or too few cells, or a column twice.
@@ -107,15 +104,8 @@ def _stripped(cell: Any) -> Any:
     return cell.strip() or None if isinstance(cell, str) else cell
 
 
-def _heading(cell: Any) -> str:
-    return unicodedata.normalize("NFKC", _text(cell)).strip()  # LibreOffice stores 2018 as 2018.0
-
-
 def _csv_lines(path: Path, most: int) -> Iterator[tuple[int, list[str]]]:
-    """Line number (of a row's last line) and cells of every row of a file of at most `most` bytes, the header first.
-
-    A header with tabs makes a table of tabs without quotes, which data portals send under the name .csv.
-    """
+    """Number of the last line, and cells, of every row; a header with tabs makes a table of tabs without quotes."""
     if (size := path.stat().st_size) > most:
         raise DataError(f"{path}: bytes: found {size}, expected at most {most}; divide the table")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -177,7 +167,7 @@ def _xlsx_rows(path: Path) -> list[list[Any]]:
 
 
 def _check_unpacked_size(path: Path, file: Any) -> None:
-    """An .xlsx is a zip: its declared sizes bound what is unpacked, because zipfile stops at them."""
+    # an .xlsx is a zip: its declared sizes bound what is unpacked, because zipfile stops at them
     with zipfile.ZipFile(file) as archive:
         total = sum(member.file_size for member in archive.infolist())
     ratio = total / max(1, path.stat().st_size)
@@ -228,7 +218,7 @@ def _parquet_rows(path: Path) -> list[list[str]]:
 
 
 def _parquet_records(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """As `read_records` returns them; without `columns` all that a sheet has, within its limits."""
+    """As `read_records` returns them; without `columns` all that are not nested, within a sheet's limits."""
     most_rows, most_bytes = (MAX_SHEET_ROWS, MAX_SHEET_BYTES) if columns is None else (MAX_RECORDS, MAX_RECORDS_BYTES)
     with pq.ParquetFile(path) as file:
         kinds = {field.name: field.type for field in file.schema_arrow}

@@ -37,10 +37,7 @@ class Store:
             path (below the tiles' root).
         samples: DataFrame, one row per matched label: sample (int), tile, tile_id, region, place and year (the
             label's), lat, lon, the target and other label columns, under the pipeline's own names.
-        quantisation: how stored values become physical ones.
         band_names: (C,) as the tiles name them, or None.
-        bands, height, width: C, H, W.
-        dtype: of the pixels, int8 or float16.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
@@ -89,10 +86,7 @@ class Store:
 
 
 class Writer:
-    """Writes a store row by row into an empty folder, which `files.complete_folder` then puts in place.
-
-    Tiles are decoded straight into the shard, so memory stays at one tile.
-    """
+    """Writes a store row by row into an empty folder; tiles are decoded straight into the shard."""
 
     def __init__(self, folder: Path, count: int, shape: tuple[int, int, int], dtype: np.dtype | str):
         self.folder, self.count, self.shape, self.dtype = Path(folder), count, shape, np.dtype(dtype)

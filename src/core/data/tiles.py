@@ -27,11 +27,7 @@ def read_headers(names: list[TileName], bands: int) -> list[Header]:
 
 
 def agreed_quantisation(headers: list[Header], param: str, scale: float | None) -> Quantisation:
-    """The quantisation that all tiles declare, or that the params declare for tiles which do not.
-
-    Raises:
-        DataError: neither says it, the two contradict each other, or tiles differ.
-    """
+    """The quantisation that all tiles declare, or the params for them; raises DataError where these disagree."""
     assumed = None if param == "tags" else Quantisation(param, scale)
     problems, kinds = [], Counter()
     for header in headers:

@@ -7,17 +7,15 @@ from scipy.spatial import cKDTree
 from src.core.geo.distances import to_cartesian
 
 NEIGHBOURS = 8
-MINIMUM_PLACES = 10
-"""With fewer, eight neighbours are nearly all others, and Moran's I says nothing."""
-
+MINIMUM_PLACES = 10  # with fewer, eight neighbours are nearly all others, and Moran's I says nothing
 PERMUTATIONS = 999
 
 
 def icc(values: np.ndarray, groups: np.ndarray) -> float | None:
     """Intraclass correlation of (N,) values: the share of their variance that the rows of a group have in common.
 
-    The one-way analysis of variance estimator for groups of unequal size (Donner 1986, Int. Stat. Rev.
-    54:67), 0 where it is negative. None with one group, no group of two rows, or no variance.
+    The one-way analysis of variance estimator for groups of unequal size (Donner 1986, Int. Stat. Rev. 54:67), 0 where
+    it is negative. None with one group, no group of two rows, or no variance.
     """
     values = np.asarray(values, dtype=np.float64)
     _, index, size = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
@@ -72,10 +70,8 @@ def describe(
 ) -> dict:
     """Dependence of the residuals of (N,) rows on one another, for JSON; None where something is not defined.
 
-    `lat` and `lon` (degrees) are NaN where they are not known.
-
-    n_units_place and n_units_block; morans_i and morans_i_p of the places' mean residuals, at their mean
-    coordinates; icc_place and icc_block; n_effective, the smaller of the effective sizes by place and block.
+    Moran's I is that of the places' mean residuals at their mean coordinates (degrees or NaN), n_effective the smaller
+    of the effective sizes by place and block.
     """
     residual = np.asarray(prediction, dtype=np.float64) - np.asarray(y, dtype=np.float64)
     names, index, size = np.unique(np.asarray(place), return_inverse=True, return_counts=True)

@@ -4,10 +4,9 @@ A row whose class was never trained (truth -1) cannot be named rightly: it count
 macro-F1. Log loss and calibration error are over the rows whose class is known; `n` and `n_unknown` say how many.
 
 The 95 % intervals covered 0.90 to 0.97 for top-1, 0.91 to 0.98 for macro-F1, 0.89 to 0.97 for top-5 and 0.90 to 0.98
-for log loss in 300 simulations each (`tests/core/evaluation/test_classification_scores.py`; 10, 20 and 50 units of
-about 20 rows, intraclass correlation 0 and 0.3, 10 and 60 classes). The calibration error gets none: it is a sum of
-absolute values, so chance alone raises it, and intervals of well calibrated models covered 0.25 to 0.67. Beside it
-stands what a perfectly calibrated model would score on as many rows.
+for log loss in 300 simulations each (10, 20 and 50 units of about 20 rows, intraclass correlation 0 and 0.3, 10 and 60
+classes). The calibration error gets none: it is a sum of absolute values, so chance alone raises it, and intervals of
+well calibrated models covered 0.25 to 0.67. Beside it stands what a perfectly calibrated model would score.
 """
 
 import numpy as np
@@ -70,11 +69,9 @@ class Answers:
         self.gap = np.where(self.known, self.hit - self.confidence, 0.0)
 
     def scores(self) -> dict[str, float | int | None]:
-        """SCORES, calibration_error_if_calibrated, n and n_unknown.
+        """SCORES, n, n_unknown, and the calibration error expected if rows were right with their guess's probability.
 
-        calibration_error_if_calibrated is the expected calibration error if every row were right with the probability
-        of its guess, independently: the mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each
-        bin's number of right guesses.
+        The mean of |X| is sqrt(2 / pi) times the deviation of a normal X, here of each bin's number of right guesses.
         """
         variance = np.bincount(self.bin, self.confidence * (1 - self.confidence), minlength=self.bins)
         error, known = np.sqrt(2 / np.pi) * np.sqrt(np.maximum(variance, 0)).sum(), self.known.sum()
@@ -106,11 +103,7 @@ class Answers:
 
 
 def score_intervals(answers: Answers, units: dict[str, np.ndarray]) -> dict:
-    """`Answers.scores` with `<score>_low`, `<score>_high` (none of calibration_error), n_units of each kind, "method".
-
-    Args:
-        units: kind ("regions", "dates") -> (N,) names, see `jackknife.widest_intervals`.
-    """
+    """`Answers.scores` with n_units of each kind and all that `jackknife.widest_intervals` adds."""
 
     def bounded(kept: np.ndarray) -> dict[str, float | None]:
         # without the calibration error, whose intervals would be wrong
@@ -127,8 +120,7 @@ def score_intervals(answers: Answers, units: dict[str, np.ndarray]) -> dict:
 def paired_difference(ours: Answers, theirs: Answers, units: dict[str, np.ndarray]) -> dict:
     """Our score minus that of another model on the same rows, with intervals.
 
-    Keys are DIFFERENCES with `_low` and `_high`, n, n_unknown, "method". Ours is better where top1 and macro_f1 are
-    above 0 and log_loss below. Both are scored without the same unit each time.
+    Ours is better where top1 and macro_f1 are above 0 and log_loss below. Both leave out the same unit each time.
     """
 
     def differences(kept: np.ndarray) -> dict[str, float | None]:
@@ -142,10 +134,7 @@ def paired_difference(ours: Answers, theirs: Answers, units: dict[str, np.ndarra
 
 
 def reliability_table(answers: Answers) -> pd.DataFrame:
-    """Confidence against accuracy of the rows whose class is known, a row for each bin that holds any.
-
-    Columns bin, confidence, accuracy, count, low, high (ends of the bin, the upper one belongs to it).
-    """
+    """Confidence against accuracy of the rows whose class is known, a row for each bin (low, high] that holds any."""
     rows = pd.DataFrame({"bin": answers.bin, "confidence": answers.confidence, "accuracy": answers.hit})
     of_bin = rows[answers.known].groupby("bin")
     table = of_bin.mean().assign(count=of_bin.size()).reset_index()

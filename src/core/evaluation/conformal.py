@@ -1,18 +1,18 @@
 """Prediction intervals that hold for a new place: conformal prediction where places are exchangeable and rows are not.
 
-The years of one place share their surroundings, so K places with all their years are K observations
-and not N. A row of a new place is covered with a probability of at least `level`, whatever the years of
-a place have in common and however unequal their numbers, by either of two rules:
+The years of one place share their surroundings, so K places with all their years are K observations and not N. A row of
+a new place is covered with a probability of at least `level`, whatever the years of a place have in common and however
+unequal their numbers, by either of two rules:
 
-- fewer than HIERARCHICAL_PLACES: one year is drawn of every place and the K drawn scores are ranked as
-  split conformal prediction ranks rows (Dunn, Wasserman and Ramdas 2022, single subsampling). Coverage
-  is m / (K + 1) with m = ceil((K + 1) level), so at most 1 / (K + 1) above `level`;
-- from there on every year is kept, weighing 1 / ((K + 1) n_k) where its place has n_k (Lee, Barber and
-  Willett 2023, HCP). The result varies half as much between calibration sets, but where the years of a
-  place are nearly independent it covers about level / K too much: 0.94 for 0.90 at 20 places.
+- fewer than HIERARCHICAL_PLACES: one year is drawn of every place and the K drawn scores are ranked as split conformal
+  prediction ranks rows (Dunn, Wasserman and Ramdas 2022, single subsampling). Coverage is m / (K + 1) with
+  m = ceil((K + 1) level), so at most 1 / (K + 1) above `level`;
+- from there on every year is kept, weighing 1 / ((K + 1) n_k) where its place has n_k (Lee, Barber and Willett 2023,
+  HCP). The result varies half as much between calibration sets, but where the years of a place are nearly independent
+  it covers about level / K too much: 0.94 for 0.90 at 20 places.
 
-A score is one number per row, larger where the prediction is worse: |y - prediction| for a point
-prediction, whose interval is prediction -/+ the calibrated score; `sample_scores` for sampled answers.
+A score is one number per row, larger where the prediction is worse: |y - prediction| for a point prediction, whose
+interval is prediction -/+ the calibrated score; `sample_scores` for sampled answers.
 """
 
 import math
@@ -39,11 +39,7 @@ def required_places(level: float) -> int:
 def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) -> float:
     """The score that a row of a new place exceeds with probability at most 1 - level.
 
-    Args:
-        scores: (N,) of rows that the model was not fitted on.
-        place: (N,) names. The order of the rows does not matter.
-        level: share of new places to cover, one row of each.
-        seed: which year of every place is drawn, where years are drawn.
+    `scores` are (N,) of rows that the model was not fitted on, `place` their names; `seed` draws years.
 
     Raises:
         DataError: too few places for `level`.
@@ -54,11 +50,7 @@ def calibrate(scores: np.ndarray, place: np.ndarray, level: float, seed: int) ->
 
 
 def weigh(place: np.ndarray, scores: np.ndarray, level: float, seed: int) -> np.ndarray:
-    """Weights (N,) of the scores, K / (K + 1) together; the rest lies at infinity, where the new row's may be.
-
-    Raises:
-        DataError: too few places for `level`; says how many it takes, and which level they support.
-    """
+    """Weights (N,) of the scores, K / (K + 1) together; the rest lies at infinity, where the new row's may be."""
     _, index, counts = np.unique(np.asarray(place, dtype=str), return_inverse=True, return_counts=True)
     places = len(counts)
     if places < (needed := required_places(level)):
@@ -89,10 +81,8 @@ def sample_range(samples: np.ndarray, level: float, fallback: float) -> tuple[np
 
     Args:
         samples: (N, S), NaN where an answer could not be parsed.
-        level: share of the answers inside.
-        fallback: the training mean, which is both ends for a row without any parsed answer, as
-            it is that row's prediction in every score. Such rows are calibrated with all others:
-            they cost width, never coverage.
+        fallback: the training mean, which is both ends for a row without any parsed answer, as it is that row's
+            prediction in every score. Such rows are calibrated with all others: they cost width, never coverage.
     """
     ordered = np.sort(np.asarray(samples, dtype=np.float64), axis=1)  # NaN last
     parsed = np.count_nonzero(~np.isnan(ordered), axis=1)
@@ -124,15 +114,12 @@ def cv_plus(
 ) -> tuple[np.ndarray, np.ndarray]:
     """CV+ over folds of places (Barber, Candès, Ramdas and Tibshirani 2021) -> (low (M,), high (M,)).
 
-    Every place calibrates, and every place but one fold's trains: no label is set aside. Proven is
-    a coverage of 1 - 2 (1 - level) less a term that falls with the number of places; usual is `level`.
+    Every place calibrates, and every place but one fold's trains: no label is set aside. Proven is a coverage of
+    1 - 2 (1 - level) less a term that falls with the number of places; usual is `level`.
 
     Args:
-        residual: (N,) |y - prediction| by the model that was not fitted on the row's fold.
-        place: (N,) names.
-        fold: (N,) number of the fold, from 0.
+        residual: (N,) |y - prediction| by the model that was not fitted on the row's `fold`, numbered from 0.
         fold_predictions: (F, M) of the new rows by the model fitted without each fold.
-        seed: which year of every place is drawn, where years are drawn.
 
     Raises:
         DataError: too few places for `level`.
@@ -154,16 +141,9 @@ def cv_plus(
 def cross_fit(
     estimator: BaseEstimator, x: np.ndarray, y: np.ndarray, place: np.ndarray, x_new: np.ndarray, folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions that `cv_plus` needs: a scikit-learn regressor, fitted anew without each fold of places (all years).
+    """residual (N,), fold (N,) and fold_predictions (folds, M) for `cv_plus`, refitted without each fold of places.
 
-    Args:
-        x, y, place: (N, D), (N,), (N,) of the labels that may be learned from.
-        x_new: (M, D).
-        folds: at most as many as there are places.
-        seed: assigns places to folds.
-
-    Returns:
-        residual (N,), fold (N,) and fold_predictions (folds, M).
+    `x` (N, D), `y` and `place` are those of the labels that may be learned from, `x_new` is (M, D).
     """
     residual, fold = np.empty(len(y)), np.empty(len(y), dtype=int)
     fold_predictions = []

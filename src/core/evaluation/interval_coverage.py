@@ -1,7 +1,6 @@
 """Coverage of prediction intervals by place and by region, and nominal against observed coverage.
 
-A place counts once, with the share of its rows that is covered: the guarantee of `conformal` is
-about one row of a new place.
+A place counts once: the guarantee of `conformal` is about one row of a new place.
 """
 
 import math
@@ -32,8 +31,7 @@ def coverage(
     """Share of rows inside their interval, each place weighing equally.
 
     Args:
-        y, low, high: (N,); the ends belong to the interval.
-        place: (N,) names.
+        y, low, high, place: (N,); the ends belong to the interval.
         region: (N,) names; adds `regions`, those with MINIMUM_REGION_PLACES places, and how many were left out.
 
     Returns:
@@ -70,11 +68,10 @@ def reliability(
 ) -> pd.DataFrame:
     """Observed coverage at each of LEVELS -> its row of REPORTED.
 
-    `low` and `high` are NaN below MINIMUM_UNITS places. They hold the chance of the test places alone:
-    all levels share their calibration places too, and stray from the diagonal together.
+    `low` and `high` hold the chance of the test places alone: all levels share their calibration places too, and stray
+    from the diagonal together.
 
     Args:
-        y, place: (N,) of the rows that are tested.
         bounds: level -> (low (N,), high (N,)), as calibrated for that level.
         calibration_places: levels that so few places cannot support are left out.
     """
@@ -87,7 +84,7 @@ def reliability(
 
 
 def draw_reliability(path: Path, tables: dict[str, pd.DataFrame], note: str) -> None:
-    """One square panel per entry of `tables`: name -> its `reliability`; `note` (the guarantee) stands above."""
+    """One square panel for each `reliability` of `tables`; `note` (the guarantee) stands above."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(3.9 * len(tables), 5), 4.9), layout="constrained")
         panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]

@@ -1,16 +1,14 @@
 """95 % intervals of scores from leaving out whole correlated units, and when there are none.
 
-Rows of one unit (a spatial block, or a place with all its years) share their surroundings, and
-intervals from resampled rows are several times too narrow. Here one unit at a time is left out and the score
-is computed anew from the rows that stay. The standard error is the delete-one-unit jackknife's on a scale where
-the score varies alike wherever it lies, and the quantile is Student's with n - 1 degrees of freedom (Efron and
-Tibshirani 1993, ch. 11 and 12; for clusters Cameron, Gelbach and Miller 2008 and MacKinnon, Nielsen
-and Webb 2023), n being Kish's effective number of units, (sum m)^2 / sum m^2 for units of m rows.
+Rows of one unit (a spatial block, or a place with all its years) share their surroundings, and intervals from resampled
+rows are several times too narrow. The standard error is the delete-one-unit jackknife's on a scale where the score
+varies alike wherever it lies, and the quantile is Student's with n - 1 degrees of freedom (Efron and Tibshirani 1993,
+ch. 11 and 12; for clusters Cameron, Gelbach and Miller 2008 and MacKinnon, Nielsen and Webb 2023), n being Kish's
+effective number of units.
 
-One method serves every number of units: over 1000 simulations the percentile bootstrap of whole
-units covered 0.77 to 0.91 at 10 units and 0.92 to 0.95 at 110 (r2, mae and paired r2; BCa 0.80 to
-0.94 and 0.92 to 0.94), this one 0.90 to 0.96 and 0.94 to 0.95. `python -m tests.panels` prints its
-table; COVERAGE holds what is outside 0.92 to 0.98, and every result carries that as its label.
+One method serves every number of units: over 1000 simulations the percentile bootstrap of whole units covered 0.77 to
+0.91 at 10 units and 0.92 to 0.95 at 110 (r2, mae and paired r2; BCa 0.80 to 0.94 and 0.92 to 0.94), this one 0.90 to
+0.96 and 0.94 to 0.95. `python -m tests.panels` prints its table.
 """
 
 from collections.abc import Callable
@@ -55,10 +53,7 @@ _SCALES |= {"mae": _LOG, "rmse": _LOG, "pearson_r": _FISHER, "spearman_r": _FISH
 
 
 def interval_method(units: np.ndarray) -> tuple[str | None, str]:
-    """Kind of interval that (N,) names of units allow: ("jackknife-t" or None, a sentence for the reader).
-
-    None below MINIMUM_UNITS units and below MINIMUM_EFFECTIVE_UNITS effective ones.
-    """
+    """Kind of interval that (N,) names of units allow: ("jackknife-t" or None, a sentence for the reader)."""
     size = np.unique(np.asarray(units, dtype=str), return_counts=True)[1]
     if len(size) == 0:
         return None, "none: no rows"
@@ -79,9 +74,7 @@ def effective_units(size: np.ndarray) -> float:
 
 
 def bounds_of(score: Score, units: np.ndarray, scales: dict[str, tuple] | None = None) -> Bounds:
-    """Lower and upper bound of each score from leaving out one unit at a time.
-
-    None where a score is not defined with every unit left out.
+    """Lower and upper bound of each score, None where it is not defined with every unit left out.
 
     Args:
         units: (N,) names, two at least.
@@ -111,10 +104,8 @@ def score_panel(
 ) -> dict:
     """All scores of `regression_scores`, of (N,) arrays, with `<score>_low`, `<score>_high`, n, "method" and "label".
 
-    Bounds are None where `interval_method` gives none or the score is not defined with every unit left out. "label"
-    says which scores the method covers badly, with the number, or is None.
-
-    Raises ValueError where a value is not finite or a place lies in two units.
+    Bounds are None where `interval_method` or `bounds_of` gives none; "label" is the `coverage_label`. Raises
+    ValueError where a value is not finite or a place lies in two units.
     """
     y, prediction, units = finite(y), finite(prediction), np.asarray(units, dtype=str)
 
@@ -125,7 +116,11 @@ def score_panel(
     points, (method, sentence), label = score(np.ones(len(y), dtype=bool)), interval_method(units), None
     bounds = dict.fromkeys(points)
     if method is not None:
-        place = _whole_places(np.asarray(place, dtype=str), units)
+        names, first, place = np.unique(np.asarray(place, dtype=str), return_index=True, return_inverse=True)
+        elsewhere = units[first][place] != units
+        if elsewhere.any():
+            name = names[place[elsewhere][0]]
+            raise ValueError(f"place {name} lies in two units: expected units that hold whole places")
         bounds, label = bounds_of(score, units, _SCALES), coverage_label(tuple(points), len(np.unique(units)))
     del bounds["n"]
     return _with_ends(points, bounds) | {"method": sentence, "label": label}
@@ -134,8 +129,8 @@ def score_panel(
 def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarray) -> dict:
     """Differences a - b in R² and MAE with intervals; both are scored without the same unit each time.
 
-    Keys r2, r2_low, r2_high, mae, mae_low, mae_high, n, n_units, method. a is better where r2 > 0 and
-    mae < 0. In simulation they cover 0.93 to 0.96 at every number of units, so there is no label.
+    Keys r2, r2_low, r2_high, mae, mae_low, mae_high, n, n_units, method. In simulation they cover 0.93 to 0.96 at every
+    number of units, so there is no label.
     """
     y, a, b = finite(y), finite(a), finite(b)
 
@@ -153,8 +148,7 @@ def paired_interval(y: np.ndarray, a: np.ndarray, b: np.ndarray, units: np.ndarr
 def mean_interval(values: np.ndarray, units: np.ndarray) -> dict:
     """Mean of (N,) values with its interval: keys "" (the mean), "_low", "_high", "method".
 
-    The bounds of a share (all values are 0 or 1) stay within 0 and 1. None as in `interval_method`,
-    and where all values are equal: no spread does not mean no doubt.
+    The bounds of a share (all values are 0 or 1) stay within 0 and 1, and are None where all values are equal.
     """
     values = finite(values)
     method, sentence = interval_method(units)
@@ -170,8 +164,8 @@ def widest_intervals(score: Score, units: dict[str, np.ndarray], shares: frozens
     """`<score>_low` and `<score>_high` of rows that share more than one kind of unit, and "method", a sentence.
 
     The wider interval of all kinds is kept: rows share a region and a day, and each kind of unit alone takes the
-    other's rows for independent ones. There are no bounds where any kind of unit allows none (`interval_method`), or
-    where a score does not vary between units: no spread does not mean no doubt.
+    other's rows for independent ones. There are no bounds where any kind of unit allows none, or where a score does not
+    vary between units: no spread does not mean no doubt.
 
     Args:
         units: kind ("regions") -> (N,) names; one kind at least.
@@ -222,12 +216,3 @@ def _with_ends(points: dict[str, float | None], bounds: Bounds) -> dict[str, flo
     for name, point in points.items():
         result |= {name: point} | _ends({name: bounds[name]} if name in bounds else {})
     return result
-
-
-def _whole_places(place: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Each row's place as a number (N,). Raises ValueError where a place lies in two units."""
-    _, first, index = np.unique(place, return_index=True, return_inverse=True)
-    elsewhere = units[first][index] != units
-    if elsewhere.any():
-        raise ValueError(f"place {place[elsewhere][0]} lies in two units: expected units that hold whole places")
-    return index

@@ -15,15 +15,8 @@ def permute_trajectories(
     """Labels in which every place has those that another, drawn place has at the same times.
 
     Where the donor lacks a time, it gives its mean deviation from the times' means plus that time's mean. No place is
-    its own donor unless it is the only one, so a balanced panel is permuted within each time.
-
-    Args:
-        y: (N,) labels, one for each place and time.
-        place: (N,) names; their order and that of the rows change nothing but rounding.
-        time: (N,).
-
-    Returns:
-        (N,) float64.
+    its own donor unless it is the only one, so a balanced panel is permuted within each time. The order of places and
+    rows changes nothing but rounding.
     """
     y = np.asarray(y, dtype=np.float64)
     names, at = np.unique(np.asarray(place, dtype=str), return_inverse=True)
@@ -42,9 +35,6 @@ def permute_roles(
     """The labels y (N,) with those of training and validation permuted, a function of (seed, draw).
 
     Places of training and validation are permuted apart, or together where both share them (forecasts).
-
-    Returns:
-        (N,) float64; labels of other roles are as they were.
     """
     generator = np.random.default_rng([seed, draw, PERMUTE])
     train, validation = (np.asarray(role) == name for name in ("train", "validation"))
@@ -57,11 +47,7 @@ def permute_roles(
 
 
 def permutation_p_value(observed: float, null: np.ndarray) -> float:
-    """Share of draws that reach `observed`, itself among them, so never 0 (Phipson and Smyth 2010).
-
-    null (D,): the statistic on permuted labels; larger is better.
-    """
-    null = np.asarray(null)
+    """Share of draws `null` (D,) that reach `observed`, itself among them, so never 0 (Phipson and Smyth 2010)."""
     return float((1 + np.count_nonzero(null >= observed)) / (1 + len(null)))
 
 

@@ -1,9 +1,8 @@
 """Scores of a regression: how far predictions lie from the truth, and in which respect they are right.
 
-R² is 1 - SSE/SST about the mean of the truth that is scored. In a panel (places with several
-years each) it hides what was easy: `panel_scores` says what is explained within a year, between
-places, over time within a place, and beyond the training mean. Intervals of all of them are in
-`jackknife.py`, which calls these functions once for each unit that is left out: they are kept quick.
+R² is 1 - SSE/SST about the mean of the truth that is scored. In a panel (places with several years each) it hides what
+was easy, which `panel_scores` tells apart. `jackknife` calls these functions once for each unit that is left out: they
+are kept quick.
 """
 
 import numpy as np
@@ -48,8 +47,7 @@ def panel_scores(
     r2_within_year: errors against deviations from each year's own mean, so that a predictor that knows only these
         means scores 0: what is explained beyond the calendar; needs two years.
     r2_between_place: of the places' means, each place counting once; needs two places.
-    r2_change: of deviations from the place's own mean, as a within (fixed-effects) regression
-        scores; over the places with two rows or more.
+    r2_change: of deviations from the place's own mean (fixed effects); over the places with two rows or more.
     r2_oos: errors against y - `reference`, the mean of the labels that the row's own fold was
         trained on, so that this mean as a prediction scores exactly 0 (Campbell and Thompson 2008).
     """
@@ -74,14 +72,14 @@ def r2(y: np.ndarray, prediction: np.ndarray) -> float | None:
     return _share_explained(prediction - y, y - y.mean(), y)
 
 
-def rounded(value: object, digits: int = 6) -> object:
+def rounded(value: object) -> object:
     """A nested result with its floats rounded, so that the last bits of a sum never reach a file."""
     if isinstance(value, dict):
-        return {key: rounded(item, digits) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item, digits) for item in value]
+        return [rounded(item) for item in value]
     # + 0.0 turns -0.0 into 0.0
-    return round(float(value), digits) + 0.0 if isinstance(value, float) else value
+    return round(float(value), 6) + 0.0 if isinstance(value, float) else value
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -6,21 +6,17 @@ from scipy.stats import t
 
 from src.core.stage.errors import DataError
 
-MINIMUM_DRAWS = 5
-"""Fewer repeated splits say too little of how far their differences scatter."""
-
+MINIMUM_DRAWS = 5  # fewer repeated splits say too little of how far their differences scatter
 LEVEL = 0.95
 
 
 def corrected_interval(differences: np.ndarray, n_train: float, n_test: float) -> dict:
     """Mean of the differences (J,) over J repeated splits with its 95 % interval and two-sided p-value.
 
-    The corrected resampled t-test of Nadeau and Bengio (2003, Machine Learning 52:239): the training
-    sets overlap, so the variance of the mean is (1/J + n_test/n_train) s², with t of J - 1 degrees of
-    freedom. `n_train` and `n_test` count units (places, blocks) of one split, not rows.
-
-    Keys mean, low, high, p, J, reason. low, high and p are None, and reason says why, below MINIMUM_DRAWS
-    splits or where all differences are equal. Raises ValueError where a difference is not finite.
+    The corrected resampled t-test of Nadeau and Bengio (2003, Machine Learning 52:239): the training sets overlap, so
+    the variance of the mean is (1/J + n_test/n_train) s², with t of J - 1 degrees of freedom. `n_train` and `n_test`
+    count units (places, blocks) of one split, not rows. Keys low, high and p may be None, for a `reason`. Raises
+    ValueError where a difference is not finite.
     """
     differences = np.asarray(differences, dtype=np.float64)
     count = len(differences)
@@ -41,21 +37,19 @@ def corrected_interval(differences: np.ndarray, n_train: float, n_test: float) -
 def variance_components(table: pd.DataFrame) -> dict:
     """Variances of one run's difference between two models: from the split, the models' seed and the data.
 
+    A run is all folds of one split_seed and seed; its difference is the mean over folds, and its data variance their
+    sum over the squared number of folds, as no unit is tested in two. Split and seed are crossed random effects, by the
+    method of moments (Searle, Casella and McCulloch 1992, ch. 4).
+
     Args:
-        table: one row for each split_seed, seed and fold, with the `difference` and its `data_variance`,
-            the square of its standard error over the units of that fold (a run pooled over its folds is
-            one fold).
+        table: one row for each split_seed, seed and fold (one where the run is pooled over folds), with the
+            `difference` and its `data_variance`, the square of its standard error over the units of that fold.
 
-    A run is all folds of one split_seed and seed; its difference is the mean over folds, and its data
-    variance their sum over the squared number of folds, as no unit is tested in two. Split and seed are
-    crossed random effects, by the method of moments (Searle, Casella and McCulloch 1992, ch. 4):
-
-    split: between splits, beyond what the seeds within them explain, 0 where negative.
-    seed: between seeds within one split, their interaction with the split included.
-    data: mean over the runs.
-
-    Keys split, seed, data, n_splits, n_seeds, reason. With one split `split` is None; with one seed both
-    are, as the two cannot be told apart; reason says so.
+    Returns:
+        split: between splits, beyond what the seeds within them explain, 0 where negative; None with one split or seed.
+        seed: between seeds within one split, their interaction with the split included; None with one seed.
+        data: mean over the runs.
+        n_splits, n_seeds, reason (of a None, else None).
 
     Raises:
         DataError: a run or a fold is missing.

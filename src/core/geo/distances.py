@@ -12,8 +12,7 @@ from scipy.spatial import cKDTree
 
 WGS84 = Geod(ellps="WGS84")
 # Radii of curvature of the ellipsoid's normal sections lie between b²/a (at the equator, northwards) and a²/b (at the
-# poles). A curve that bends no more than a circle has no shorter chord than its arc (Schur): that bounds chords from
-# below. From above, a geodesic's torsion takes away less than a thousandth of the radius.
+# poles); a geodesic's torsion takes away less than a thousandth of the radius.
 SHARPEST_KM = WGS84.b**2 / WGS84.a / 1000
 FLATTEST_KM = 1.001 * WGS84.a**2 / WGS84.b / 1000
 ROUNDING_KM = 1e-9  # of coordinates in float64
@@ -43,12 +42,7 @@ def pairs_within(
     other_lon: np.ndarray,
     radius_km: np.ndarray | float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of points not farther apart than `radius_km` on the ellipsoid.
-
-    Args:
-        lat, lon: (N,) degrees.
-        other_lat, other_lon: (M,) degrees.
-        radius_km: scalar, or (N,) one for each of the first points.
+    """All pairs of (N,) and (M,) points in degrees not farther apart than `radius_km`, a scalar or one for each of N.
 
     Returns:
         Index into the first points (ascending), index into the others, and distance in km, (P,) each.
@@ -67,26 +61,6 @@ def pairs_within(
     km = geodesic_km(lat[i], lon[i], other_lat[j], other_lon[j])
     inside = km <= radius_km[i]
     return i[inside], j[inside], km[inside]
-
-
-def any_within_km(
-    lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray, radius_km: float
-) -> np.ndarray:
-    """True for each point from which any of the others is not farther than `radius_km`, (N,) bool.
-
-    Args are those of `pairs_within`, with one radius. The chord to the nearest of the others settles all points but
-    those in a shell that is micrometres thick at 100 km.
-    """
-    lat, lon, other_lat, other_lon = (np.asarray(values, float) for values in (lat, lon, other_lat, other_lon))
-    if not len(lat) or not len(other_lat):
-        return np.zeros(len(lat), dtype=bool)
-    # longest_chord_km is open-ended by ROUNDING_KM, so a strict upper bound loses nothing
-    tree, farthest = cKDTree(to_cartesian(other_lat, other_lon)), float(longest_chord_km(radius_km))
-    chord = tree.query(to_cartesian(lat, lon), distance_upper_bound=farthest)[0]
-    within = chord < 2 * SHARPEST_KM * np.sin(min(radius_km / (2 * SHARPEST_KM), np.pi / 2)) - ROUNDING_KM
-    unsure = np.flatnonzero(np.isfinite(chord) & ~within)
-    within[unsure[pairs_within(lat[unsure], lon[unsure], other_lat, other_lon, radius_km)[0]]] = True
-    return within
 
 
 def nearest_km(lat: np.ndarray, lon: np.ndarray, other_lat: np.ndarray, other_lon: np.ndarray) -> np.ndarray:
@@ -127,7 +101,7 @@ def bounding_box(lat: float, lon: float, reach_km: float) -> tuple[float, float,
 def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All P pairs of a box and a point in it, the date line and the poles included.
 
-    Of points (N,) in degrees and boxes (K, 4), rows of `bounding_box`: row of the box, ascending, and of the point.
+    Of points (N,) in degrees and boxes (K, 4) of `bounding_box`: row of the box, ascending, and of the point.
     """
     found = []
     for south, north, west, width in boxes:
@@ -138,10 +112,7 @@ def in_boxes(lat: np.ndarray, lon: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
 
 
 def assign_blocks(lat: np.ndarray, lon: np.ndarray, degrees: float) -> np.ndarray:
-    """South-west corner of the grid square, `degrees` wide, that holds each point: (N,) str such as "35,-95".
-
-    `lat` and `lon` are (N,) degrees; longitudes 360 degrees apart are the same.
-    """
+    """South-west corner of the grid square, `degrees` wide, that holds each point: (N,) str such as "35,-95"."""
     south = np.floor(np.asarray(lat, float) / degrees) * degrees
     west = np.floor(((np.asarray(lon, float) + 180) % 360 - 180) / degrees) * degrees
     # + 0.0 turns -0.0 into 0.0, which would otherwise print as another block

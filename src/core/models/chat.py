@@ -16,7 +16,7 @@ IMAGE_PAD, VIDEO_PAD, END = "<|image_pad|>", "<|video_pad|>", "<|endoftext|>"
 SPECIAL_TOKENS = [END, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD]
 
 
-def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on `corpus`, with Qwen's markers.
 
     A number's whole part and its two decimals are one token each where the corpus has them, not one per
@@ -31,7 +31,7 @@ def tiny_tokenizer(corpus: list[str], vocab_size: int = 768) -> PreTrainedTokeni
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=768,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -65,9 +65,7 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def pad_batch(
     prompts: list[list[int]], answers: list[list[int]] | None, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
-    """Ids -> a batch for a Qwen-VL model.
-
-    With answers rows are padded on the right, without (for generation) on the left.
+    """Ids -> a batch for a Qwen-VL model, padded on the right, or without answers (for generation) on the left.
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` (1 on image tokens; without it Qwen2.5-VL

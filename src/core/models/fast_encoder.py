@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 
 def quicken(model: PreTrainedModel) -> PreTrainedModel:
@@ -32,10 +33,9 @@ def attend(attention: nn.Module, general, hidden_states, cu_seqlens, position_em
     """Attention of `hidden_states` (tokens, width) within windows; by `general` where it is not SDPA."""
     if attention.config._attn_implementation != "sdpa":
         return general(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
-    cos, sin = (table.unsqueeze(-2).float() for table in position_embeddings)  # (tokens, 1, head_dim)
     # (tokens, 3, heads, head_dim)
     query, key, value = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-    parts = rotate(query, cos, sin), rotate(key, cos, sin), value
+    parts = *apply_rotary_pos_emb_vision(query, key, *position_embeddings), value
     size, places, back = windows(cu_seqlens)
     if places is None:
         mixed = _attend(*(x.unflatten(0, (-1, size)) for x in parts)).flatten(0, 1)
@@ -65,9 +65,3 @@ def _attend(query, key, value, present: torch.Tensor | None = None) -> torch.Ten
     """Attention within windows; all (windows, length, heads, head_dim), keys where `present` alone."""
     heads = (x.transpose(1, 2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(*heads, attn_mask=present).transpose(1, 2)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """`x` (tokens, heads, head_dim) turned by its position, in float32."""
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)

@@ -34,10 +34,8 @@ REFUSED = {
 def fetch(source: str | Path, *, weights: bool = True) -> Path:
     """The folder of `source`: itself, or for a hub id the local copy of config, tokenizer and, if asked, weights.
 
-    Without network (or with HF_HUB_OFFLINE=1) what was fetched before is used.
-
-    Raises:
-        DataError: there is no such folder, and no such model within reach.
+    Without network (or with HF_HUB_OFFLINE=1) what was fetched before is used. Raises DataError where there is no such
+    folder, and no such model within reach.
     """
     if Path(source).is_dir():
         return Path(source)

@@ -16,10 +16,9 @@ from src.core.models.patches import patchify
 
 
 class MaskedAutoencoder(nn.Module):
-    """`visual` (a Qwen vision transformer) with a transformer decoder that predicts masked pixels.
+    """`visual` (a Qwen vision transformer, trained in place) with a transformer decoder that predicts masked pixels.
 
     Args:
-        visual: encoder; trained in place.
         side: px of the square images.
         encoder: "full" runs every block, "patch_embed" the patch embedding alone.
         decoder: (depth, width, heads).
@@ -63,8 +62,7 @@ class MaskedAutoencoder(nn.Module):
             noise: (B, units); the units with the lowest values stay visible.
 
         Returns:
-            `loss` (scalar), `prediction` and `target` (B, N, C, p, p) in the units of the loss and
-            `mask` (B, N) bool, True where masked.
+            `loss`, `prediction` (B, N, C, p, p) in the units of the loss and `mask` (B, N) bool, True where masked.
         """
         patches = patchify(images, self.patch_size, self.merge_size)  # (B, N, C, p, p)
         keep = self.random_masking(noise, mask_ratio)
@@ -72,8 +70,8 @@ class MaskedAutoencoder(nn.Module):
         prediction = self.forward_decoder(latent, keep).view_as(patches)
         mask = self.mask_of(keep)
         weight = patchify(valid[:, None].float(), self.patch_size, self.merge_size)  # (B, N, 1, p, p)
-        loss, target = self.forward_loss(patches, prediction, weight, mask)
-        return {"loss": loss, "prediction": prediction, "target": target, "mask": mask}
+        loss, _ = self.forward_loss(patches, prediction, weight, mask)
+        return {"loss": loss, "prediction": prediction, "mask": mask}
 
     def random_masking(self, noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
         """(B, units) -> ids of the units that stay visible, (B, kept) ascending."""

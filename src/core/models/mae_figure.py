@@ -13,10 +13,7 @@ from src.core.report.figures import save
 def reconstruction_grid(path: Path, images: np.ndarray, masks: np.ndarray, mended: np.ndarray, titles: list[str]):
     """Three columns a tile: original, masked, reconstructed; the first three channels as red, green and blue.
 
-    Args:
-        images, mended: (N, 3, S, S) standardised.
-        masks: (N, S, S) bool, True where masked.
-        titles: one per tile.
+    `images` and `mended` are (N, 3, S, S) standardised, `masks` (N, S, S) bool, True where masked.
     """
     low, high = np.percentile(images, (2, 98), axis=(0, 2, 3))
 
@@ -31,8 +28,7 @@ def reconstruction_grid(path: Path, images: np.ndarray, masks: np.ndarray, mende
             masked = np.where(mask[..., None], 0.92, colours(image))
             for axis, picture in zip(row, (colours(image), masked, colours(repaired)), strict=True):
                 axis.imshow(picture, interpolation="nearest")
-                axis.set_xticks([])
-                axis.set_yticks([])
+                axis.set(xticks=[], yticks=[])
             row[0].set_ylabel(fonts.verbatim(title), fontsize=8)
         for axis, name in zip(axes[0], ("original", "visible", "reconstructed"), strict=True):
             axis.set_title(name, fontsize=10)

@@ -16,10 +16,7 @@ def mean_spectrum(patches: torch.Tensor, weight: torch.Tensor, mask: torch.Tenso
 def inverse_distance(
     patches: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Visible valid pixels weighted by 1 / squared distance of their patches: (B, N, C, 1, 1).
-
-    Positions (N, 2) in patches.
-    """
+    """Visible valid pixels weighted by 1 / squared distance of their patches at `positions` (N, 2): (B, N, C, 1, 1)."""
     distance = torch.cdist(positions.float(), positions.float()) ** 2  # (N, N)
     nearness = (~mask[:, None, :]) / distance.clamp_min(1e-6)  # (B, N, N)
     sums, counts = (patches * weight).sum((-2, -1)), weight.sum((-2, -1))  # (B, N, C), (B, N, 1)

@@ -1,10 +1,4 @@
-"""Widen a pretrained RGB patch embedding to N bands.
-
-`normal`, `zero` and `copy` are the usual initialisations. With `pca` the encoder starts with the first three principal
-components as its input (Route B), and learns a weight for every band from there.
-"""
-
-from typing import Literal
+"""Widen a pretrained RGB patch embedding to N bands."""
 
 import torch
 from torch import nn
@@ -12,26 +6,24 @@ from transformers import PreTrainedModel
 
 from src.core.stage.errors import ParamsError
 
-Init = Literal["normal", "zero", "copy", "pca"]
 RGB = 3
 SPREAD = 0.02  # standard deviation of new weights, as in Qwen's own initialisation
 
 
 def widen(
-    model: PreTrainedModel, bands: int, init: Init, seed: int, projection: torch.Tensor | None = None
+    model: PreTrainedModel, bands: int, init: str, seed: int, projection: torch.Tensor | None = None
 ) -> PreTrainedModel:
     """`model` in place, its patch embedding reading `bands` bands of one frame instead of RGB.
 
     Args:
         init: `normal` and `zero` keep RGB's weights on the first three bands and draw or leave empty the rest;
             `copy` tiles them over all bands and divides by bands / 3, so that activations keep their scale;
-            `pca` multiplies them with `projection`.
+            `pca` multiplies them with `projection`: the encoder starts with principal components as its input.
         seed: of `normal` alone.
         projection: (3, bands), from standardised bands to z-scored components. Its offset belongs into the
             input (`shifted_mean`), because masked pixels must stay 0.
 
-    Raises:
-        ParamsError: the model does not read RGB, or there are fewer than three bands.
+    Raises ParamsError where the model does not read RGB, or there are fewer than three bands.
     """
     visual = model.model.visual
     embed = visual.patch_embed

@@ -49,11 +49,7 @@ def unpatchify(patches: torch.Tensor, height: int, width: int, merge_size: int =
 
 
 def pixel_values(images: torch.Tensor, vision_config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Model inputs for a batch of images of one size.
-
-    Args:
-        images: (B, C, H, W) float, sides multiples of patch x merge.
-        vision_config: gives patch_size, temporal_patch_size and spatial_merge_size.
+    """Model inputs for images (B, C, H, W) of floats, with sides that are multiples of patch x merge.
 
     Returns:
         `pixel_values` (B * N, C * T * p * p), a still image repeated over the T frames, and
@@ -94,13 +90,10 @@ class BandFrontEnd(nn.Module):
     def channels(self) -> int:
         return len(self.mean) if self.weight is None else len(self.weight)
 
-    def dequantise(self, tiles: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) as stored -> float32 values, centre-cropped to `side`."""
-        return dequantise(centre_crop(tiles, self.side, self.side), self.quantisation)
-
-    def crop(self, valid: torch.Tensor) -> torch.Tensor:
-        """(B, H, W) bool -> the same centre crop as `dequantise`."""
-        return centre_crop(valid, self.side, self.side)
+    def dequantise(self, tiles: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, H, W) as stored, (B, H, W) bool -> float32 values and validity, both centre-cropped to `side`."""
+        tiles, valid = (centre_crop(x, self.side, self.side) for x in (tiles, valid))
+        return dequantise(tiles, self.quantisation), valid
 
     def images(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Dequantised (B, C, h, w) and valid (B, h, w) -> (B, channels, h, w) float32."""
@@ -110,7 +103,7 @@ class BandFrontEnd(nn.Module):
         return standardised.masked_fill(~valid[:, None], 0.0)
 
     def forward(self, tiles: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return self.images(self.dequantise(tiles), self.crop(valid))
+        return self.images(*self.dequantise(tiles, valid))
 
 
 def band_means(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

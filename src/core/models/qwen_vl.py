@@ -149,9 +149,7 @@ def load(
     attention: str = "sdpa",
     device: str | None = None,
 ) -> PreTrainedModel:
-    """Load the model in `source`, a folder in Hugging Face layout or a hub id.
-
-    Weights come from safetensors alone: the older .bin format is a pickle and runs what is in it.
+    """Load the model in `source`, a folder in Hugging Face layout or a hub id, from safetensors alone.
 
     Args:
         channels: that the patch embedding may read: the tiles' bands, or (3, bands) where the caller widens RGB.

@@ -33,12 +33,14 @@ def save(figure: Figure, path: Path, dpi: int = DPI, **options) -> None:
 
 
 @contextmanager
-def drawing(path: Path, width: float, height: float, font_size: float = STYLE["font.size"]) -> Iterator[Figure]:
+def drawing(
+    path: Path, width: float, height: float, font_size: float = STYLE["font.size"], dpi: int = DPI
+) -> Iterator[Figure]:
     """An empty figure in STYLE, width and height in inches, which is saved to `path` at the end."""
     with matplotlib.rc_context(STYLE | {"font.size": font_size}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        save(figure, path)
+        save(figure, path, dpi)
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,14 @@ def predicted_vs_actual(path: Path, y: np.ndarray, panels: dict[str, tuple[np.nd
     margin = 0.04 * np.ptp(values)
     limits = values.min() - margin, values.max() + margin
     with drawing(path, 3.9 * len(panels), 4.7) as figure:
-        for axes, (name, (prediction, score)) in zip(
-            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
-        ):
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (name, (prediction, score)) in zip(row, panels.items(), strict=True):
             axes.plot(limits, limits, color=INK, linewidth=0.9, linestyle="--", label="prediction = truth")
             axes.scatter(y, prediction, s=17, color=ACCENT, alpha=0.65, linewidth=0)
             axes.set(xlim=limits, ylim=limits, box_aspect=1, xlabel=f"actual ({unit})")
             axes.set_title(f"{name}\nR² {_number(score['r2'])}   MAE {_number(score['mae'])}", fontsize=10)
-        axes = figure.axes[0]
-        axes.set_ylabel(f"predicted ({unit})")
-        axes.legend(loc="upper left", frameon=False, fontsize=8)
+        row[0].set_ylabel(f"predicted ({unit})")
+        row[0].legend(loc="upper left", frameon=False, fontsize=8)
 
 
 def residual_map(

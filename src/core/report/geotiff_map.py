@@ -26,10 +26,8 @@ def write_map(
 ) -> None:
     """Write `shape[0]` rows (shape[1],) of a map, north first, to the GeoTIFF `path`; complete or absent.
 
-    One float32 band, 256 px blocks, DEFLATE, no-data value NaN.
-
-    Raises:
-        StorageError: the file cannot be written. Errors of `rows` pass through.
+    One float32 band, 256 px blocks, DEFLATE, no-data value NaN. Raises StorageError where the file cannot be written;
+    errors of `rows` pass through.
     """
     height, width = shape
     rows = iter(rows)

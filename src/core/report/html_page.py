@@ -52,11 +52,8 @@ class Section:
 
 def write(path: Path, title: str, lead: str, sections: list[Section]) -> None:
     """Render templates/report.html to `path`. All text is escaped: names come from users' files."""
-    page = (
-        templates(TEMPLATES, autoescape=True)
-        .get_template("report.html")
-        .render(title=title, lead=lead, sections=sections)
-    )
+    template = templates(TEMPLATES, autoescape=True).get_template("report.html")
+    page = template.render(title=title, lead=lead, sections=sections)
     with complete_file(path) as aside:
         aside.write_text(page, encoding="utf-8")
 

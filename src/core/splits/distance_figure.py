@@ -22,12 +22,11 @@ def nearest_training_distances(tiles: pd.DataFrame, use: pd.DataFrame | None) ->
 
     Args:
         tiles: place, role, lat, lon (degrees or NaN) of every tile.
-        use: lat, lon of the points where the model is to be used; None stands for places like these.
+        use: lat, lon of the points where the model is to be used.
 
     Returns:
-        to_test, to_validation: from each such place to the nearest training tile.
-        to_use: from each point of use to the nearest training tile; without `use`, from each place of any role to
-            the nearest other place.
+        to_test, to_validation, to_use: from each such place to the nearest training tile; to_use without `use` is
+            from each place of any role to the nearest other place.
     """
     located = tiles.dropna(subset=["lat", "lon"])
     train = located[located["role"] == "train"]
@@ -43,7 +42,7 @@ def nearest_training_distances(tiles: pd.DataFrame, use: pd.DataFrame | None) ->
 
 
 def draw_distances(path: Path, to_test: np.ndarray, to_validation: np.ndarray, to_use: np.ndarray, title: str) -> None:
-    """PNG of what `nearest_training_distances` returns, as cumulative curves in km; logarithmic from 1 km on."""
+    """PNG of what `nearest_training_distances` returns, as cumulative curves."""
     curves = [
         ("test places", to_test, ACCENT, "-"),
         ("validation places", to_validation, SECOND, "-"),

@@ -26,9 +26,8 @@ def audit(
     """Count what roles share of every modality whose embeddings are vectors; one modality at a time is in memory.
 
     Args:
-        points: one row for each of the store's, in its order, with role and the column `label`.
+        points: one row for each of the store's, in its order, with role and the column `label`, what is predicted.
         statistics: "<modality>_mean" and "<modality>_sd" (D,) float32 as the split stage writes them.
-        label: what a model is to predict.
 
     Returns:
         For every modality
@@ -39,7 +38,6 @@ def audit(
         labels_of_one: those of which all observations have the same embedding.
         within_label_share: variance of the standardised training embeddings within labels, as a share of all of it;
             None where no label has two, or nothing varies.
-        label: `label`.
         statistics_difference: largest difference between `statistics` and those of the training observations.
     """
     found = {}
@@ -122,8 +120,7 @@ def _compare_bytes(stored: np.ndarray, role: np.ndarray, label: np.ndarray) -> t
 def _within_label_share(values: np.ndarray, label: np.ndarray) -> float | None:
     """`within_label_share` of `audit`, of standardised `values` (B, D), over labels with two rows or more.
 
-    Sums of squares, of all numbers of the vectors together, are divided by rows less labels and by rows less one, so
-    that labels which say nothing have a share of 1, however many there are.
+    Sums of squares are divided by their degrees of freedom, so that labels which say nothing have a share of 1.
     """
     groups = [values[rows] for rows in pd.Series(label).groupby(label).indices.values() if len(rows) > 1]
     count, squares = sum(map(len, groups)), sum(_squares(group).sum() for group in groups)

@@ -12,18 +12,10 @@ VALIDATION_SHARE = 15 / 80  # of what the test fold leaves: with five folds 65 /
 
 
 def draw_folds(units: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """A fold for each unit, so that the folds' summed sizes are close.
+    """(U,) int64 fold of each of the distinct `units`, so that the folds' summed `sizes` are close.
 
     Units are shuffled by `seed`, larger ones (by powers of two) first, and each goes to the smallest fold so far.
-
-    Args:
-        units: (U,) distinct ids.
-        sizes: (U,) tiles in each.
-
-    Returns:
-        (U,) int64 fold of each unit, in the order given.
     """
-    units, sizes = np.asarray(units), np.asarray(sizes)
     order = np.argsort(units)[np.random.default_rng(seed).permutation(len(units))]
     order = order[np.argsort(-np.frexp(sizes[order])[1], kind="stable")]
     fold_of = np.empty(len(units), dtype=np.int64)
@@ -35,17 +27,7 @@ def draw_folds(units: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> n
 
 
 def draw_validation(units: np.ndarray, sizes: np.ndarray, share: float, seed: list[int]) -> np.ndarray:
-    """Units for validation: shuffled by `seed`, each that still fits into `share`; the smallest one if none fits.
-
-    Args:
-        units: (U,) distinct ids, at least two.
-        sizes: (U,) tiles in each.
-        share: fraction of all tiles that is not exceeded.
-
-    Returns:
-        (U,) bool.
-    """
-    units, sizes = np.asarray(units), np.asarray(sizes)
+    """(U,) bool of the distinct `units`, shuffled: each that fits into `share` of all sizes, else the smallest one."""
     order = np.argsort(units)[np.random.default_rng(seed).permutation(len(units))]
     taken = np.zeros(len(units), dtype=bool)
     room = share * sizes.sum()

@@ -15,10 +15,7 @@ SHARE = 0.2  # of the places, at least
 
 
 def draw_locked(places: pd.DataFrame, share: float = SHARE) -> list[str]:
-    """Names of whole regions that hold at least `share` of the places, in the order of their sha256.
-
-    Args:
-        places: place, region (str); rows may repeat.
+    """Names of whole regions that hold at least `share` of `places` (place, region), in the order of their sha256.
 
     Raises:
         DataError: a region is missing or holds all places, or locking would leave no region.

@@ -1,11 +1,11 @@
 """Pairs of tiles with the same pixels that are not equal files: shifted, rotated, flipped, or with added noise.
 
-`shared_pixels` finds equal stored pixels anywhere in two tiles. `registered_differences` compares two tiles in 8
-orientations and at every shift. Both read the store tile by tile; memory does not grow with a tile's size.
+The store is read tile by tile; memory does not grow with a tile's size.
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from src.core.data.band_statistics import standardise
+from src.core.data.band_statistics import SLAB_PIXELS, standardise
 from src.core.data.crop import centre_origin
 from src.core.data.tile_store import Store
 
@@ -31,7 +31,6 @@ PLACES = 3  # whose likeliest tile each is registered
 NEIGHBOURS = 16  # of a window, looked through for those places, which have several years each
 SAME_DIFFERENCE = 0.1  # of the variance; sample: copies with noise of 0.1 sd at most 0.034, others at least 0.80
 LEAST_PIXELS = 16  # on which two tiles are compared
-SLAB_PIXELS = 65_536  # standardised at once: 16 MB for 64 bands
 FLAT = 1e-3  # variance per channel below which there is no pattern to recognise (a training pixel's is about 1)
 
 
@@ -48,7 +47,7 @@ def shared_pixels(store: Store, tiles: pd.DataFrame, pairs: Sequence[tuple[str, 
         pairs: roles that are compared with each other.
 
     Returns:
-        (P, 2) int64, rows of the store, the first of the pair's first role.
+        (P, 2) int64 rows of the store.
     """
     sketches = [_sketch(store, row) for row in tqdm(tiles["tile"], desc="shared pixels", unit="tile")]
     hashes, column = np.unique(np.concatenate([*sketches, np.empty(0, np.uint64)]), return_inverse=True)
@@ -73,8 +72,8 @@ def registered_differences(
 
     The first principal components of the standardised bands are compared, averaged to at most 64 px a side. The
     difference is sum |a - b|² / (sum |a - mean a|² + sum |b - mean b|²) over the valid pixels of the overlap: 0 for
-    a copy, about 1 or more for unrelated tiles. The smallest one over the 8 orientations and all shifts that keep
-    half of the smaller tile is returned (masked registration by Fourier transforms, Padfield 2012).
+    a copy, about 1 or more for unrelated tiles. It is the smallest over the 8 orientations and all shifts that keep
+    half of the smaller tile (masked registration by Fourier transforms, Padfield 2012).
 
     A tile is compared with one tile of each of 3 places: those with the most similar window (mean and standard
     deviation of each component in a quarter of the area). So a copy can be missed. Of 132 copies on the sample, with
@@ -87,7 +86,7 @@ def registered_differences(
         mean, sd: (C,) float32 band statistics.
 
     Returns:
-        tile, other (rows of the store), role, other_role, difference (NaN where neither has a pattern).
+        tile, other (rows of the store), role (the first one's), difference (NaN where neither has a pattern).
     """
     rows = tiles["tile"].to_numpy()
     directions = _directions(store, rows, mean, sd)
@@ -100,8 +99,8 @@ def registered_differences(
     for one, other in pairs:
         a, b = (np.flatnonzero(tiles["role"] == role) for role in (one, other))
         for j, counterparts in zip(b, _counterparts(windows, tiles["place"].to_numpy(), a, b), strict=True):
-            ranked += [(rows[i], rows[j], one, other, _registered(reduced[i], reduced[j])) for i in counterparts]
-    return pd.DataFrame(ranked, columns=["tile", "other", "role", "other_role", "difference"])
+            ranked += [(rows[i], rows[j], one, _registered(reduced[i], reduced[j])) for i in counterparts]
+    return pd.DataFrame(ranked, columns=["tile", "other", "role", "difference"])
 
 
 def orientations(tile: np.ndarray) -> list[np.ndarray]:
@@ -111,7 +110,6 @@ def orientations(tile: np.ndarray) -> list[np.ndarray]:
 
 
 def _sketch(store: Store, row: int) -> np.ndarray:
-    """Sorted distinct hashes of a tile's pixels, or of its squares of pixels; see `shared_pixels`."""
     pixels, valid = np.asarray(store.view(row)), store.valid([row])[0]
     weights = np.random.default_rng(0).integers(2**64, size=store.bands, dtype=np.uint64) | np.uint64(1)
     hashes = np.zeros(valid.shape, np.uint64)
@@ -177,19 +175,17 @@ def _windows(channels: np.ndarray, valid: np.ndarray) -> np.ndarray:
     half, or flat, are left out.
     """
     side = max(1, min(valid.shape) // 2)
+    tops, lefts = (
+        np.linspace(0, length - side, max(2, 1 + round((length - side) / max(1, side / 2)))).astype(int)
+        for length in valid.shape
+    )
     found = [np.empty((0, 2 * len(channels)))]
-    for top in _steps(valid.shape[0], side):
-        for left in _steps(valid.shape[1], side):
-            window = np.s_[top : top + side, left : left + side]
-            values = channels[:, *window][:, valid[window]]
-            if 2 * values.shape[1] >= side**2 and values.var(axis=1).mean() > FLAT:
-                found.append(np.concatenate([values.mean(axis=1), values.std(axis=1)])[None])
+    for top, left in product(tops, lefts):
+        window = np.s_[top : top + side, left : left + side]
+        values = channels[:, *window][:, valid[window]]
+        if 2 * values.shape[1] >= side**2 and values.var(axis=1).mean() > FLAT:
+            found.append(np.concatenate([values.mean(axis=1), values.std(axis=1)])[None])
     return np.concatenate(found)
-
-
-def _steps(length: int, side: int) -> np.ndarray:
-    """First pixels of squares of `side` px, half of that apart, the last at the end."""
-    return np.linspace(0, length - side, max(2, 1 + round((length - side) / max(1, side / 2)))).astype(int)
 
 
 def _counterparts(windows: list[np.ndarray], places: np.ndarray, a: np.ndarray, b: np.ndarray) -> Iterator[list[int]]:
@@ -234,7 +230,7 @@ def _registered(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.
 
 
 def _spectra(channels: np.ndarray, valid: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fourier transforms, padded to `side`, of the channels, of the mask, and of the squares summed over channels."""
+    """Fourier transforms, padded to `side`, of channels, mask, and squares summed over channels."""
     stacked = np.concatenate([channels, [valid.astype(np.float32), np.square(channels).sum(axis=0)]])
     spectra = fft.rfft2(stacked, s=(side, side))
     return spectra[:-2], spectra[-2], spectra[-1]

@@ -1,8 +1,8 @@
 """Leakage audit of points split by squares and years: records, ground, days or embeddings that roles share.
 
-`audit` measures and `require_clean` stops the stage. Nothing here asks `squares.assign_squares` which points are near
-a square: outlines are drawn anew by PROJ and distances are geodesics. What lies in a buffer, and what is too uncertain
-to lie anywhere, is used by nobody; of it only the kind is audited.
+Nothing here asks `squares.assign_squares` which points are near a square: outlines are drawn anew by PROJ and distances
+are geodesics. What lies in a buffer, and what is too uncertain to lie anywhere, is used by nobody; of it only the kind
+is audited.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ KINDS = ("temporal", "spatial", "both")
 PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
 # Between points of an outline. A point 5 km off is 0.1 m nearer to the edge than to the nearest of them.
 SPACING_KM = 0.05
-EDGE_KM = 1e-5  # what two projections may differ by
+EDGE_KM = 1e-5  # what two projections may differ by: nearer to an edge, a point may be told either way
 
 
 def audit(
@@ -71,11 +71,7 @@ def require_clean(
 ) -> None:
     """Raise DataError, naming every violation, unless the audit found none.
 
-    Args:
-        findings: what `audit` returned, and "embeddings", what `embedding_audit.audit` did.
-        buffer_km, apart_km, gap_days: what the split was asked to keep.
-        shared_embeddings: modalities of which roles may share embeddings.
-        where: the folder the split would have been written to.
+    `findings` are those of `audit` and, as "embeddings", of `embedding_audit.audit`; `where` begins each line.
     """
     explanations = {
         "shared_records": "records with images in two roles, expected 0; give all images of a record one place and "
@@ -109,7 +105,6 @@ def require_clean(
 
 
 def _compare_roles(used: pd.DataFrame) -> dict[str, Any]:
-    """nearest_A_B_K_km, temporal_A_B_km and gap_days_A_B of `audit`."""
     findings: dict[str, Any] = {}
     for one, other in PAIRS:
         a, b = (used[used["role"] == role] for role in (one, other))
@@ -127,7 +122,6 @@ def _compare_roles(used: pd.DataFrame) -> dict[str, Any]:
 
 
 def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: float, buffer_km: float) -> dict[str, Any]:
-    """points_near_squares and square_gap_km of `audit`."""
     outlines = [_outline(lat, lon, side_km) for lat, lon in zip(squares["lat"], squares["lon"], strict=True)]
     outside = points[points["square"] < 0]
     near = nearest_km(outside["lat"], outside["lon"], *np.concatenate(outlines, axis=1)) <= buffer_km
@@ -141,10 +135,7 @@ def _compare_outlines(points: pd.DataFrame, squares: pd.DataFrame, side_km: floa
 
 
 def _misplaced(points: pd.DataFrame, squares: pd.DataFrame, side_km: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points that lie in a square and are said to be outside, and such as are not in the one they are said to be in.
-
-    (N,) bool each; points within EDGE_KM of an edge may be told either way.
-    """
+    """Points in a square that are said to be outside, and points outside the one they are said to be in, (N,) bool."""
     lat, lon = points[["lat", "lon"]].to_numpy(float).T
     which, point, _ = pairs_within(squares["lat"], squares["lon"], lat, lon, 0.8 * side_km)
     said = points["square"].to_numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.core.geo.distances import any_within_km, assign_blocks
+from src.core.geo.distances import assign_blocks, nearest_km
 from src.core.splits.folds import draw_roles, require_roles
 from src.core.stage import files
 from src.core.stage.errors import DataError, ParamsError
@@ -40,9 +40,6 @@ def split_with_buffer(
         unit, what, advice: each tile's unit, and the rest as in `draw_roles`.
         keep_from: lat, lon of locked tiles, from which training and validation keep the same distance.
 
-    Returns:
-        (N,) str with the index of `tiles`.
-
     Raises:
         ParamsError: `buffer_km` is below the largest tile diagonal, so that tiles could share ground.
         DataError: there are too few units, or a role is left without a tile.
@@ -60,7 +57,7 @@ def split_with_buffer(
         mine = (role == inner).to_numpy()
         others = np.concatenate([points[role.isin(held_out)], locked])
         # years of a place may be centred differently: one too near takes the others along
-        near = tiles["place"][mine][any_within_km(*points[mine].T, *others.T, buffer_km)]
+        near = tiles["place"][mine][nearest_km(*points[mine].T, *others.T) <= buffer_km]
         role[tiles["place"].isin(near)] = "buffer"
     held_out = "the test fold or locked tiles" if len(locked) else "the test fold"
     if not role.isin(["train", "validation"]).any():
@@ -85,10 +82,7 @@ def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> n
         years: (N,) int.
         origin: the first unknown year.
         horizon: steps from the last known year to the predicted one, at least 1.
-        step: years between two dates of the panel, see `panel_step`.
-
-    Returns:
-        (N,) str.
+        step: years, see `panel_step`.
 
     Raises:
         DataError: training, validation or test has no year.
@@ -104,11 +98,7 @@ def split_years(years: np.ndarray, *, origin: int, horizon: int, step: int) -> n
 
 
 def feasible_origins(years: np.ndarray, horizon: int, step: int) -> list[int]:
-    """Origins, ascending, for which `split_years` finds a year for training, validation and test.
-
-    Raises:
-        DataError: there is none, because the horizon reaches beyond the panel.
-    """
+    """Origins, ascending, for which `split_years` finds a year for all roles; raises DataError if there is none."""
     found = np.unique(years).tolist()
     origins = [year - (horizon - 1) * step for year in found]
     origins = [origin for origin in origins if origin - step in found and found[0] < origin - horizon * step]
@@ -122,11 +112,7 @@ def feasible_origins(years: np.ndarray, horizon: int, step: int) -> list[int]:
 
 
 def panel_step(years: np.ndarray) -> int:
-    """The smallest difference between two years of the panel.
-
-    Raises:
-        DataError: there are no two years to tell apart, so that no task of time is possible.
-    """
+    """The smallest difference between two years of the panel; raises DataError if it has one year alone."""
     distinct = np.unique(years)
     if len(distinct) < 2:
         raise DataError(
@@ -137,12 +123,9 @@ def panel_step(years: np.ndarray) -> int:
 
 
 def combine(place_roles: pd.Series, year_roles: pd.Series) -> pd.Series:
-    """Roles when place and year must both be new: the role on which both splits agree, else `buffer`.
+    """Roles when place and year must both be new: the role on which both splits (of one index) agree, else `buffer`.
 
-    The test years of a locked place are locked. Both arguments are (N,) str with one index.
-
-    Raises:
-        DataError: training, validation or test is left empty.
+    The test years of a locked place are locked. Raises DataError if training, validation or test is left empty.
     """
     role = place_roles.where(place_roles == year_roles, "buffer")
     role = role.mask((place_roles == "locked") & (year_roles == "test"), "locked")
@@ -169,22 +152,14 @@ def read_split(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
 
 
 def blocks_of_places(tiles: pd.DataFrame, degrees: float) -> pd.Series:
-    """Block of each tile's place: that of the first of its tiles in order of tile_id; "" without coordinates.
-
-    Args:
-        tiles: tile_id, place, lat, lon (degrees, may be NaN).
-    """
+    """Block of each tile's place: that of the first of its tiles in order of tile_id; "" without coordinates."""
     first = tiles.dropna(subset=["lat", "lon"]).sort_values("tile_id").drop_duplicates("place")
     blocks = assign_blocks(first["lat"].to_numpy(), first["lon"].to_numpy(), degrees)
     return tiles["place"].map(pd.Series(blocks, index=first["place"], dtype=object)).fillna("")
 
 
 def require_regions(place: pd.Series, region: pd.Series) -> None:
-    """Raise DataError unless there are two regions and every place lies in one.
-
-    Args:
-        place, region: (N,) str with one index.
-    """
+    """Raise DataError unless there are two regions and every place lies in one."""
     missing = sorted(set(place[region.isna() | (region == "")]))
     if missing:
         raise DataError(
@@ -208,7 +183,7 @@ def require_regions(place: pd.Series, region: pd.Series) -> None:
 
 
 def require_coordinates(tiles: pd.DataFrame) -> None:
-    """Raise DataError if a tile (tile_id) has no lat, lon or half_diagonal_km, without which there is no distance."""
+    """Raise DataError if a tile (tile_id) has no lat, lon or half_diagonal_km."""
     missing = tiles.loc[tiles[["lat", "lon", "half_diagonal_km"]].isna().any(axis=1), "tile_id"].sort_values()
     if len(missing):
         raise DataError(

@@ -40,8 +40,7 @@ def choose_squares(
     only candidates that are all apart (`_pack`) are left to choose from.
 
     Args:
-        lat, lon: (N,) degrees.
-        classes: (N,) names.
+        lat, lon, classes: (N,) degrees and names.
         seed: shifts the grid and does nothing else.
         spread: 0 < spread <= 1, where 1 is maximin and less trades distance for classes.
 
@@ -74,12 +73,7 @@ def choose_squares(
 def assign_squares(
     lat: np.ndarray, lon: np.ndarray, squares: pd.DataFrame, *, side_km: float, buffer_km: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The square of each point, and the points outside that are too near to one.
-
-    Args:
-        lat, lon: (N,) degrees.
-        squares: lat, lon of the centres.
-        buffer_km: from the square's edge, measured as the module says.
+    """The square of each point (N,), and the points outside that are within `buffer_km` of one's edge.
 
     Returns:
         (N,) int64 row of `squares`, -1 outside (the first of squares that overlap); (N,) bool in the buffer of any
@@ -112,11 +106,7 @@ def assign_squares(
 
 
 def name_cells(lat: np.ndarray, lon: np.ndarray, *, side_km: float, seed: int) -> np.ndarray:
-    """Each point's cell "row,column" in the grid from which `choose_squares` takes its candidates, (N,) str.
-
-    Args:
-        lat, lon: (N,) degrees.
-    """
+    """Each point's cell "row,column" in the grid from which `choose_squares` takes its candidates, (N,) str."""
     return _grid_cells(lat, lon, side_km, seed)["cell"].to_numpy()
 
 
@@ -239,8 +229,7 @@ def _count_points(
 def _gaps_km(centre: np.ndarray, others: np.ndarray, side_km: float) -> np.ndarray:
     """Least distance between the edges of a square and of each other, (N,) km, too small by centimetres.
 
-    Args:
-        centre, others: (2,) or one for each of the others (N, 2), and (N, 2), lat and lon in degrees.
+    `others` are (N, 2) lat, lon; `centre` is (2,) or one for each of them.
     """
     (lat, lon), of = (np.repeat(at, 4, axis=0).T for at in (others, np.broadcast_to(centre, others.shape)))
     diagonals = np.tile([45.0, 135.0, 225.0, 315.0], len(others))

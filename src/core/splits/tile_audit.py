@@ -1,8 +1,6 @@
 """Leakage audit of a split of tiles: shared places, overlapping ground, identical pixels, future years.
 
-`audit` measures, `require_clean` raises an error for forbidden findings, `audit_pca` refits a stored projection.
-Tiles in the buffer are not used and not audited. Locked places may lie near test places, because no model learns
-from either.
+Tiles in the buffer are not audited. Locked places may lie near test places, because no model learns from either.
 """
 
 import hashlib
@@ -44,8 +42,7 @@ def audit(
 
     Args:
         tiles: one row per tile of the store, in row order, with tile, place, role, lat and lon (degrees or NaN).
-        samples: one row per label, with place, year, tile_year and role. A tile may have labels of several roles,
-            so places and years are checked here, ground and pixels on `tiles`.
+        samples: one row per label, with place, year, tile_year and role; a tile may have labels of several roles.
         mean, sd: (C,) float32 band statistics as the split stage wrote them.
         origin: in a task of time the first year of which nothing is known, else None.
 
@@ -77,17 +74,14 @@ def audit(
 def require_clean(
     findings: dict[str, Any], *, by_place: bool, by_time: bool, buffer_km: float, retrospective_tiles: bool, where: str
 ) -> None:
-    """Raise DataError, naming every violation, unless the audit found none that is forbidden.
-
-    Statistics of other tiles than the training ones always are.
+    """Raise DataError, naming every violation, unless `findings` (of `audit`) hold none that is forbidden.
 
     Args:
-        findings: what `audit` returned.
         by_place: places separate the roles, so that neither places nor ground nor pixels may be shared.
         by_time: time separates the roles.
         buffer_km: the least distance allowed between tiles of two roles; 0 where the split has no buffer.
         retrospective_tiles: tiles from the origin or later are wanted, and no score is called a forecast.
-        where: begins each line: the folder that the split would have been written to, and what for.
+        where: begins each line of the message.
     """
     explanations = {
         "statistics_difference": "between the statistics written and those of the training tiles, expected 0; "
@@ -126,15 +120,11 @@ def require_clean(
 
 
 def audit_pca(store: Store, train_rows: Sequence[int], stored: dict[str, np.ndarray]) -> float:
-    """Difference between a stored projection and one fitted on the training tiles alone; 0.0 if they are the same.
+    """Difference between a `stored` pca.safetensors and one fitted on the training tiles alone.
 
-    Band statistics and components are fitted again on `train_rows`. With M = [weight, bias] of z = weight @ x + bias,
-    the matrices MᵀM are compared: they do not depend on the sign of a component or on the axes among equal variances.
-    The result is the Frobenius norm of their difference, relative to the refit's; up to PCA_ROUNDING it is 0.
-
-    Args:
-        train_rows: rows of the store that train.
-        stored: weight (K, C) and bias (K,), as in pca.safetensors; for bands standardised on the training tiles.
+    With M = [weight (K, C), bias (K,)] of z = weight @ x + bias, the matrices MᵀM are compared: they do not depend on
+    the sign of a component or on the axes among equal variances. The result is the Frobenius norm of their difference,
+    relative to the refit's; up to PCA_ROUNDING it is 0.
     """
     mean, sd = (array.astype(np.float32) for array in band_statistics(store, train_rows))
     fitted = fit_pca(standardised_pixels(store, train_rows, mean, sd), len(stored["weight"]))[:2]
@@ -189,17 +179,16 @@ def count_overlaps(tiles: pd.DataFrame) -> int | None:
 
 def count_duplicates(store: Store, tiles: pd.DataFrame) -> int:
     """Pairs of tiles of different roles that are equal after one of the 8 flips and rotations."""
-    pixels = [canonical_sha256(store.view(row)) for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")]
+    # a tile and its 8 flips and rotations have the same least digest
+    pixels = [
+        min(
+            hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+            for image in near_duplicates.orientations(store.view(row))
+        )
+        for row in tqdm(tiles["tile"], desc="duplicates", unit="tile")
+    ]
     per_role = tiles.groupby([pixels, "role"]).size().unstack(fill_value=0).reindex(columns=AUDITED, fill_value=0)
     return int(sum((per_role[a] * per_role[b]).sum() for a, b in PAIRS))
-
-
-def canonical_sha256(tile: np.ndarray) -> str:
-    """The same digest for a (C, H, W) tile and its 8 flips and rotations: the least of their 8 digests."""
-    return min(
-        hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-        for image in near_duplicates.orientations(tile)
-    )
 
 
 def _nearest(tiles: pd.DataFrame, one: str, other: str) -> float | None:

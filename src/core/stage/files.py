@@ -102,7 +102,6 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of the file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -157,11 +156,8 @@ def _aside(path: Path) -> Path:
 
 def sync(path: Path) -> None:
     """Wait until the file's bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

@@ -1,8 +1,6 @@
 """params.yaml -> a strict pydantic model.
 
-An unknown key, a wrong type or a value out of range is a `ParamsError` that names the key,
-what was found and, for an unknown key, the nearest known one. Read with ruamel.yaml because
-DVC writes `-S lr=1e-5` as `1e-05`, which PyYAML takes for a string.
+Read with ruamel.yaml because DVC writes `-S lr=1e-5` as `1e-05`, which PyYAML takes for a string.
 """
 
 from difflib import get_close_matches

@@ -64,7 +64,8 @@ def stage(
 
     started = time.time()
     code, message = 1, "stopped by an unexpected error; the traceback is in the log"
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # SystemExit is no Exception: libraries catch those. Training has its own handler, which saves first.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(Interrupted.exit_code))
     try:
         code, message = outcome(body, name)
         if code == 0:  # else another process may be gone, and saying goodbye to it would hang
@@ -172,11 +173,6 @@ def _write_status(name: str, code: int, message: str, started: float) -> None:
         (folder / "run_status.json").write_text(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         print(f"{folder}: cannot write run_status.json: {error.strerror}", file=sys.stderr)
-
-
-def _interrupt(signum, frame) -> None:
-    # Not an Exception: libraries catch those. Training has its own handler, which saves first.
-    sys.exit(Interrupted.exit_code)
 
 
 def _die_with_parent() -> None:

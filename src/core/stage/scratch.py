@@ -37,16 +37,9 @@ def imported_sources() -> list[Path]:
 
 @cache
 def code_sha256(source: bytes) -> str:
-    """Hexadecimal digest of what Python runs in a source file: its syntax tree without docstrings.
-
-    Strings that stand alone below a constant are docstrings too.
-    """
+    """Hexadecimal digest of what Python runs in a source file: its syntax tree without docstrings and their like."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            node.body = [line for line in body if not (isinstance(line, ast.Expr) and _is_text(line.value))]
+            node.body = [x for x in body if not (isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant))]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -7,7 +7,7 @@ same for the backward pass.
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,10 +37,7 @@ def moments(
     dtype: torch.dtype,
     checkpointing: bool,
 ) -> Moments:
-    """Peak bytes of activations as pairs (fixed, per sample), for every moment that is the peak of some batch size.
-
-    A moment is left out if another one needs at least as much of both.
-    """
+    """Peak bytes of activations as pairs (fixed, per sample), for every moment that is the peak of some batch size."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _restored(model):
         weights = _replace_by_fake(model, trained, dtype, mode)
@@ -83,12 +80,8 @@ class Allocations(TorchDispatchMode):
         read = _tensors((args, kwargs))
         sources = {self.fixed.setdefault(x.untyped_storage(), False) for x in read}
         fixed = not any(sources) if func.overloadpacket in GRADIENTS else sources == {True}
-        fake = next((x.fake_mode for x in read if isinstance(x, FakeTensor)), None)
-        if fake is None:
+        with next((x.fake_mode for x in read if isinstance(x, FakeTensor)), nullcontext()):
             out = func(*args, **kwargs)
-        else:
-            with fake:
-                out = func(*args, **kwargs)
         for x in _tensors(out):
             storage = x.untyped_storage()
             if storage not in self.fixed:
@@ -135,8 +128,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 def _replace_by_fake(
     model: nn.Module, trained: Iterable[nn.Parameter], dtype: torch.dtype, mode: FakeTensorMode
 ) -> list[torch.Tensor]:
-    """Put fake parameters and buffers, made in `mode`, in the place of real ones, with the gradients that an earlier
-    step left; returns them."""
+    """Put fake buffers and parameters, these with the gradients of an earlier step, in place of real ones."""
     chosen = {id(p) for p in trained}
     with mode:
         fake = {id(x): torch.empty(x.shape, dtype=x.dtype) for x in model.buffers()}

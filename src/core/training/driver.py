@@ -1,11 +1,8 @@
 """One training from start to end: Trainer, exact resume, gradient check, outputs and checkpoints.
 
-    with driver.outputs(out, [scratch], "sft", remedies) as (folder, plots):
-        driver.fit(plan, model, groups, optimizer, train, validation, ...)
-        model.save(folder)
-
-`plan` comes from a pipeline's params, `groups` say what trains, and `scratch` (`stage.scratch`) is named by all that
-the weights depend on. `dry_run.memory_and_time` takes the same plan, model, groups and samples.
+with driver.outputs(out, [scratch], "sft", remedies) as (folder, plots):
+    driver.fit(plan, model, groups, optimizer, train, validation, ...)
+    model.save(folder)
 """
 
 import shutil
@@ -46,16 +43,12 @@ def fit(
     plots: Path,
     measure: Callable[[EvalPrediction], dict[str, float]] | None = None,
 ) -> list[dict]:
-    """Train `groups` of `model` by `plan`, with a cosine schedule and dvclive's curves in `plots`; see `finish`.
+    """Train `groups` of `model` by `plan`, as `finish` does, with a cosine schedule; return Trainer's log history.
 
     Args:
         train, validation: give ready batches (`__getitems__`), the arguments of the model.
         label: the input that stands for the label, without which Trainer asks for no loss in validation.
-        scratch: folder of the checkpoints.
-        measure: what to log of validation beside the loss.
-
-    Returns:
-        Trainer's log history.
+        scratch, plots: folders of the checkpoints, and of dvclive's curves with what `measure` gives of validation.
     """
     more = {"label_names": [label], "prediction_loss_only": measure is None}
     trainer = ResumableTrainer(
@@ -95,8 +88,7 @@ def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:
 def outputs(out, scratch: Iterable[Path], stage: str, remedies: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     """Folders that become `out.out` and `out.plots` when all is done; then `scratch` is removed.
 
-    Raises:
-        ParamsError: the GPU's memory is full; `remedies` are what `stage` can change, cheapest first.
+    Raises ParamsError where the GPU's memory is full, with `remedies`: what `stage` can change, cheapest first.
     """
     try:
         with files.complete_folder(out.out) as folder, files.complete_folder(out.plots) as plots:

@@ -28,10 +28,8 @@ def memory_and_time(
 ) -> str:
     """Estimated memory by part, settings that fit common GPUs (with bfloat16), and the time of a step.
 
-    Args:
-        model: with weights, or on the `meta` device, for which no time is given.
-        samples: training samples; `__getitems__` gives a batch, or the input of `collate`, which makes one.
-        loss: loss of a batch; default: the loss that the model returns.
+    `samples.__getitems__` gives a batch, or the input of `collate`, which makes one. `model` may be on the `meta`
+    device: then no time is given.
     """
     loss = loss or (lambda batch: model(**batch)["loss"])
     micro = plan.micro_batch

@@ -16,7 +16,6 @@ class LiveLog(TrainerCallback):
     """Writes every logged figure to `folder`, one step an epoch; of several processes the main one has it.
 
     A resumed training writes its history again, so that the curves are those of an undisturbed run.
-    Without a git repository it works too; in one without a commit dvclive cannot start.
     """
 
     def __init__(self, folder: Path):

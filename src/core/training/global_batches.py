@@ -18,7 +18,6 @@ class ReadyBatches(Dataset):
     epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called at the start of every epoch."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 Weights, gradients and optimiser states are arithmetic; activations are counted (`allocations`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +89,7 @@ def describe(memory: Memory, batch_size: int, micro_batch: int, checkpointing: b
 
 def estimate(
     model: nn.Module,
-    trained: Iterable[nn.Parameter],
+    trained: list[nn.Parameter],
     loss: Callable[[Batch], torch.Tensor],
     sample: Batch,
     *,
@@ -102,12 +102,10 @@ def estimate(
     Args:
         model: on any device, `meta` included; not quantised, with SDPA attention. It is left as it was.
         trained: those of its parameters that ever train, held in float32. The others are held in `dtype`.
-        loss: the loss of a batch by `model`.
         sample: a batch of one sample, on the CPU.
         dtype: of computation; bfloat16 is mixed precision.
         four_bit: frozen matrices in the layers of the language model are held in 4 bits.
     """
-    trained = list(trained)
     chosen = {id(p) for p in trained}
     count = sum(p.numel() for p in trained)
     frozen = {name: p for name, p in model.named_parameters() if id(p) not in chosen}

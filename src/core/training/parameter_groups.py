@@ -61,10 +61,8 @@ class ParameterGroups(TrainerCallback):
     ) -> torch.optim.Optimizer:
         """AdamW with each group's rate; biases, norms and single vectors are not decayed.
 
-        `fused` steps all at once: a tensor at a time takes as long as a small network itself.
-
-        Raises:
-            DependencyError: `eight_bit` is asked for and bitsandbytes is not installed.
+        `fused` steps all at once: a tensor at a time takes as long as a small network itself. `eight_bit` raises
+        DependencyError where bitsandbytes is not installed.
         """
         parts = [
             {"params": chosen, "lr": rate, "weight_decay": decay}

@@ -53,11 +53,7 @@ class Plan:
 
     @property
     def micro_batch(self) -> int:
-        """Samples that one process trains on at once.
-
-        Raises:
-            ParamsError: processes and micro-batches do not share `batch_size` evenly.
-        """
+        """Samples that one process trains on at once; ParamsError where all do not share `batch_size` evenly."""
         parts = distributed.count() * self.accumulate
         if self.batch_size % parts:
             raise ParamsError(
@@ -67,7 +63,6 @@ class Plan:
         return self.batch_size // parts
 
     def steps(self, samples: int) -> int:
-        """Steps of the whole training on so many samples."""
         return math.ceil(samples / self.batch_size) * self.epochs
 
 
@@ -110,5 +105,4 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, plan: Plan, samples: int) 
 
 
 def to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The batch on `device`."""
     return {name: value.to(device) for name, value in batch.items()}

@@ -1,7 +1,6 @@
 """Columns of the label file that may be used beside the tile, as they were some steps of the panel earlier.
 
-What a label's year itself brought is not known when that label is predicted, so a label of year t takes the
-columns of its place's row of year t - lag.
+What a label's year itself brought is not known when that label is predicted.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Labels as users bring them: one row per city and year, or one column per year, in .xlsx, .csv or .parquet.
 
 Nothing is guessed: a blank, `n/a`, a percentage or a duplicate is an error that names the row the
-spreadsheet shows. Growth rates are in per mille per year.
+spreadsheet shows. Growth rates are in per mille per year. Every reader raises StorageError if it cannot read its file.
 """
 
 import math
@@ -34,20 +34,17 @@ UNSAFE_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.{1,2}$|<\|.*\|>")  # path parts
 def read(path: Path, faults: list[str] | None = None) -> pd.DataFrame:
     """Labels in long form, whatever form the file has.
 
-    Columns: province ("" in every row where the file has no such column), city, year (int64),
-    growth_rate (float64, per mille per year), lat, lon (float64, degrees) where the file has them, then
-    its other columns under their own names: code as text, the rest as int64, float64 or text. The index
-    `row` is the row number in the spreadsheet; `attrs["path"]` is the file.
+    Columns: province ("" where the file has none), city, year (int64), growth_rate (float64), lat, lon (float64,
+    degrees) where the file has them, then its other columns under their own names: code as text, the rest as int64,
+    float64 or text. The index `row` is the row number in the spreadsheet; `attrs["path"]` is the file.
 
-    In the wide form a blank year cell means that the year was not observed; anywhere else a blank in a
-    known column is an error.
+    In the wide form a blank year cell means that the year was not observed.
 
     Args:
         faults: takes what is wrong with cells, for the caller to raise; a wrong number is NaN, and a row with a wrong
             name or year is left out. None: they are raised here.
 
     Raises:
-        StorageError: the file cannot be read.
         DataError: it is not a spreadsheet, lacks a known column, or a cell is not what its column needs.
     """
     table = read_sheet(path)
@@ -76,9 +73,7 @@ def read(path: Path, faults: list[str] | None = None) -> pd.DataFrame:
 def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
     """The columns `names` of a table (as of labels) beside its keys province, city and year, typed as by `read`.
 
-    Raises:
-        StorageError: the file cannot be read.
-        DataError: a column is missing, a key is no key, or two rows have the same one.
+    Raises DataError if a column is missing, a key is no key, or two rows have the same one.
     """
     table = read_sheet(path)
     header = [FIELDS.get(heading.casefold(), heading) for heading in table.header]
@@ -99,12 +94,7 @@ def read_covariates(path: Path, names: list[str]) -> pd.DataFrame:
 
 
 def read_points(path: Path) -> pd.DataFrame:
-    """The columns lat and lon (float64, degrees) of a table (as of labels); others are not read.
-
-    Raises:
-        StorageError: the file cannot be read.
-        DataError: a column is missing, a cell is no coordinate, or there is no row.
-    """
+    """The columns lat and lon (float64, degrees) of a table (as of labels); DataError if there are no coordinates."""
     problems: list[str] = []
     points = read_columns(read_sheet(path), {"lat": "lat", "lon": "lon"}, problems, advice="add it, in degrees")
     refuse([f"{path}: {problem}" for problem in problems])
@@ -116,9 +106,7 @@ def read_points(path: Path) -> pd.DataFrame:
 def read_aliases(path: Path) -> pd.DataFrame:
     """Spellings in labels that mean another name in tiles: columns kind (province | city), found, use.
 
-    Raises:
-        StorageError: the file cannot be read.
-        DataError: a column or cell is missing, a kind is unknown, or one spelling has two meanings.
+    Raises DataError if a column or cell is missing, a kind is unknown, or one spelling has two meanings.
     """
     table = read_sheet(path)
     if sorted(table.header) != ["found", "kind", "use"]:
@@ -173,10 +161,7 @@ def read_columns(
 ) -> list[dict[str, Any]]:
     """A record for each row with the columns that `kinds` maps to what `read_cell` calls a field.
 
-    What is wrong with cells goes into `problems`.
-
-    Raises:
-        DataError: a column that is not `optional` is missing.
+    What is wrong with cells goes into `problems`; raises DataError if a column that is not `optional` is missing.
     """
     at = sheet.columns(list(kinds), [name for name in kinds if name not in optional], advice)
     return [

@@ -1,7 +1,4 @@
-"""Matching of labels with tiles by place and year. Similar names never match.
-
-They only give the candidate that the report shows beside an unmatched label.
-"""
+"""Matching of labels with tiles by place and year; a similar name is only shown beside what found no partner."""
 
 import logging
 from collections.abc import Collection
@@ -28,7 +25,6 @@ class Matching:
 
     samples: sample, tile, province, city (as the tile spells them), year (the label's), lat, lon,
         growth_rate, then the other label columns.
-    unmatched_tiles: province, city, year.
     unmatched_labels: province, city, year (as the label has them), candidate (the most similar unmatched tile as
         "province/city/year", or ""), row (in the spreadsheet).
     nearest: province, city, label_year, tile_year of the labels that took another year's tile than asked.
@@ -59,9 +55,7 @@ def match(
         tiles: tile (int), province, city, year, lat, lon (the centre in degrees, NaN if unknown); one row at most
             for a place and year.
         labels: as `labels.read` returns them; without provinces (all "") the city alone is the place.
-        aliases: as `labels.read_aliases` returns them; applied to the labels' names.
-        match_year: with `nearest` a label may take another year's tile of its place (of two as near the
-            earlier), so one tile may serve several labels.
+        match_year: with `nearest` a label may take another year's tile, so one tile may serve several labels.
         tile_lag: years by which the tile is older than the label.
         lagged_columns: column of the label file -> its name in `samples`, `covariate_lag` years older than the label.
 
@@ -104,7 +98,7 @@ def match(
 def _at_the_ends(tiles: pd.DataFrame, labels: pd.DataFrame, tile_lag: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the labels before their place's first tile, and of the tiles after its last label, `tile_lag` apart.
 
-    A lagged panel has both by design, so neither counts as unmatched. Without a lag no mask is True.
+    A lagged panel has both by design, so neither counts as unmatched.
     """
     first, last = tiles.groupby("place").year.min(), labels.groupby("place").year.max()
     early, late = labels.year - tile_lag < labels.place.map(first), tiles.year + tile_lag > tiles.place.map(last)
@@ -154,10 +148,7 @@ def _label_places(labels: pd.DataFrame, aliases: pd.DataFrame, known: pd.Series,
 
 
 def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance: int | None) -> np.ndarray:
-    """(N,) position of the tile of each place that is nearest in time, of two the earlier; -1: none.
-
-    `tolerance`: years by which it may differ; None: any.
-    """
+    """(N,) position of each place's tile nearest in time, of two the earlier; -1 where none is within `tolerance`."""
     asked, dated = (
         pd.DataFrame({"place": place.to_numpy("str"), "year": year.to_numpy()})
         .reset_index(names=name)
@@ -169,11 +160,7 @@ def _tile_of(places: pd.Series, years: pd.Series, tiles: pd.DataFrame, tolerance
 
 
 def _samples(labels: pd.DataFrame, served: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered.
-
-    Raises:
-        DataError: labels over MAX_DISTANCE_KM (WGS84 geodesic) from their tile's known centre.
-    """
+    """Matched `labels` beside the tiles `served` to them, row by row; sorted and numbered."""
     served, samples = served.reset_index(drop=True), labels.reset_index(names="row")
     if "lat" in samples:
         kilometres = geodesic_km(samples.lat, samples.lon, served.lat, served.lon)  # NaN where the centre is

@@ -47,9 +47,7 @@ def read_tiles(root: Path, folder: Path, settings: Settings) -> Store:
 def agreed_with_training(headers: list[Header], settings: Settings, where: Path) -> Quantisation:
     """The quantisation that all files declare, or that of training where none does.
 
-    Raises:
-        DataError: quantisation, band names or pixel sizes differ, or are not those of the tiles the model
-            was trained on.
+    Raises DataError if quantisation, band names or pixel sizes differ among them, or from those of training.
     """
     trained = Quantisation(**settings.quantisation)
     undeclared = all(header.quantisation is None for header in headers)
@@ -74,12 +72,9 @@ def agreed_with_training(headers: list[Header], settings: Settings, where: Path)
 
 
 def with_covariates(rows: pd.DataFrame, settings: Settings, path: Path | None) -> pd.DataFrame:
-    """`rows` with the columns of the model's covariates, from a table keyed by province, city, year.
+    """`rows` with the model's covariates of `lag_years` before their year, from a table keyed by province, city, year.
 
-    The file holds each column under its own name and year; a row takes those of `lag_years` before its year.
-
-    Raises:
-        DataError: no file, no such column or a text in it, or no number for a row.
+    Raises DataError if there is no file, no such column or a text in it, or no number for a row.
     """
     given = settings.covariates
     if not given.columns:

@@ -36,12 +36,7 @@ class Roles:
 
 
 def read_samples(folder: Path, tile_ids: pd.Series) -> pd.DataFrame:
-    """One row per label as the split stage left it, with role and the task's target as `growth_rate`.
-
-    Raises:
-        StorageError: a file cannot be read.
-        DataError: it is no table, or was drawn for another store.
-    """
+    """One row per label with role and the task's target as `growth_rate`; DataError if drawn for another store."""
     spatial_temporal.read_split(folder, tile_ids)  # refuses a split of other tiles
     return files.read_table(Path(folder) / SAMPLES).sort_values("sample", ignore_index=True)
 
@@ -52,11 +47,7 @@ def place_names(table: pd.DataFrame) -> pd.Series:
 
 
 def label_rows(store: Store, task: str) -> pd.DataFrame:
-    """`store.samples` with place, tile_year and the target of `task` as growth_rate.
-
-    Raises:
-        DataError: a task of change or time, and no place or panel with two years.
-    """
+    """`store.samples` with place, tile_year and the target as growth_rate; DataError if `change` finds no two years."""
     samples = store.samples.sort_values("sample", ignore_index=True)
     year_of = store.tiles.set_index("tile").year
     samples = samples.assign(place=place_names(samples), tile_year=samples.tile.map(year_of))
@@ -77,11 +68,7 @@ def label_rows(store: Store, task: str) -> pd.DataFrame:
 
 @spelled(WORDS)
 def draw(store: Store, split: Split) -> Roles:
-    """Roles of all tiles and labels.
-
-    Raises:
-        DataError: see `spatial_temporal` and `locked_test`; what the task needs is not in the data.
-    """
+    """Roles of all tiles and labels; raises DataError for an impossible origin, and as `spatial_temporal` does."""
     tiles = store.tiles.assign(place=place_names(store.tiles))
     samples = label_rows(store, split.task)
     locked, forecast = _locked(tiles, split), split.task in FORECASTS

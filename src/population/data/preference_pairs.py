@@ -25,12 +25,7 @@ REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 def make_pairs(
     rows: pd.DataFrame, answers: list[list[str]], prefs: Prefs, language: str
 ) -> tuple[list[dict], dict[str, int]]:
-    """One pair at most per row, and how many rows and answers were dropped for which reason.
-
-    Args:
-        rows: label rows (sample, tile_id, growth_rate).
-        answers: sampled texts per row, parsed strictly; what cannot be parsed takes no part.
-    """
+    """One pair at most per label row from its sampled `answers`, and how many were dropped for which reason."""
     pairs = []
     counts = dict.fromkeys(("rows", "pairs", "unparsable_answers", "too_few_answers", "ties", "small_margin"), 0)
     counts["rows"] = len(rows)
@@ -72,8 +67,7 @@ def advice(counts: dict[str, int]) -> str:
 class PairCollator:
     """Pairs -> a DPOTrainer batch: all chosen rows first, then all rejected, each with its own pixels.
 
-    Prompts and answers are encoded as sft encoded them, not as trl does, which would let control tokens
-    in covariates through.
+    Texts are encoded as sft encodes them; trl would let control tokens in covariates through.
     """
 
     def __init__(self, model: GrowthModel, prompter: Prompter, store: Store, samples: pd.DataFrame):
@@ -94,11 +88,7 @@ class PairCollator:
 
 
 def read_pairs(path: Path, samples: pd.DataFrame) -> Dataset:
-    """JSONL of the prefs stage -> sample, chosen_text, rejected_text, and the columns that trl wants to see.
-
-    Raises:
-        DataError: a line is not a pair, or names a sample that the split does not have.
-    """
+    """JSONL of the prefs stage -> sample, both texts and the columns trl wants; DataError if a line is no pair."""
     pairs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:

@@ -17,7 +17,7 @@ from src.core.training.global_batches import ReadyBatches
 from src.population.data.stage_inputs import Split, stored_tiles
 from src.population.models import prompts
 from src.population.models.model_folder import Covariates, Settings
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 
 class Prompter:
@@ -35,11 +35,7 @@ class Prompter:
         return f"a tile is {self.patches} patches of {self.patch_size} px and {self.image_tokens} image tokens"
 
     def read(self, rows: pd.DataFrame) -> list[str]:
-        """The columns of `rows` that reach the model, by words or by numbers.
-
-        Raises:
-            DataError: one is missing, or has a blank.
-        """
+        """The columns of `rows` that the model reads; DataError if one is missing or has a blank."""
         columns = list(dict.fromkeys([*prompts.named(self.settings.prompt), *self.settings.covariates.of_head]))
         missing = [name for name in columns if name not in rows]
         if missing:
@@ -85,11 +81,7 @@ class Prompter:
 
 
 class GrowthSamples(ReadyBatches):
-    """Rows of `store.samples` as batches to train on.
-
-    With `augment`, each tile is turned by one of the 8 flips and rotations, a function of
-    (seed, epoch, sample).
-    """
+    """Label rows as batches; `augment` flips and rotates each tile in one of 8 ways, drawn for each epoch."""
 
     def __init__(self, store: Store, rows: pd.DataFrame, prompter: Prompter, seed: int, augment: bool):
         self.store, self.rows, self.seed, self.augment = store, rows.reset_index(drop=True), seed, augment
@@ -118,15 +110,12 @@ class GrowthSamples(ReadyBatches):
 def covariate_settings(params: Params, split: Split) -> Covariates:
     """Settings, for bandwise.json, of the covariates that `sft.covariates` lets the model read.
 
-    Raises:
-        DataError: a column is missing or holds text, has one value alone in all training rows, or its lag is in
-            steps of a panel that has a single year.
+    Raises DataError if a column is missing, holds text or one value alone, or its lag is in steps of a single year.
     """
     use = params.sft.covariates
     if use == "none":
         return Covariates(columns=[], names=[], lag_years=0, use=use, mean=[], sd=[])
-    names, train = params.data.covariates, split.rows("train")
-    columns = covariate_columns(names, params.data.covariate_lag)
+    names, columns, train = params.data.covariates, params.data.covariate_columns, split.rows("train")
     for column, name in zip(columns, names, strict=True):
         if column not in train:
             raise DataError(

@@ -40,8 +40,7 @@ class Split:
     def permuted(self, seed: int, draw: int) -> "Split":
         """The null of the model: growth rates of training and validation rows moved between places; draw 0 moves none.
 
-        A function of (seed, draw), the same permutation that ridge is fitted on. Test rows keep their labels, and
-        `facts` keep the mean and standard deviation of the true labels.
+        It is the permutation that ridge is fitted on. `facts` keep mean and standard deviation of the true labels.
         """
         if not draw:
             return self
@@ -50,12 +49,8 @@ class Split:
 
 
 def read_split(folder: Path, store: Store) -> Split:
-    """The split stage's output beside the label rows of `store`.
-
-    Raises:
-        DataError: the split was drawn for another store.
-    """
-    samples = prediction_tasks.read_samples(folder, store.tiles.tile_id)  # refuses a split of other tiles
+    """The split stage's output; DataError if it was drawn for another store."""
+    samples = prediction_tasks.read_samples(folder, store.tiles.tile_id)
     tiles = files.read_table(folder / "split.parquet")
     mean, sd = map(torch.from_numpy, band_statistics.read_statistics(folder / "statistics.safetensors"))
     return Split(tiles, samples, files.read_json(folder / "split.json"), mean, sd)
@@ -74,11 +69,7 @@ def read_pca(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model, vision_config) -> BandFrontEnd:
-    """Standardisation with `mean` (C,) and projection for `store` as `model.input` asks; cropped to merge units.
-
-    Raises:
-        DataError: fewer than 2 x 2 merge units fit into a tile.
-    """
+    """Standardisation with `mean` (C,) and projection; cropped to merge units, DataError where 2 x 2 do not fit."""
     side = usable_side(min(store.height, store.width), vision_config.patch_size, vision_config.spatial_merge_size)
     unit = vision_config.patch_size * vision_config.spatial_merge_size
     if side < 2 * unit:
@@ -90,5 +81,5 @@ def front_end(store: Store, mean: torch.Tensor, split: Split, pca, model: Model,
 
 
 def read_mean(folder: Path) -> torch.Tensor:
-    """(C,) band means that a pretrained encoder was trained with; raises as `files.read_arrays` does."""
+    """(C,) band means that a pretrained encoder was trained with."""
     return torch.from_numpy(files.read_arrays(folder / MEAN)["mean"])

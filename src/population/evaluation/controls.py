@@ -4,6 +4,7 @@ A model that uses its tile scores lower on each of them. The score that is left 
 or the mean of the training labels.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from src.population.params import Evaluate
 
 
 def control_predictions(folder: Path, store: Store, rows: pd.DataFrame, evaluate: Evaluate, seed: int) -> pd.DataFrame:
-    """Predictions of the model in `folder` for `rows` of label tables with the wrong image, in their order.
+    """Predictions of the model in `folder` for label rows with the wrong image, in their order.
 
     Returns:
         Columns head_ and text_ (‰ per year, text NaN where unparsable) of
@@ -26,11 +27,8 @@ def control_predictions(folder: Path, store: Store, rows: pd.DataFrame, evaluate
         prompt_only: no image in the prompt. An anchored head's ridge says the training mean in the last two.
     """
     model, tokenizer, settings = load_for_use(folder)
-    images = {"swapped": "tile", "blank": "blank", "prompt_only": "none"}
-    readers = {
-        control: Reader(model, tokenizer, settings, store, evaluate.batch_size, image)
-        for control, image in images.items()
-    }
+    reader = partial(Reader, model, tokenizer, settings, store, evaluate.batch_size)
+    readers = {"swapped": reader("tile"), "blank": reader("blank"), "prompt_only": reader("none")}
 
     def read(part: pd.DataFrame, control: str) -> pd.DataFrame:
         head, answers = readers[control].head(part), readers[control].greedy(part)

@@ -13,15 +13,10 @@ FINAL = "metrics/final.json"
 
 
 def opening(out: Namespace, facts: dict) -> dict:
-    """Date, commit, attempts and lock for the final metrics, announced. Called before a label is read.
+    """Date, commit, attempts and lock for the final metrics, announced before a label is read.
 
-    `attempts` counts the versions of metrics/population.json in the repository's history and its experiments. It is
-    a lower bound, because removed experiments are unknown.
-
-    Args:
-        out: metrics, the file that the final metrics go to: FINAL, whose history says whether the lock was opened
-            before; out and plots, folders that must not exist yet.
-        facts: split.json.
+    `attempts` is a lower bound, because removed experiments are unknown. `out` names the file of the metrics, FINAL,
+    whose history says whether the lock was opened before, and the folders out and plots, which must not exist yet.
 
     Raises:
         ParamsError: nothing is locked, another file is given, or the workspace differs from the last commit.
@@ -50,8 +45,7 @@ def opening(out: Namespace, facts: dict) -> dict:
             f"{FINAL}: commit {earlier.splitlines()[-1]} holds it, so the locked test was opened before; "
             f"git log --all -- {FINAL} shows what it said"
         )
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    if changed:
+    if changed := _git("status", "--porcelain", "--untracked-files=no"):
         raise ParamsError(
             f"git status: found {len(changed.splitlines())} changed files (first: {changed.splitlines()[0].strip()}), "
             "expected none, so that the commit says what was scored; commit them"

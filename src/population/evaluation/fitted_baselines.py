@@ -104,8 +104,7 @@ def cross_fit_ridge(problem: Problem, setting: dict) -> tuple[pd.DataFrame, pd.D
     """Ridge of `setting` without each fold of training places, for CV+ prediction intervals.
 
     Returns:
-        sample, place, fold and residual of the training rows; and a column for each fold's predictions of the
-        held-out rows.
+        sample, place, fold and residual of the training rows; a column of held-out predictions for each fold.
     """
     values, rows = problem.features[setting["features"]], problem.rows[problem.train].reset_index(drop=True)
     residual, fold, predictions = conformal.cross_fit(

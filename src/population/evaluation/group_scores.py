@@ -24,11 +24,7 @@ Predictors = list[Predictor]
 
 
 def check_finite(table: pd.DataFrame, groups: Predictors, where: str) -> None:
-    """Only numbers that are read from written answers may be missing.
-
-    Raises:
-        DataError: another prediction in `table` is not finite.
-    """
+    """Raise DataError if a prediction is not finite; only numbers read from written answers may be missing."""
     for group in groups:
         wrong = ~np.isfinite(table[group.name].to_numpy(np.float64))
         if wrong.any() and not group.parsed:
@@ -39,14 +35,9 @@ def check_finite(table: pd.DataFrame, groups: Predictors, where: str) -> None:
 
 
 def assess(table: pd.DataFrame, groups: Predictors, null: np.ndarray, choices: dict, facts: dict, seed: int) -> dict:
-    """Scores, intervals, differences, null and controls.
+    """Scores, intervals, differences, null and controls from predictions.parquet, choices.json and split.json.
 
-    Args:
-        table: rows of predictions.parquet, `split` is validation or the scored part, `test` or `locked`.
-        groups: the predictors in it.
-        null: (draws, scored rows) predictions of ridge on permuted labels.
-        choices: choices.json of the baselines stage.
-        facts: split.json.
+    `null`: (draws, scored rows) predictions of ridge on permuted labels.
     """
     unit, train_mean = facts["unit"], facts["label_mean"]
     held, validation = table[table.split != "validation"], table[table.split == "validation"]
@@ -87,10 +78,7 @@ def score_groups(table: pd.DataFrame, groups: Predictors, train_mean: float, uni
 def score_rows(
     table: pd.DataFrame, prediction: np.ndarray, units: np.ndarray, place: np.ndarray, reference: np.ndarray
 ) -> dict:
-    """Scores of the rows of `table` (y, year), each followed by its interval; `method`, `label` and `n_units`.
-
-    prediction, units, place and reference (the mean of the labels that each row's model was trained on): (N,).
-    """
+    """Scores of the rows with their intervals; `reference` (N,): mean of the labels each row's model was trained on."""
     y, year = table.y.to_numpy(), table.year.to_numpy()
     scores = jackknife.score_panel(y, prediction, units, year, place, reference)
     return scores | {"n_units": len(np.unique(units))}

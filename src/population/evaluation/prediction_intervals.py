@@ -19,13 +19,11 @@ Ends = tuple[float | None, np.ndarray, np.ndarray]
 def assess(
     table: pd.DataFrame, left_out: pd.DataFrame, by_fold: np.ndarray, level: float, facts: dict, seed: int
 ) -> tuple[dict, pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Intervals at `level` for every row of predictions.parquet that is scored.
+    """Intervals at `level` for every row of predictions.parquet (`table`) that is scored.
 
     Args:
-        table: split (validation or what is scored), y, head, text_samples, province, city.
         left_out: place, fold and residual of ridge on training rows it was not fitted on.
         by_fold: (folds, scored rows) its predictions without each fold.
-        facts: split.json.
 
     Returns:
         What the metrics hold, the columns of predictions.parquet, and tables of coverage at many levels by group.
@@ -87,10 +85,9 @@ def coverage(scored: pd.DataFrame, low: np.ndarray, high: np.ndarray, unit: str)
 def calibrated(
     group: str, calibration: pd.DataFrame, scored: pd.DataFrame, level: float, train_mean: float, seed: int
 ) -> Ends:
-    """Intervals of `head`, or of `text_samples`, whose range of sampled answers is widened, as `calibration` asks for.
+    """Width (‰ per year) that `calibration` adds on both sides, and both ends of every scored row's interval, (N,).
 
-    Returns:
-        Width (‰ per year) added on both sides, and the lower and upper end of every scored row's interval, (N,) each.
+    Around the value of `head`, or around the range of sampled answers of `text_samples`.
     """
     y, place = calibration.y.to_numpy(), units_of(calibration, "place")
     if group == "head":

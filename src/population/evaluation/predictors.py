@@ -109,11 +109,7 @@ INTERVALS = {"head": "regression head", "text_samples": "sampled answers", "ridg
 
 
 def listed(names: Iterable[str], where: str) -> list[Predictor]:
-    """The predictors of `names` in the list's order.
-
-    Raises:
-        DataError: one is not in the list, so that no table, figure or fold would show it.
-    """
+    """The predictors of `names` in the list's order; DataError if one is not there, for no table would show it."""
     names = set(names)
     if unknown := sorted(names - BY_NAME.keys()):
         raise DataError(

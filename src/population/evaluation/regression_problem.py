@@ -10,7 +10,7 @@ from tqdm import tqdm
 from src.core.baselines import regression
 from src.core.baselines.regression import RidgePath, tune
 from src.core.data.tile_store import Store
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 HELD = ("validation", "test", "locked")
 Predicted = tuple[np.ndarray | None, dict]
@@ -23,10 +23,9 @@ class Problem:
     Args:
         labels: every label row; growth_rate is NaN where it must not be known, in test and locked rows.
         statistics: (C,) mean and standard deviation of the bands of training tiles.
-        facts: split.json.
 
     Attributes:
-        rows: training, validation, test and locked labels; masks `train` and `held` (N,).
+        rows: all labels but the buffer's; masks `train` and `held` (N,).
         y, checks: numbers of the training and of the held-out rows; of the latter only validation has any.
         features: `means`, (N, C) band means, and `all`, (N, F) band statistics, both with the columns of `context`;
             `covariates`, (N, K), where there are some.
@@ -41,7 +40,7 @@ class Problem:
         self.train, self.held = (rows.role == "train").to_numpy(), rows.role.isin(HELD).to_numpy()
         numbers = rows.growth_rate.to_numpy(np.float64)
         self.y, self.checks = numbers[self.train], numbers[self.held]
-        covariates = covariate_columns(params.data.covariates, params.data.covariate_lag)
+        covariates = params.data.covariate_columns
         self.context = rows[["year"] * (rows.year.nunique() > 1) + covariates].to_numpy(np.float64)
         summaries = regression.band_summaries(store, rows.tile.to_numpy(), min(store.height, store.width))
         self.features = {

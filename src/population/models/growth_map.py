@@ -36,7 +36,7 @@ class Strip:
         return np.stack([self.mask[:, left : left + self.side] for left in self.lefts[rows]])
 
 
-Head = Callable[[Strip, np.ndarray], np.ndarray]
+Head = Callable[[Strip, np.ndarray], np.ndarray]  # growth rates (n,) of rows (n,) of a strip
 
 
 def write_growth(header: Header, grid: Grid, head: Head, out: Path, tags: dict[str, object]) -> None:
@@ -45,10 +45,6 @@ def write_growth(header: Header, grid: Grid, head: Head, out: Path, tags: dict[s
     A window without a valid pixel has no value; the others count by the share of their pixels that are
     valid, since an embedding of few pixels says little. Held are one strip of at most MAX_STRIP_BYTES,
     what GDAL caches (5 % of memory unless GDAL_CACHEMAX says else) and a few rows of the map.
-
-    Args:
-        head: growth rates (n,) of rows (n,) of a strip.
-        tags: of the file.
 
     Raises:
         DataError: pixels cannot be decoded, or a float is NaN or too large.
@@ -73,26 +69,15 @@ def _window_rows(
             values, shares = np.zeros((2, len(grid.lefts)))
             data = np.zeros((grid.reach, grid.cells[1]), bool)
             for run in runs:
-                values[run], shares[run] = _strip_values(header, dataset, grid, head, top, grid.lefts[run], data)
+                first, lefts = grid.lefts[run][0], grid.lefts[run] - grid.lefts[run][0]
+                pixels, valid = large_raster.read_window(header, dataset, top, first, grid.side, lefts[-1] + grid.side)
+                found = sliding_windows.any_in_cells(valid, top, first, grid.stride)
+                column = first // grid.stride
+                data[: found.shape[0], column : column + found.shape[1]] |= found
+                counts = np.concatenate([[0], np.cumsum(valid.sum(axis=0))])
+                shares[run] = (counts[lefts + grid.side] - counts[lefts]) / grid.side**2
+                known = np.flatnonzero(shares[run])
+                if len(known):
+                    values[run][known] = head(Strip(pixels, valid, lefts), known)
                 progress.update(run.stop - run.start)
             yield values, shares, data
-
-
-def _strip_values(
-    header: Header, dataset: DatasetReader, grid: Grid, head: Head, top: int, lefts: np.ndarray, data: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Values and valid shares of the windows at `top` and `lefts`; marks cells with a valid pixel in `data`."""
-    first = lefts[0]
-    width = lefts[-1] + grid.side - first
-    pixels, valid = large_raster.read_window(header, dataset, top, first, grid.side, width)
-    found = sliding_windows.any_in_cells(valid, top, first, grid.stride)
-    column = first // grid.stride
-    data[: found.shape[0], column : column + found.shape[1]] |= found
-    strip = Strip(pixels, valid, lefts - first)
-    counts = np.concatenate([[0], np.cumsum(valid.sum(axis=0))])
-    shares = (counts[strip.lefts + grid.side] - counts[strip.lefts]) / grid.side**2
-    values = np.zeros(len(lefts))
-    known = np.flatnonzero(shares)
-    if len(known):
-        values[known] = head(strip, known)
-    return values, shares

@@ -100,7 +100,7 @@ class GrowthModel(nn.Module):
 
         The means are NaN where a tile has no valid pixel.
         """
-        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        values, valid = self.front.dequantise(tiles, valid)
         images = self.front.images(values, valid)
         if orientation is not None:
             images = orient(images, orientation)
@@ -131,16 +131,13 @@ class GrowthModel(nn.Module):
             target: (B,) standardised labels.
             orientation: (B,) 0-7, see `core.data.augment.orient`.
             answer_share: weight of the mean over answer tokens where this is a part of a batch.
-            covariates: (B, K) standardised, for a head that reads K of them.
+            covariates: (B, K) standardised.
 
         Returns:
             `prediction` and `network` (B,) standardised; with labels `cross_entropy` (B,) per answer
             token and `loss`.
         """
-        if tiles is None:
-            vision, means = {}, None
-        else:
-            vision, means = self.vision_inputs(tiles, valid, orientation)
+        vision, means = ({}, None) if tiles is None else self.vision_inputs(tiles, valid, orientation)
         core = lora.core(self.vlm)
         hidden = core.model(
             input_ids=input_ids,

@@ -91,7 +91,6 @@ class Reader:
         return [texts[start : start + count] for start in range(0, len(texts), count)]
 
     def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The arguments of the language model: prompts, and pixels where they hold an image."""
         vision = {} if self.image == "none" else self.model.vision_inputs(batch["tiles"], batch["valid"])[0]
         return {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")} | vision
 
@@ -174,12 +173,8 @@ class KeyedSampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         scores = self.nucleus(input_ids, scores.float() / self.temperature)
-        noise = np.stack(
-            [
-                np.random.default_rng([self.seed, self.token, int(draw), int(sample)]).gumbel(size=scores.shape[1])
-                for sample, draw in self.keys
-            ]
-        )
+        draws = (np.random.default_rng([self.seed, self.token, int(draw), int(sample)]) for sample, draw in self.keys)
+        noise = np.stack([generator.gumbel(size=scores.shape[1]) for generator in draws])
         self.token += 1
         return scores + torch.from_numpy(noise).to(scores)
 
@@ -199,9 +194,7 @@ def mean_of_parsed(samples: list[list[str]], language: str) -> np.ndarray:
 def group_predictions(
     sft: Path, dpo: Path, store: Store, samples: pd.DataFrame, evaluate: Evaluate, prefs: Prefs, seed: int
 ) -> pd.DataFrame:
-    """Predictions of both models for each row of `samples`, in its order.
-
-    Answers are sampled as those are that preferences are made of, at `prefs.temperature` and `prefs.top_p`.
+    """Predictions of both models for each row of `samples`, in its order; answers are sampled as `prefs` says.
 
     Returns:
         Columns head, head_after_dpo, text, dpo, text_sampled, dpo_sampled, text_expectation and

@@ -1,7 +1,4 @@
-"""A model folder: Hugging Face weights, head.safetensors and bandwise.json, which says how to read a tile.
-
-A folder needs nothing beside it: `save` writes everything that `load` and `predict` use.
-"""
+"""A model folder, complete in itself: Hugging Face weights, head.safetensors, bandwise.json (how to read a tile)."""
 
 from pathlib import Path
 from typing import Literal
@@ -118,12 +115,8 @@ def save(
     base: Path,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a model folder; with LoRA `adapter/` beside the merged weights, for the model in `base`.
-
-    Args:
-        base: the model folder that training started from.
-        dtype: of the written weights.
-    """
+    """Write a model folder, its weights in `dtype`; with LoRA `adapter/` beside the merged weights, for the model in
+    `base`, from which training started."""
     saved_model.save(folder, model.vlm, tokenizer, base, dtype)
     safetensors.torch.save_file(model.head.state_dict(), folder / HEAD, metadata={"format": "pt"})
     files.write_json(folder / SETTINGS, settings.model_dump())

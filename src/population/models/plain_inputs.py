@@ -1,10 +1,4 @@
-"""Inputs for plain transformers, which have no processor for tiles; bandwise.json says how to read them.
-
-    from transformers import AutoModelForImageTextToText
-    from src.population.models.plain_inputs import plain_inputs
-
-    model = AutoModelForImageTextToText.from_pretrained(folder)
-    ids = model.generate(**plain_inputs(folder, tiles, [{"year": 2020}]), max_new_tokens=16)
+"""Inputs for plain transformers, which have no processor for tiles; docs/backbones.md shows their use.
 
 The regression head is not part of such a model; `predict` and `inference.Reader` use both.
 """
@@ -29,7 +23,6 @@ def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = No
     """Arguments of `model.generate` and `model.forward` of the model in `folder` for `tiles`, with prompts.
 
     Args:
-        folder: that sft or dpo wrote.
         tiles: (B, C, H, W), int8 with -128 as no data, or float with NaN; quantised as in training.
         fields: for each tile what the prompt names (city, province, year, columns of covariates); None where it
             names nothing.
@@ -38,8 +31,7 @@ def plain_inputs(folder: Path, tiles: np.ndarray, fields: list[dict] | None = No
         `input_ids`, `attention_mask`, `mm_token_type_ids` (B, L), padded on the left, `pixel_values` and
         `image_grid_thw`, on the CPU.
 
-    Raises:
-        DataError: tiles of another number of bands or too small, or a field is missing.
+    Raises DataError where tiles have another number of bands or are too small, or a field is missing.
     """
     settings = read_settings(folder)
     config = AutoConfig.from_pretrained(folder).vision_config

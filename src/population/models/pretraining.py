@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from src.population.params import TINY, Params
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class TileViews(ReadyBatches):
     """`samples_per_file` views of each tile of `rows`; every draw is a function of (seed, epoch, index).
 
@@ -38,22 +40,15 @@ class TileViews(ReadyBatches):
     epoch: for validation.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rows: list[int],
-        *,
-        side: int,
-        units: int,
-        seed: int,
-        samples_per_file: int = 1,
-        scales: list[float] | None = None,
-    ):
-        self.store, self.rows, self.side, self.units, self.seed = store, rows, side, units, seed
-        self.samples_per_file, self.scales = samples_per_file, scales
+    store: Store
+    rows: list[int]
+    side: int
+    units: int
+    seed: int
+    samples_per_file: int = 1
+    scales: list[float] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of every epoch."""
         self.epoch = epoch if self.scales else 0
 
     def __len__(self) -> int:
@@ -79,7 +74,7 @@ class Pretraining(nn.Module):
 
     def images(self, tiles, valid, boxes=None, orientation=None) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardised images and their valid pixels; crops are resized as dequantised vectors."""
-        values, valid = self.front.dequantise(tiles), self.front.crop(valid)
+        values, valid = self.front.dequantise(tiles, valid)
         if boxes is not None:
             unit_norm = self.front.quantisation.kind == "alphaearth"
             values, valid = resized_crop(values, valid, boxes, unit_norm=unit_norm)
@@ -122,12 +117,27 @@ def views(params: Params, store: Store, split: Split, model: Pretraining) -> tup
     return train, validation
 
 
+@torch.no_grad()
 def measure(model: Pretraining, validation: TileViews, batch_size: int, plots: Path) -> None:
-    """Write masked_mse.json and reconstruction.png of the validation tiles into `plots`."""
-    errors = validation_errors(model, validation, batch_size)
-    draw_reconstructions(plots / "reconstruction.png", model, validation)
+    """Write mean squared errors on masked patches of all validation tiles, the model's beside its nulls, as
+    masked_mse.json into `plots`, and reconstruction.png."""
+    mae = model.mae
+    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size)
+    positions = positions.to(mae.mask_token.device)
+    sums: dict[str, float] = {}
+    values = 0.0
+    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
+    for part in torch.arange(len(validation)).tensor_split(math.ceil(len(validation) / max(batch_size, 2))):
+        batch = to(validation.__getitems__(part.tolist()), positions.device)
+        images, valid = model.images(batch["tiles"], batch["valid"])
+        with autocast(mae):
+            found, count = masked_errors(mae, images, valid, batch["noise"], model.mask_ratio, positions)
+        sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
+        values += count
+    errors = {name: round(total / values, 6) for name, total in sums.items()}
     files.write_json(plots / "masked_mse.json", errors)
     logger.info("masked MSE on validation: %s", {name: round(value, 4) for name, value in errors.items()})
+    draw_reconstructions(plots / "reconstruction.png", model, validation)
 
 
 def save(folder: Path, start: Start, params: Params) -> None:
@@ -139,29 +149,10 @@ def save(folder: Path, start: Start, params: Params) -> None:
 
 
 @torch.no_grad()
-def validation_errors(model: Pretraining, held_out: TileViews, batch_size: int) -> dict[str, float]:
-    """Mean squared errors on masked patches of all validation tiles, the model's beside its nulls."""
+def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews) -> None:
+    """Original, visible part and reconstruction of the first three validation tiles."""
     mae = model.mae
-    positions = get_vision_position_ids(torch.tensor([[1, mae.grid, mae.grid]]), mae.merge_size)
-    positions = positions.to(mae.mask_token.device)
-    sums: dict[str, float] = {}
-    values = 0.0
-    # Parts of equal size, two tiles at least: a single one would have no other context to swap with.
-    for part in torch.arange(len(held_out)).tensor_split(math.ceil(len(held_out) / max(batch_size, 2))):
-        batch = to(held_out.__getitems__(part.tolist()), positions.device)
-        images, valid = model.images(batch["tiles"], batch["valid"])
-        with autocast(mae):
-            errors, count = masked_errors(mae, images, valid, batch["noise"], model.mask_ratio, positions)
-        sums = {name: sums.get(name, 0.0) + value for name, value in errors.items()}
-        values += count
-    return {name: round(total / values, 6) for name, total in sums.items()}
-
-
-@torch.no_grad()
-def draw_reconstructions(path: Path, model: Pretraining, held_out: TileViews, count: int = 3) -> None:
-    """Original, visible part and reconstruction of the first validation tiles."""
-    mae = model.mae
-    batch = to(held_out.__getitems__(list(range(min(count, len(held_out))))), mae.mask_token.device)
+    batch = to(held_out.__getitems__(list(range(min(3, len(held_out))))), mae.mask_token.device)
     images, valid = model.images(batch["tiles"], batch["valid"])
     with autocast(mae):
         out = mae(images, valid, batch["noise"], model.mask_ratio)

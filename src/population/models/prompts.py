@@ -3,7 +3,7 @@
 import re
 
 from src.core.stage.errors import ParamsError
-from src.population.params import Params, covariate_columns
+from src.population.params import Params
 
 PROMPTS = {
     "zh": "根据这幅卫星嵌入影像，预测该地区的人口增长率，按“预测值：X.XX‰”的格式回答。",
@@ -17,20 +17,17 @@ _NAMES = {
 }
 _FIELD = re.compile(r"{([^{}]*)}")
 _AROUND = {"zh": ("预测值：", "‰"), "en": ("Prediction: ", "‰")}
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,3})\.\d\d", re.ASCII)
+_NUMBER = r"(-?(0|[1-9]\d{0,3})\.\d\d)"
 
 
 def template(params: Params) -> str:
     """The prompt of these params, with {field} where a row's value goes.
 
-    Without a template it is the built-in one after the named fields and covariates.
-
-    Raises:
-        ParamsError: a template names a field that neither prompt.fields nor the covariates of the prompt have, or
-            none of the covariates that it is meant to name.
+    Without a template it is the built-in one after the named fields and covariates. Raises ParamsError where a template
+    names a field that neither prompt.fields nor the covariates of the prompt have, or none of these covariates.
     """
     sft, fields = params.sft, params.prompt.fields
-    known = covariate_columns(params.data.covariates, params.data.covariate_lag)
+    known = params.data.covariate_columns
     columns = known if sft.covariates in ("prompt", "both") else []
     if sft.template is None:
         return _beginning(fields, columns, sft.language) + PROMPTS[sft.language]
@@ -93,7 +90,5 @@ def answer(value: float, language: str) -> str:
 def parse(text: str, language: str) -> float | None:
     """The number in an answer of exactly the asked form, else None."""
     before, after = _AROUND[language]
-    if not (text.startswith(before) and text.endswith(after)):
-        return None
-    number = text[len(before) : len(text) - len(after)]
-    return float(number) if _NUMBER.fullmatch(number) else None
+    found = re.fullmatch(re.escape(before) + _NUMBER + re.escape(after), text, re.ASCII)
+    return float(found[1]) if found else None

@@ -37,10 +37,7 @@ def starting_model(
     """The backbone with a patch embedding for the tiles' bands (Route A) or for three components (Route B).
 
     Its front end standardises with the band means of the training tiles, or with such as hide the PCA's offset in them.
-
-    Args:
-        pca: weight (3, C) and bias (3,) of the pca stage.
-        meta: shapes alone, without reading any weights.
+    `pca` is weight (3, C) and bias (3,) of the pca stage; `meta`: shapes alone, without reading any weights.
     """
     model, mean = params.model, split.mean
     channels = store.bands if model.input == "bands" else RGB

@@ -24,9 +24,8 @@ def base_name(backbone: str) -> str:
 def base_licence(backbone: str, given: str | None) -> tuple[str | None, str]:
     """The licence of the base: its name, None where nobody says, and Markdown for readers.
 
-    It is `given`, else what LICENSE and README.md in the backbone's folder say. Sizes of one family differ
-    (Qwen2.5-VL: 3B non-commercial, 7B Apache-2.0) and copies are relabelled, so no name is looked up; two files of
-    one folder that disagree are as good as none.
+    It is `given`, else what LICENSE and README.md in the backbone's folder say together. Sizes of one family differ
+    (Qwen2.5-VL: 3B non-commercial, 7B Apache-2.0) and copies are relabelled, so no name is looked up.
     """
     if backbone == "tiny":
         return "apache-2.0", "There is no pretrained base: all weights are this repository's own, Apache-2.0."

@@ -44,10 +44,8 @@ def write(
 
     Args:
         used: the params sections of the run as plain values; data, model, pretrain, sft, ... by name.
-        rows: label rows with role, place, block, year, lat, lon, growth_rate, without the buffer's.
+        rows: label rows, without the buffer's.
         settings: bandwise.json of the sft model.
-        facts, audit: split.json and audit.json.
-        scores: the content of metrics/population.json.
     """
     backbone = used["model"]["backbone"]
     licence, base_terms = base_licence(backbone, card.base_licence)
@@ -84,7 +82,7 @@ def write(
 
 
 def front_matter(used: dict, licence: str | None, language: str, scores: dict) -> str:
-    """The Hub's metadata as YAML: licence, base, tags, and R² and MAE of the head and the greedy answers."""
+    """The Hub's metadata as YAML."""
     backbone, dataset = used["model"]["backbone"], Path(used["data"]["root"]).stem
     name = (licence or "unknown").lower()
     known = licence is None or name in HUB_LICENCES
@@ -179,7 +177,6 @@ def _split_rule(facts: dict, left_out: int) -> str:
 
 
 def _roles(unit: str, rows: pd.DataFrame) -> Table:
-    """Labels and units of each role that has any."""
     parts = [(role, rows[rows.role == role]) for role in ("train", "validation", "test", "locked")]
     column = "place" if unit == "place" else "block"
     found = [[role, str(len(part)), str(part[column].nunique())] for role, part in parts if len(part)]

@@ -28,10 +28,7 @@ CURVE_UNITS = {  # part of a curve's name -> unit; the first that fits
 
 
 def read_curves(folder: Path) -> dict[str, list[figures.Curve]]:
-    """The dvclive series below <folder>/<stage>/plots/metrics as panels; a stage without any is left out.
-
-    Files are <train or validation>/<name>.tsv, their last column is the value; both kinds share a panel.
-    """
+    """dvclive's <folder>/<stage>/plots/metrics/<train or validation>/<name>.tsv as panels, one for each name."""
     stages = {}
     for stage in STAGES:
         root = folder / stage / "plots" / "metrics"
@@ -52,10 +49,7 @@ def read_curves(folder: Path) -> dict[str, list[figures.Curve]]:
 def draw(
     folder: Path, table: pd.DataFrame, rows: pd.DataFrame, scores: dict, curves: dict, facts: dict, tables: dict
 ) -> None:
-    """The PNGs of plots/population/evaluate from predictions (`table`), label rows, metrics and split.json.
-
-    `tables` holds the coverage of prediction intervals at many levels, by group.
-    """
+    """The PNGs of plots/population/evaluate; `tables`: coverage of prediction intervals at many levels, by group."""
     test = table[table.split != "validation"]
     y = test.y.to_numpy()
     panels = {
@@ -81,13 +75,9 @@ def draw(
 
 
 def write(path: Path, inputs, plots: Path, facts: dict, audit: dict, scores: dict, settings: dict) -> None:
-    """Write the page.
+    """Write the page, with figures and facts from evaluate's `inputs` and from `plots`, which `draw` filled.
 
-    Args:
-        inputs: folders of evaluate's inputs, from which figures and facts of earlier stages are taken.
-        plots: the folder that `draw` filled.
-        facts, audit, scores: split.json, audit.json and the metrics.
-        settings: params and bandwise.json by section.
+    `settings`: params and bandwise.json by section.
     """
     part = f"Fold {facts['fold'] + 1} of {facts['folds']}, exploratory"
     if opened := scores["final"]:
@@ -204,7 +194,6 @@ def training_section(scores: dict) -> Section:
 
 
 def _matrix(places: dict, years: list[int]) -> Table:
-    """Label and tile of every place and year: ● both, ○ a tile alone, + a label alone."""
     marks = {(True, True): "●", (True, False): "○", (False, True): "+", (False, False): ""}
     rows = [
         [name, *(marks[year in place["tiles"], year in place["labels"]] for year in years)]

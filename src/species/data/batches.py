@@ -1,8 +1,5 @@
 """Batches of observations as tensors, from the memory map of a store.
 
-`Loader.get_batch` looks observations up by id, `Loader.read` by row; `Observations` is a dataset of rows for a Trainer
-or DataLoader, with any number of workers.
-
 A loader writes into buffers that are used again, because fresh memory costs several times the copy in page faults. A
 buffer is used again only when nobody holds a tensor in it any more. The usual way, one buffer that every call
 overwrites, gives wrong batches in silence: accelerate draws the next batch before it hands out this one, the Trainer
@@ -27,9 +24,7 @@ BUFFERS = 4  # kept of a modality: the batch in use, the one drawn ahead, the on
 class Loader:
     """Reads batches of one store; one thread at a time.
 
-    Args:
-        store: as ingest wrote it.
-        classes: names of the species in the order of their numbers; None: the store's, sorted.
+    Species are numbered in the order of `classes`; None stands for all of the store, sorted.
 
     Raises:
         DataError: two observations of the store have one id.
@@ -101,12 +96,8 @@ class Loader:
 
 
 class Observations(ReadyBatches):
-    """Rows of a store as ready batches, for a Trainer or DataLoader with an identity collator.
-
-    Args:
-        read: rows -> batch, `Loader.read` with its modalities for example.
-        rows: (N,) rows of the store.
-    """
+    """Rows of a store as ready batches, for a Trainer or DataLoader with an identity collator and any number of
+    workers; `read` makes a batch of rows, as `Loader.read` does."""
 
     def __init__(self, read: Callable[[np.ndarray], dict[str, torch.Tensor]], rows: Sequence[int]):
         self.read, self.rows = read, np.asarray(rows, np.int64)

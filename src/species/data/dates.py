@@ -29,9 +29,7 @@ def days(event_date: str, year: str) -> tuple[int, int, int]:
     The day is the one written, in the zone it was written in. `begin of last` is the first day of the interval's end:
     2025 begins on 1 January, so that a year that has not ended lies not in the future.
 
-    Args:
-        event_date: eventDate, or "".
-        year: column year, or ""; used where eventDate is blank, and otherwise checked against it.
+    Both texts may be "". The year is used where `event_date` is blank, and otherwise checked against it.
 
     Raises:
         NotADate: why not.

@@ -29,14 +29,7 @@ ROUNDING = 1e-2  # float16 keeps three digits; a mean of other tokens differs by
 
 @dataclass(frozen=True)
 class Source:
-    """The checked files of one modality.
-
-    Attributes:
-        modality: key of SHAPES.
-        ids: observation ids in the order of reading.
-        files: one for each id, or the pack and its ids.
-        packed: which of the two.
-    """
+    """The checked files of one modality: one for each of `ids`, in the order of reading, or a pack and its ids file."""
 
     modality: str
     ids: tuple[str, ...]

@@ -23,10 +23,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Records:
-    """The table of records: usable ones and refused ones.
+    """Usable and refused records of the table at `path`.
 
     Attributes:
-        path: the table.
         table: one row a usable record, in the table's order: the columns of `keys`, lat, lon, uncertainty_m, first_day,
             last_day, year, species, taxon_key.
         refused: line, field, found, why; records that cannot be used, then species with too few records.
@@ -131,10 +130,8 @@ def warn_if_polar(records: Records) -> None:
 def with_images(records: Records, embedded: Collection[tuple[int, int]]) -> tuple[pd.DataFrame, int]:
     """Observations, one for each image, and how many embeddings belong to refused records.
 
-    Without a column of images, a record has those that `embedded` holds, and image 0 where it holds none.
-
-    Args:
-        embedded: (gbif_id, image_index) of every embedding.
+    Without a column of images, a record has those of which there is an embedding, (gbif_id, image_index) in
+    `embedded`, and image 0 where there is none.
 
     Raises:
         DataError: an embedding's record is not in the table.

@@ -44,11 +44,7 @@ class Roles:
 
 
 def draw(observations: pd.DataFrame, split: Split, where: str) -> Roles:
-    """Choose squares and give every observation its role.
-
-    Args:
-        observations: the store's index.
-        where: file that errors name.
+    """Choose squares and give every observation of a store's index its role; errors name the file `where`.
 
     Raises:
         DataError: no square can hold split.minimum records, fewer squares fit than asked for, or a period, role or
@@ -98,11 +94,8 @@ def names(table: pd.DataFrame) -> pd.Series:
 
 
 def periods(first_day: np.ndarray, last_day: np.ndarray, split: Split) -> np.ndarray:
-    """Each interval's period: train, validation, test, or "" between them and before training, (N,) str.
-
-    Args:
-        first_day, last_day: (N,) int64 days since 1970-01-01, both inclusive.
-    """
+    """(N,) str period of each interval: train, validation, test, or "" between them and before training; days are
+    (N,) int64 since 1970-01-01, both inclusive."""
     begin, validation, test = (first_of(year) for year in (split.train_from, split.test_from - 1, split.test_from))
     trains = (first_day >= begin) & (last_day < validation - split.gap_days)
     validates = (first_day >= validation) & (last_day < test - split.gap_days)
@@ -146,7 +139,6 @@ def _choose(usable: pd.DataFrame, split: Split, where: str) -> pd.DataFrame:
 def _require_periods(
     observations: pd.DataFrame, period: np.ndarray, certain: np.ndarray, split: Split, where: str
 ) -> None:
-    """Raise DataError if no certain observation tests, validates or trains in time."""
     first, last = observations["first_day"].to_numpy()[certain], observations["last_day"].to_numpy()[certain]
     if not certain.any():
         raise DataError(
@@ -191,7 +183,6 @@ def _require_one_role(observations: pd.DataFrame, table: pd.DataFrame, where: st
 
 
 def _require_kinds(table: pd.DataFrame, where: str) -> None:
-    """Raise DataError if nothing trains, or one of the tests or of the validations by place or time is empty."""
     counts = names(table).value_counts()
     for name in ("train", *(f"{role}/{kind}" for role in ("validation", "test") for kind in ("temporal", "spatial"))):
         if name not in counts:

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from src.core.data import npy
 from src.species.data import random_fields
 from src.species.data.embedding_files import SHAPES
 from src.species.data.observation_ids import make_ids
@@ -204,5 +205,4 @@ def open_pack(folder: Path, name: str, rows: pd.DataFrame) -> np.memmap:
     """Writable (len(rows), *SHAPES[name]) float16 `<name>.npy`, with the rows' ids beside it."""
     ids = make_ids(rows["gbifID"], rows["imageIndex"]) + "\n"
     (folder / f"{name}.ids.txt").write_text(ids.str.cat(), encoding="utf-8")
-    shape = len(rows), *SHAPES[name]
-    return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
+    return npy.create(folder / f"{name}.npy", (len(rows), *SHAPES[name]), np.float16)

@@ -69,12 +69,8 @@ class Fits:
     def choose(self, name: str, candidates: Candidates, rows: int, answered: np.ndarray | None = None) -> None:
         """Keep the candidate with the least balanced log loss on validation; of equal ones the first.
 
-        Known and new places count half each (`Task.balance`), of the rows whose species trained.
-
-        Args:
-            candidates: settings with (A, C) log-probabilities for the A held-out rows that are answered.
-            rows: how many trained.
-            answered: (H,) bool; all where None.
+        Known and new places count half each (`Task.balance`), of the rows whose species trained. The candidates are
+        of the held-out rows that are `answered`, (H,) bool, of all where None; `rows` is how many trained.
         """
         answered = np.ones(len(self.truth), bool) if answered is None else answered
         checks, truth = self.validates[answered], self.truth[answered]
@@ -106,13 +102,10 @@ def majority(known: Examples, query: np.ndarray) -> Candidates:
 def near_neighbours(
     known: Examples, query: np.ndarray, neighbours: Sequence[int], prior_share: Sequence[float] = PRIOR_SHARES
 ) -> Candidates:
-    """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM).
+    """k nearest neighbours, whose votes weigh 1 / (distance + NEAR_KM), for every k of `neighbours` (n in place of a
+    larger one) and every `prior_share`.
 
-    Args:
-        known: with vectors in km, Earth-centred coordinates (`distances.to_cartesian`) for example.
-        query: (Q, F) vectors of the same kind.
-        neighbours: the k to try; n in place of a larger one.
-        prior_share: the weights of the prior to try.
+    Vectors, (Q, F) of the query, are in km, Earth-centred coordinates (`distances.to_cartesian`) for example.
     """
     # the tree, because distances from matrix products are wrong by centimetres at the radius of the Earth
     how = {"weights": lambda km: 1 / (km + NEAR_KM), "algorithm": "kd_tree"}
@@ -163,9 +156,8 @@ def places(
 ) -> Candidates:
     """Classifiers of the place, or of place and season: neighbours in km, then forests. Other arguments as of both.
 
-    Args:
-        known, query: (n, 2) and (Q, 2) latitude and longitude in degrees, or (n, 4) and (Q, 4) with `season` beside
-            them, of which neighbours see a circle of every radius in SEASON_KM.
+    Vectors are (Q, 2) latitude and longitude in degrees, or (Q, 4) with `season` beside them, of which neighbours see a
+    circle of every radius in SEASON_KM.
     """
     for radius in SEASON_KM if query.shape[1] == 4 else (0.0,):
         ours, theirs = (

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from src.core.evaluation.classification_scores import BINS, Answers, paired_difference, score_intervals
+from src.core.evaluation.classification_scores import Answers, paired_difference, score_intervals
 from src.core.stage.errors import DataError
 from src.species.data.task import EMBEDDINGS, KINDS, Task
 from src.species.evaluation.predictors import PAIRS
@@ -16,7 +16,7 @@ Groups = dict[str, np.ndarray]  # name -> (H, C) log-probabilities
 class Held:
     """The held-out rows: place, date and species of each, and marks of those that every group can answer.
 
-    Attributes beside the task, (H,) each, in the order of `Task.held_out`:
+    Attributes beside the task and the `bins` of the calibration error, (H,) each, in the order of `Task.held_out`:
         role, kind, square, cell, date: of split.parquet and the store; date is the first and the last possible day.
         species: names; truth: index into the classes, -1 where never trained.
         frequency: training records of its species.
@@ -25,8 +25,8 @@ class Held:
         tests: kind of test, or "all" -> bool, its complete test rows; kinds without rows are absent.
     """
 
-    def __init__(self, task: Task):
-        self.task, rows = task, task.held_out
+    def __init__(self, task: Task, bins: int):
+        self.task, self.bins, rows = task, bins, task.held_out
         here = task.observations.iloc[rows]
         self.role, self.kind = here["role"].to_numpy(), here["kind"].to_numpy()
         self.square, self.cell = here["square"].to_numpy(), here["cell"].to_numpy(dtype=str)
@@ -46,9 +46,9 @@ class Held:
         """(H,) bool: rows of a role that have every stored embedding, or that lack one."""
         return (self.role == role) & (self.complete == complete)
 
-    def answers(self, values: np.ndarray, rows: np.ndarray, bins: int = BINS) -> Answers:
-        """A group's answers `values` (H, C) to `rows`, with `bins` of the calibration error."""
-        return Answers(values[rows], self.truth[rows], self.species[rows], bins)
+    def answers(self, values: np.ndarray, rows: np.ndarray) -> Answers:
+        """A group's answers `values` (H, C) to `rows`."""
+        return Answers(values[rows], self.truth[rows], self.species[rows], self.bins)
 
     def units(self, rows: np.ndarray, kind: str) -> dict[str, np.ndarray]:
         """Names of the regions, and of the dates, that rows share; intervals leave out one of these units at a time.
@@ -74,11 +74,11 @@ def require_answers(held: Held, groups: Groups, where: str) -> None:
             )
 
 
-def score_groups(held: Held, groups: Groups, bins: int) -> dict[str, dict[str, dict]]:
-    """name -> kind -> `score_intervals`, with `bins` of the calibration error."""
+def score_groups(held: Held, groups: Groups) -> dict[str, dict[str, dict]]:
+    """name -> kind -> `score_intervals`."""
     return {
         name: {
-            kind: score_intervals(held.answers(values, rows, bins), held.units(rows, kind))
+            kind: score_intervals(held.answers(values, rows), held.units(rows, kind))
             for kind, rows in held.tests.items()
         }
         for name, values in groups.items()
@@ -107,15 +107,12 @@ def score_pairs(held: Held, groups: Groups) -> dict[str, dict[str, dict]]:
 
 
 def score_bins(
-    held: Held, groups: Groups, values: np.ndarray, edges: Sequence[float], bins: int
+    held: Held, groups: Groups, values: np.ndarray, edges: Sequence[float]
 ) -> dict[str, dict[str, list[dict]]]:
     """kind -> group -> `score_intervals` of the rows in each bin of `values`, with its ends "from" and "to", and label.
 
-    Args:
-        values: (H,) training records of the species, or km to the nearest one. A row on an edge belongs to the bin
-            that starts there.
-        edges: ascending; len(edges) + 1 bins, of which empty ones have n 0 and no scores, the outer ones are open.
-        bins: of the calibration error.
+    The (H,) values are training records of the species, or km to the nearest one. Ascending edges bound one bin more
+    than there are edges, the outer ones open. An empty bin has n 0 and no scores; a row on an edge is in the upper bin.
     """
     ends, bin_of = [None, *map(float, edges), None], np.digitize(values, edges)
     result = {}
@@ -126,7 +123,7 @@ def score_bins(
         for number, (low, high) in enumerate(pairwise(ends)):
             here = rows & (bin_of == number)
             for name, answers in groups.items():
-                found = score_intervals(held.answers(answers, here, bins), held.units(here, kind))
+                found = score_intervals(held.answers(answers, here), held.units(here, kind))
                 result[kind][name].append({"from": low, "to": high} | found | {"label": label(low, high)})
     return result
 

@@ -92,12 +92,7 @@ def require_listed(names: Iterable[str], where: str) -> None:
 
 def require_complete(found: Collection[str], modalities: Collection[str], trained: Collection[str]) -> None:
     """Raise DataError for a predictor that could be fitted and has no predictions: it would vanish from the reports.
-
-    Args:
-        found: names with predictions.
-        modalities: of the store; a predictor that reads another one is not fitted.
-        trained: `train.models`.
-    """
+    `modalities` are those of the store, `trained` is `train.models`."""
     for one in PREDICTORS:
         possible = {*modalities, "place", "date"}.issuperset(one.needs) and (
             one.stage != "train" or one.name in trained

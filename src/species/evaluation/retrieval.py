@@ -12,14 +12,10 @@ BLOCK = 1024  # queries compared at once
 def retrieve(queries: np.ndarray, gallery: np.ndarray, species: np.ndarray, seed: int) -> dict | None:
     """Recall, median rank and same-species rate of queries whose row i belongs with row i of the gallery.
 
-    Similarity is the cosine. A tie counts half, so that vectors that are all alike rank in the middle. Two scores tell
-    whether the observation is found or only its species: `species_at_1`, the share of queries whose nearest vector is
-    of the same species, and `within_species`, the recall among vectors of that species.
-
-    Args:
-        queries, gallery: (N, D) float.
-        species: (N,) the species of each row.
-        seed: of the pairings that the null shuffles.
+    Vectors are (N, D), species (N,). Similarity is the cosine. A tie counts half, so that vectors that are all alike
+    rank in the middle. Two scores tell whether the observation is found or only its species: `species_at_1`, the share
+    of queries whose nearest vector is of the same species, and `within_species`, the recall among vectors of that
+    species.
 
     Returns:
         count; recall_at_<k>, median_rank, species_at_1 and within_species (its count, recall_at_1 and that of a random

@@ -17,11 +17,8 @@ def components(task: Task, modalities: Sequence[str], rows: np.ndarray, others: 
 
     The modalities stand side by side, each scaled to one total variance. Components are scaled together, to a mean
     variance of 1, so that a penalty means the same whatever the width of an embedding. Memory: the matrix of
-    `matrix_bytes` and little more, because `others` are read in parts.
-
-    Args:
-        rows, others: store rows; one that lacks a modality is at its mean.
-        count: K at most; below n and the width.
+    `matrix_bytes` and little more, because `others` are read in parts. A row that lacks a modality is at its mean. K is
+    `count`, or less where rows or columns are few.
     """
 
     def parts(of: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -38,13 +38,8 @@ class SpeciesClassifier(nn.Module):
     """Species from one embedding or from several (late fusion).
 
     A trunk D-H-H (ReLU, dropout after each hidden layer) for every input; their features stand side by side, zeros
-    where an observation lacks an embedding, before one linear layer.
-
-    Args:
-        dropout: input -> share of hidden units.
-        hidden: H, width of both hidden layers.
-        classes: C, names in the order of the answers.
-        weights: (C,) of each class in the loss, of mean 1 over training rows; None: all 1.
+    where an observation lacks an embedding, before one linear layer. H is `hidden`; the C `classes` are in the order of
+    the answers, and each counts in the loss by its weight (C,), 1 on average over training rows.
     """
 
     def __init__(
@@ -72,12 +67,8 @@ class SpeciesClassifier(nn.Module):
         """Loss (with a target) and logits (B, C) float32.
 
         The loss is the mean cross entropy; in training each row counts by its class's weight. The mean is over rows,
-        not over weights, so that it does not matter which rows share a batch.
-
-        Args:
-            present: (B, inputs) bool, in the order of `statistics`.
-            target: (B,) int64 index into `classes`.
-            inputs: (B, D) each.
+        not over weights, so that it does not matter which rows share a batch. Inputs are (B, D), `present` is
+        (B, inputs) bool in the order of `statistics`, `target` (B,) int64.
         """
         features = [
             self.trunks[name](self.standardise[name](inputs[name])) * present[:, [column]]
@@ -95,13 +86,7 @@ class CrossModalAutoencoder(nn.Module):
 
     A masked autoencoder whose patches are the two modalities (He et al. 2022): each in turn is masked and predicted
     from the visible one. An InfoNCE term in both directions (Radford et al. 2021, CLIP) holds the two shared vectors
-    of an observation together.
-
-    Args:
-        statistics: of two modalities.
-        dim: width of the shared space.
-        contrastive: weight of the contrastive term.
-        temperature: of its softmax at the start; it is learned.
+    of an observation together; `contrastive` is its weight, and the `temperature` of its softmax is learned.
     """
 
     def __init__(self, statistics: Moments, dim: int, contrastive: float, temperature: float):
@@ -119,11 +104,8 @@ class CrossModalAutoencoder(nn.Module):
         self.log_scale = nn.Parameter(-torch.tensor(float(temperature)).log())
 
     def forward(self, **inputs: torch.Tensor) -> dict:
-        """Loss, and its terms per row: contrastive (B,) and for each modality `<name>_error` (B,).
-
-        Args:
-            inputs: (B, D) of both modalities, none missing.
-        """
+        """Loss, and its terms per row: contrastive (B,) and for each modality `<name>_error` (B,). Inputs are (B, D)
+        of both modalities, none missing."""
         values = {name: self.standardise[name](embeddings) for name, embeddings in inputs.items()}
         encoded = {name: self.encoders[name](standardised) for name, standardised in values.items()}
         errors = {
@@ -141,10 +123,7 @@ class CrossModalAutoencoder(nn.Module):
         scale = self.log_scale.exp().clamp(max=HIGHEST_SCALE)
         logits = scale * functional.normalize(one, dim=1) @ functional.normalize(other, dim=1).T
         target = torch.arange(len(one), device=one.device)
-        return (
-            functional.cross_entropy(logits, target, reduction="none")
-            + functional.cross_entropy(logits.T, target, reduction="none")
-        ) / 2
+        return sum(functional.cross_entropy(each, target, reduction="none") for each in (logits, logits.T)) / 2
 
     def encode(self, modality: str, embeddings: torch.Tensor) -> torch.Tensor:
         """(B, dim) float32 shared vectors of length 1."""
@@ -157,7 +136,6 @@ class CrossModalAutoencoder(nn.Module):
 
 
 def trunk(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    """width-hidden-hidden with ReLU and dropout after each hidden layer."""
     return nn.Sequential(
         nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
         nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),

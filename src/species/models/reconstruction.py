@@ -18,11 +18,8 @@ PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 7))  # of the lin
 
 
 def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: int, seed: int) -> tuple[dict, dict]:
-    """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind.
-
-    Args:
-        pairs: training and validation rows with both modalities, for the linear map.
-        components: of its principal components.
+    """Contents of reconstruction.json and retrieval.json: the test rows with both modalities, by kind. The linear map
+    learns from `pairs`, training and validation rows with both.
 
     Returns:
         Of reconstructions: modality -> kind -> mean squared errors of the standardised modality (`model`,
@@ -63,15 +60,10 @@ def measure(model: CrossModalAutoencoder, task: Task, pairs: Split, components: 
 def map_linearly(
     task: Task, ways: tuple[str, str], pairs: Split, rows: np.ndarray, components: int, seed: int
 ) -> tuple[np.ndarray, float]:
-    """Ridge regression of one standardised modality on principal components of the other one.
-
-    Args:
-        ways: the modality that is known and the one to predict.
-        pairs: training and validation rows with both; the penalty is the one with the least error on validation.
-        rows: to predict.
+    """Ridge regression of the second of two standardised modalities, `ways`, on principal components of the first.
 
     Returns:
-        (B, D) float32 of `rows`, and the penalty a training row.
+        (B, D) float32 of `rows`, and the penalty a training row: the one with the least error on validation.
     """
     (source, target), (train, validation) = ways, pairs
     others = np.concatenate([validation, rows])

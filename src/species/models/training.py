@@ -86,10 +86,8 @@ def feature_reader(task: Task, features: np.ndarray, modalities: tuple[str, ...]
 
 
 def learnable(task: Task, modalities: tuple[str, ...], every: bool = False) -> Split:
-    """Training and validation rows with at least one of the modalities and of a species that trains.
-
-    Args:
-        every: take rows with all of the modalities and of any species, for a model that learns without labels.
+    """Training and validation rows with at least one of the modalities and of a species that trains, or with `every`
+    modality and of any species, for a model that learns without labels.
 
     Raises:
         DataError: there is no such row.
@@ -120,9 +118,8 @@ def fit(
     """Train `model` on (training, validation) rows until its balanced loss on validation (`Task.balance`) has not
     fallen for `section.patience` epochs; keep the best epoch's weights.
 
-    Args:
-        how: label, measure ("balanced_loss" among what it gives), scratch and plots of `driver.fit`, and
-            `eval_batch` of `Plan`.
+    `how` holds label, measure ("balanced_loss" among what it gives), scratch and plots of `driver.fit`, and
+    `eval_batch` of `Plan`.
     """
     steps = {"epochs", "patience", "batch_size", "warmup_ratio", "save_steps"}
     plan = Plan(
@@ -154,10 +151,8 @@ def build_classifier(
 ) -> tuple[SpeciesClassifier, ParameterGroups]:
     """A new classifier on the inputs of `statistics`, and its parameter groups: the trunk of each input, and the head.
 
-    Its weights are drawn from params.seed, whatever was drawn before.
-
-    Args:
-        train: the rows it will learn from, whose species weigh as params.train.imbalance says.
+    Its weights are drawn from params.seed, whatever was drawn before. The species of the rows `train` weigh in the loss
+    as params.train.imbalance says.
     """
     set_seed(params.seed)
     weights = None

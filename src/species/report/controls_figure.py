@@ -15,7 +15,6 @@ SETTINGS = {
 
 
 def describe(setting: dict) -> str:
-    """The chosen setting in words."""
     if "leaf" in setting:
         return f"random forest, at least {setting['leaf']} in a leaf"
     if "inverse_penalty" in setting:

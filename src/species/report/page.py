@@ -78,7 +78,6 @@ def declared_leaks(facts: dict) -> list[str]:
 
 
 def result_section(scores: dict, plots: Path) -> Section:
-    """Accuracies, differences and all other scores."""
     paragraphs = [
         f"Three kinds of test: {'; '.join(f'{kind}: {title}' for kind, title in KINDS.items())}. Around known places "
         "there is no buffer: training records may lie metres away.",
@@ -103,7 +102,6 @@ def result_section(scores: dict, plots: Path) -> Section:
 
 
 def split_section(facts: dict, audit: dict, folder: Path) -> Section:
-    """Roles, audit, map and distances."""
     caption = "Leakage audit; a violation stops the stage unless split.shared_embeddings allows it"
     found = pd.json_normalize(audit, sep=" · ").iloc[0].items()
     rows = [[page_results.words(key), page_results.fact(value)] for key, value in found]
@@ -137,7 +135,6 @@ def training_section(scores: dict, folder: Path) -> Section:
 
 
 def about_data(task: Task) -> list[str]:
-    """Source, numbers and missing values of the observations."""
     manifest, index = task.store.manifest, task.store.index
     present = {name: int(task.store.present(name).sum()) for name in task.store.modalities}
     return [

@@ -18,7 +18,6 @@ SCORE = {
 
 
 def accuracy_table(scores: dict) -> Table:
-    """Top-1 of every group, a column per kind."""
     found = [one for one in PREDICTORS if one.name in scores]
     kinds = scores[found[0].name]  # the same of all
     rows = [[one.name, one.title, *_top1(scores[one.name].values())] for one in found]
@@ -28,7 +27,6 @@ def accuracy_table(scores: dict) -> Table:
 
 
 def detail_tables(scores: dict) -> list[Table]:
-    """All five scores of every group, a table per kind."""
     groups = {name: scores[name] for name in TITLES if name in scores}
     first = next(iter(groups))
     tables = []
@@ -45,13 +43,11 @@ def detail_tables(scores: dict) -> list[Table]:
 
 
 def paired_table(paired: dict) -> Table:
-    """Differences of top-1, a row per pair."""
     rows = [[f"“{name.replace('-', '” minus “')}”", *_top1(found.values())] for name, found in paired.items()]
     return Table("Difference of top-1 accuracy on the same records", ["", *next(iter(paired.values()))], rows)
 
 
 def bin_tables(bins: dict) -> list[Table]:
-    """Top-1 accuracy in each bin, a table per division and kind."""
     captions = {"frequency": "By training records of the species", "distance": "By km to the nearest training record"}
     tables = []
     for name, kinds in bins.items():
@@ -86,7 +82,6 @@ def controls_table(models: dict) -> Table:
 
 
 def reconstruction_table(found: dict) -> Table:
-    """Squared error of the masked modality, a row per modality and kind of test."""
     rows = {
         f"{modality}, {kind}": errors
         for modality, kinds in found.items()
@@ -97,7 +92,6 @@ def reconstruction_table(found: dict) -> Table:
 
 
 def retrieval_table(found: dict) -> Table:
-    """Recall and rank of the other modality's vector of the same observation, a row per direction, kind and model."""
     rows = {}
     for direction, kinds in found.items():
         for kind, models in kinds.items():
@@ -112,7 +106,6 @@ def retrieval_table(found: dict) -> Table:
 
 
 def words(name: str) -> str:
-    """A key as words."""
     return name.replace("_", " ")
 
 

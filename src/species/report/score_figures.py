@@ -16,11 +16,8 @@ FEWEST = 10  # records whose share is drawn
 
 
 def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> None:
-    """Top-1 accuracy with its interval, a row per group and a point per kind of test.
-
-    Args:
-        groups: name -> kind -> scores with top1, top1_low, top1_high (None where there is none).
-    """
+    """Top-1 accuracy with its interval, a row per group and a point per kind of test: name -> kind -> scores with
+    top1, top1_low and top1_high (None where there is none)."""
     kinds = [kind for kind in KINDS if kind in next(iter(groups.values()))]  # the same of all
     with drawing(path, 8.5, 1.4 + 0.42 * len(groups)) as figure:
         axes = figure.subplots()
@@ -42,8 +39,7 @@ def draw_scores(path: Path, groups: dict[str, dict[str, dict]], title: str) -> N
 def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -> None:
     """Accuracy by bin, a panel per kind of test and a line per group; bins below FEWEST records are not drawn.
 
-    Args:
-        bins: kind -> group -> a dict per bin with label, n, top1, top1_low, top1_high.
+    `bins` is kind -> group -> a dict per bin with label, n, top1, top1_low, top1_high.
     """
     with drawing(path, 4.2 * len(bins), 4.3) as figure:
         panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
@@ -67,11 +63,9 @@ def draw_bins(path: Path, bins: dict[str, dict[str, list[dict]]], xlabel: str) -
 
 
 def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: list[str], title: str) -> None:
-    """Share of each species' test records (row) by the species that was named (column); the last column is any other.
+    """Share of the test records of each of `names` (row) by the species that was named (column), the last any other.
 
-    Args:
-        truth, predicted: (N,) species names.
-        names: the species shown, commonest first.
+    `truth` and `predicted` are (N,) names of species.
     """
     shown = np.isin(truth, names)
     other = np.where(np.isin(predicted[shown], names), predicted[shown], "any other")
@@ -91,9 +85,7 @@ def draw_confusion(path: Path, truth: np.ndarray, predicted: np.ndarray, names: 
 def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[str, str]) -> None:
     """One square panel per group: accuracy against stated confidence, dots as large as the bin.
 
-    Args:
-        tables: name -> confidence, accuracy, count of each bin that is not empty.
-        notes: name -> the line below its title.
+    `tables` have confidence, accuracy and count of each bin that is not empty; a note stands below a panel's title.
     """
     across = min(len(tables), 3)
     down = -(-len(tables) // across)
@@ -116,12 +108,10 @@ def draw_calibration(path: Path, tables: dict[str, pd.DataFrame], notes: dict[st
 def draw_accuracy_map(
     path: Path, records: pd.DataFrame, context: pd.DataFrame, squares: list[dict], title: str
 ) -> None:
-    """Map of the test records that were named rightly and wrongly, with the accuracy of each held-out square.
+    """Map of the test `records` that were named rightly and wrongly, among those of training, with the accuracy of each
+    held-out square.
 
-    Args:
-        records: lat, lon (degrees), right (bool), square (-1 outside) of test records.
-        context: lat, lon of training records.
-        squares: of split.json, with use, lat, lon and corners [[lat, lon], …].
+    Records have lat, lon (degrees), right (bool) and square (-1 outside); `squares` are those of split.json.
     """
     with drawing(path, 9.5, 9) as figure:
         axes = figure.subplots()

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from src.core.geo.distances import nearest_km
-from src.core.report.figures import FAINT, INK, STYLE, save
+from src.core.report.figures import FAINT, INK, drawing
 from src.core.splits.squares import outline
 
 DPI = 120
@@ -41,14 +39,8 @@ def draw_map(
     buffer_km: float,
     title: str,
 ) -> None:
-    """PNG of all observations by role and kind, with numbered squares and their buffers.
-
-    Args:
-        points: lat, lon (degrees), role and kind.
-        squares: use, lat and lon of the centres; the number of a square is its row.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 9), dpi=DPI, layout="constrained")
+    """All observations by role and kind at lat, lon in degrees, with their squares, numbered by row, and buffers."""
+    with drawing(path, 10, 9, dpi=DPI) as figure:
         axes = figure.subplots()
         for (role, kind), (colour, shape, area) in POINTS.items():
             here = points[(points["role"] == role) & (points["kind"] == kind)]
@@ -72,18 +64,12 @@ def draw_map(
         axes.set(xlabel="longitude (degrees east)", ylabel="latitude (degrees north)")
         axes.set_title(title + (f"\n{beyond} observations lie beyond the map" if beyond else ""), fontsize=11)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, markerscale=2)
-        save(figure, path, dpi=DPI)
 
 
 def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray) -> None:
-    """PNG of cumulative curves, logarithmic.
-
-    Args:
-        km: kind of test -> distance of each observation to the nearest training one, km.
-        random_km: the same of a test drawn at random.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.6), dpi=DPI, layout="constrained")
+    """Cumulative curves, logarithmic, of the `km` from each test observation to the nearest training one, by kind of
+    test, and of a test drawn at random."""
+    with drawing(path, 7.5, 4.6, dpi=DPI) as figure:
         axes = figure.subplots()
         curves = [(kind, values, POINTS["test", kind][0], "-") for kind, values in km.items()]
         for name, values, colour, line in [*curves, ("a random split's", random_km, INK, "--")]:
@@ -96,16 +82,11 @@ def draw_distances(path: Path, km: dict[str, np.ndarray], random_km: np.ndarray)
         axes.set_title("Test records and the training record nearest to each", fontsize=11)
         axes.grid(color=FAINT, linewidth=0.5)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        save(figure, path, dpi=DPI)
 
 
 def random_split_km(observations: pd.DataFrame, role: np.ndarray, seed: int) -> np.ndarray:
-    """Distance to the nearest training record in a split that draws as many test records, but at random.
-
-    Args:
-        observations: gbif_id, lat, lon of N.
-        role: (N,) roles in our split, which are dealt anew among its training and test records.
-    """
+    """Kilometres to the nearest training record in a split that draws as many test records, but at random: each
+    `role` (N,) of our split is dealt anew among its training and test records."""
     used = np.isin(role, ["train", "test"])
     records = observations[used].assign(role=role[used]).drop_duplicates("gbif_id")
     dealt = np.random.default_rng(seed).permutation(records["role"].to_numpy())

@@ -49,7 +49,7 @@ def test_pairs_and_buffers_are_those_of_brute_force(radius_km):
     i, j, found = distances.pairs_within(*one, *other, radius_km)
     assert sorted(zip(i, j, strict=True)) == sorted(zip(*np.nonzero(km <= radius_km), strict=True))
     np.testing.assert_allclose(found, km[i, j], rtol=1e-12)
-    assert (distances.any_within_km(*one, *other, radius_km) == (km <= radius_km).any(axis=1)).all()
+    assert ((distances.nearest_km(*one, *other) <= radius_km) == (km <= radius_km).any(axis=1)).all()
 
 
 def test_a_radius_for_each_point():
@@ -62,8 +62,8 @@ def test_a_buffer_is_exact_to_the_micrometre():
     azimuth = np.linspace(0, 360, 72, endpoint=False)
     for offset, expected in ((-1e-6, True), (1e-6, False)):
         lon, lat, _ = distances.WGS84.fwd(np.full(72, 179.5), np.full(72, 62.0), azimuth, np.full(72, 100_000 + offset))
-        assert (distances.any_within_km(lat, lon, [62.0], [179.5], 100.0) == expected).all()
-    assert distances.any_within_km([10.0], [20.0], [10.0], [20.0], 0).tolist() == [True]
+        assert ((distances.nearest_km(lat, lon, [62.0], [179.5]) <= 100.0) == expected).all()
+    assert distances.nearest_km([10.0], [20.0], [10.0], [20.0]).tolist() == [0.0]
 
 
 def test_nearest_is_exact_on_the_ellipsoid_and_across_the_date_line():
@@ -77,6 +77,5 @@ def test_nearest_is_exact_on_the_ellipsoid_and_across_the_date_line():
 
 def test_none_are_near_to_nothing():
     assert distances.nearest_km([0], [0], [], []).tolist() == [np.inf]
-    assert distances.any_within_km([0], [0], [], [], 100).tolist() == [False]
-    assert distances.any_within_km([], [], [0], [0], 100).tolist() == []
+    assert distances.nearest_km([], [], [0], [0]).tolist() == []
     assert [len(part) for part in distances.pairs_within([], [], [0], [0], 10)] == [0, 0, 0]

@@ -97,7 +97,7 @@ def test_crop_is_central():
 def test_dequantises_every_code_as_the_data_stages_do(kind, scale):
     codes = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 16, 16)
     front = front_end(kind, scale, bands=1)
-    values = front.dequantise(torch.from_numpy(codes))
+    values, _ = front.dequantise(torch.from_numpy(codes), torch.ones(1, 16, 16, dtype=torch.bool))
     assert values.dtype == torch.float32
     np.testing.assert_array_equal(values.numpy(), dequantise(codes, front.quantisation))
 

@@ -35,7 +35,7 @@ def test_every_figure_has_the_same_bytes_twice(tmp_path):
 def test_residual_colours_are_centred_on_zero(tmp_path, monkeypatch):
     """Residuals that are all positive must not reach the blue half of the scale."""
     drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure.axes[0].collections[1]))
+    monkeypatch.setattr(figures, "save", lambda figure, *_: drawn.append(figure.axes[0].collections[1]))
     where = np.array([40.0, 41.0, 42.0]), np.array([-100.0, -99.0, -98.0])
     figures.residual_map(tmp_path / "map.png", *where, np.array([30.0, 1.0, 8.0]), where, "t", "u")
     points = drawn[0]

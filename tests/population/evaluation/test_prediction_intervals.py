@@ -38,8 +38,8 @@ def guarantees(method: str, task: str, split: str = "test") -> dict[str, str]:
     table = table.assign(head=generator.normal(size=len(table)), text_samples=samples)
     left_out = pd.DataFrame({"place": rows.city, "fold": np.arange(40) % 2, "residual": 1.0})
     facts = {"method": method, "task": task, "label_mean": 0.0, "unit": "block"}
-    found = prediction_intervals.assess(table, left_out, np.zeros((2, 40)), 0.9, facts, 0)
-    return {group: part["guarantee"] for group, part in found.facts["groups"].items()}
+    found, _, _ = prediction_intervals.assess(table, left_out, np.zeros((2, 40)), 0.9, facts, 0)
+    return {group: part["guarantee"] for group, part in found["groups"].items()}
 
 
 def test_a_guarantee_is_given_only_where_places_are_exchangeable():

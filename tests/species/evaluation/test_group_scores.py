@@ -14,7 +14,7 @@ BINS = 15
 
 @pytest.fixture
 def held(tmp_path):
-    return group_scores.Held(task.read(*write_study(tmp_path, count=600, missing=60)))
+    return group_scores.Held(task.read(*write_study(tmp_path, count=600, missing=60)), BINS)
 
 
 def perfect(held):
@@ -35,7 +35,7 @@ def test_only_complete_test_records_are_scored(held):
 def test_a_group_without_answers_where_a_modality_is_missing_is_scored_on_the_others(held):
     values = perfect(held)
     values[~held.complete] = np.nan
-    scored = group_scores.score_groups(held, {"language": values, "both": perfect(held)}, BINS)
+    scored = group_scores.score_groups(held, {"language": values, "both": perfect(held)})
     assert scored["language"]["all"]["top1"] == scored["both"]["all"]["top1"] == 1
     assert scored["language"]["all"]["n"] == 108
     groups, incomplete = {"language": values, "both": perfect(held)}, held.rows("test", complete=False)
@@ -57,7 +57,7 @@ def test_a_record_known_by_its_month_does_not_switch_dates_off(tmp_path):
     for share, kinds in ((0.2, {"regions", "dates"}), (0.9, {"regions"})):
         wide = np.arange(len(index)) < share * len(index)
         index.assign(last_day=index["first_day"] + 30 * wide).to_parquet(store / "index.parquet", index=False)
-        held = group_scores.Held(task.read(store, split))
+        held = group_scores.Held(task.read(store, split), BINS)
         assert set(held.units(held.tests["temporal"], "temporal")) == kinds
 
 
@@ -76,7 +76,7 @@ def test_a_pair_compares_the_same_rows(held):
 
 
 def test_bins_hold_every_row_once(held):
-    bins = group_scores.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0], BINS)
+    bins = group_scores.score_bins(held, {"both": perfect(held)}, held.distance_km, [1.0, 5.0])
     for kind, groups in bins.items():
         assert [bin_["label"] for bin_ in groups["both"]] == ["< 1", "1–5", "≥ 5"]
         assert sum(bin_["n"] for bin_ in groups["both"]) == held.tests[kind].sum()
@@ -84,7 +84,7 @@ def test_bins_hold_every_row_once(held):
 
 def test_a_row_on_an_edge_belongs_to_the_bin_that_starts_there_and_an_empty_bin_has_no_scores(held):
     values = np.random.default_rng(0).integers(3, size=len(held.truth))
-    bins = group_scores.score_bins(held, {"both": perfect(held)}, values, [1, 2, 9], BINS)
+    bins = group_scores.score_bins(held, {"both": perfect(held)}, values, [1, 2, 9])
     for kind, groups in bins.items():
         counts = np.bincount(values[held.tests[kind]], minlength=3)
         assert [bin_["n"] for bin_ in groups["both"]] == [*counts, 0]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from src.core.report import figures
 from src.species.data import roles
 from src.species.report import split_map
 from tests.species.places import make_observations, make_params
@@ -31,7 +32,7 @@ def test_the_map_has_the_same_bytes_each_time(drawn, tmp_path):
 
 def test_every_role_and_square_is_drawn(drawn, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(split_map, "save", lambda figure, path, **options: saved.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, *how: saved.append(figure))
     draw_map(drawn, tmp_path / "map.png")
     observations, found = drawn
     figure: Figure = saved[0]
@@ -48,7 +49,7 @@ def test_every_role_and_square_is_drawn(drawn, tmp_path, monkeypatch):
 
 def test_one_observation_far_out_leaves_room_for_the_others(drawn, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(split_map, "save", lambda figure, path, **options: saved.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, *how: saved.append(figure))
     observations, found = drawn
     far = observations.assign(lat=np.where(np.arange(len(observations)) == 7, -52.0, observations["lat"]))
     draw_map((far, found), tmp_path / "map.png")
