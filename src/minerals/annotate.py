@@ -17,11 +17,11 @@ import pandas as pd
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.minerals.data import conversations, tile_table
+from src.minerals.data.conversations import IMAGE
 from src.minerals.mapping.minerals import MINERALS, NAMES
 from src.minerals.params import Params
 
 FILES = {"train": "train", "validation": "val", "test": "test"}
-IMAGE = "<image>"
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:

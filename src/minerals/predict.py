@@ -1,12 +1,22 @@
 """Minerals of a scene as a map, or of single spectra as a table.
 
     python -m src.minerals.predict --cube scene.hdr --out maps
+    python -m src.minerals.predict --cube scene.hdr --out maps --model models/minerals/sft/bands
+    python -m src.minerals.predict --cube scene.hdr --tile 0 64 --model models/minerals/sft/bands --ask "Any clay?"
+    python -m src.minerals.predict --png tile.png --model models/minerals/sft/rgb --interactive
     python -m src.minerals.predict --spectra table.csv --out minerals.csv
 
-A cube is ENVI (.hdr), GeoTIFF or .mat of surface reflectance. It is read a block of lines at a time, twice, and never
-copied; .mat is read whole. Writes minerals.tif (classes with colours and names), fit.tif and depth.tif (a band a
-mineral), iron.tif (ferric iron), all cloud-optimised GeoTIFF, map.png and summary.json (shares of minerals, background
-and no data; share of altered tiles, laid side by side from the first line and sample on).
+A cube is ENVI (.hdr), GeoTIFF or .mat of surface reflectance. It is read a block of lines at a time, twice (with
+--model three times), and never copied; .mat is read whole. Writes minerals.tif (classes with colours and names),
+fit.tif and depth.tif (a band a mineral), iron.tif (ferric iron), all cloud-optimised GeoTIFF, map.png and summary.json
+(shares of minerals, background and no data; share of altered tiles, laid side by side from the first line and sample
+on).
+
+With --model the tiles are as large as the model's, and answers.csv holds its answers to the three tasks about each:
+tile_row, tile_column, top, left, task, text, altered, minerals (the last two as read from the text; empty where
+it is in no known form, or its task does not ask). --ask prints the most probable answer to any question about one tile, --interactive to one
+question after another from standard input, until an empty line. Questions are independent: none knows of the one
+before. A model of bands needs a cube with its own bands, one of rgb the three of its composite.
 
 Spectra are a .csv or .xlsx (first column wavelength, then one column a spectrum) or a .npz of wavelengths (B,), spectra
 (N, B) and perhaps names (N,). The fit works at the wavelengths of the table, nm or µm. Printed, and written with --out:
@@ -16,7 +26,9 @@ Thresholds are `map.threshold`, or those of --thresholds, which the map chose wh
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +38,28 @@ from src.core.stage import files, run
 from src.core.stage import params as params_file
 from src.core.stage.errors import ParamsError, spelled
 from src.core.stage.params import spelling
-from src.minerals.data import band_table, cube_files, cube_store, spectral_library, tile_table, wavelengths
+from src.minerals.data import band_table, cube_files, cube_store, spectral_library, wavelengths
+from src.minerals.data.conversations import LANGUAGES
 from src.minerals.data.cube_files import Cube
 from src.minerals.mapping import scene_map, spectra_names, spectra_table, thresholds
-from src.minerals.mapping.minerals import BACKGROUND, NAMES
-from src.minerals.params import Params, Tiles
+from src.minerals.mapping.minerals import NAMES
+from src.minerals.params import Params
 from src.minerals.report.scene_pictures import Picture, beside, shown_bands, stretched
+from src.minerals.report.scene_verdict import say, summarise, whole_tiles
 
-WRITTEN = {*(f"{name}.tif" for name in scene_map.MAPS), "minerals.tif.aux.xml", "map.png", "summary.json"}
+WRITTEN = {
+    *(f"{name}.tif" for name in scene_map.MAPS),
+    "minerals.tif.aux.xml",
+    "map.png",
+    "summary.json",
+    "answers.csv",
+}
 
 PARSER = run.command_line("minerals.predict", __doc__)
 SOURCE = PARSER.add_mutually_exclusive_group(required=True)
 SOURCE.add_argument("--cube", type=Path, help="scene to map: .hdr (its data beside it), .tif or .mat")
 SOURCE.add_argument("--spectra", type=Path, help="spectra to name: .csv, .xlsx or .npz")
+SOURCE.add_argument("--png", type=Path, help="tile to ask about, as the tiles stage draws it for a model of input rgb")
 PARSER.add_argument("--out", type=Path, help="cube: folder to write, needed; spectra: CSV file to write")
 PARSER.add_argument(
     "--params",
@@ -50,18 +71,32 @@ PARSER.add_argument("--library", type=Path, help="folder of the spectral library
 PARSER.add_argument("--thresholds", type=Path, help="thresholds.json that the map wrote")
 PARSER.add_argument("--wavelengths", type=Path, help="cube: CSV of its bands' wavelengths, where it holds none")
 PARSER.add_argument("--scale", type=float, help="cube: stored number of a reflectance of 1, where it does not say it")
+PARSER.add_argument("--model", type=Path, help="folder of one input that the sft stage wrote")
+PARSER.add_argument("--language", choices=LANGUAGES, help=f"of answers.csv; default: {LANGUAGES[0]}")
+PARSER.add_argument("--tile", type=int, nargs=2, metavar=("TOP", "LEFT"), help="cube: tile to ask about, px from 0")
+ASKING = PARSER.add_mutually_exclusive_group()
+ASKING.add_argument("--ask", metavar="QUESTION", help="print the answer to it; writes nothing")
+ASKING.add_argument(
+    "--interactive",
+    action="store_true",
+    help="answer questions from standard input, a line each, until an empty one; each is independent of those before",
+)
 
 
-def map_cube(cube: Cube, out: Path, params: Params, library: spectral_library.Library, limits: np.ndarray) -> dict:
-    """Map an opened cube into the folder `out`; returns the summary.
+def map_cube(
+    cube: Cube, out: Path, params: Params, library: spectral_library.Library, limits: np.ndarray, model=None,
+    language: str = LANGUAGES[0],
+) -> dict:  # fmt: skip
+    """Map an opened cube into the folder `out`, with the answers of a `TileModel` if there is one; returns the summary.
 
     Args:
         limits: (M,) thresholds of fit times depth.
 
     Raises:
-        DataError: values are no reflectance, or the bands do not show the minerals' features.
+        DataError: values are no reflectance, or the bands do not show the minerals' features, or are not the model's.
     """
     filled = cube_files.bands_with_values(cube)
+    seen = model.tiles_of(cube, filled) if model else None  # before the map, which takes its time
     kept = band_table.choose(cube.bands, filled, params.bands, str(cube.path))["kept"].to_numpy()
     fit = scene_map.fitter(library, cube.bands, kept)
     iron = scene_map.iron_depth(cube.bands.wavelengths, kept)
@@ -84,63 +119,19 @@ def map_cube(cube: Cube, out: Path, params: Params, library: spectral_library.Li
         "rules_left_out": [absorption.name for absorption in fit.unchecked],
         "iron_mapped": iron is not None,
     }
+    if model:
+        corners = [(top, left) for top, left, _ in whole_tiles(classes, params.tiles)]
+        answers = model.answer_scene(seen, corners, language)
+        summary["words"] = model.summarise(answers, language)
     with files.complete_folder(out) as folder:
         paths = {name: folder / f"{name}.tif" for name in scene_map.MAPS}
         scene_map.write_maps(paths, cube.place, fitted, classes)
         picture = Picture(cube.name, stretched(fitted["shown"]), classes)
         beside(picture, (colours, "mineral whose features fit best"), folder / "map.png")
         files.write_json(folder / "summary.json", summary)
-        # Answers of a model about each tile of `whole_tiles` belong here: they are part of the same folder.
+        if model:
+            answers.to_csv(folder / "answers.csv", index=False, lineterminator="\n")
     return summary
-
-
-def summarise(classes: np.ndarray, settings: Tiles) -> dict:
-    """Shares of classes among pixels with data, of no data among all, and of altered tiles among those with data."""
-    shares = tile_table.shares(classes)
-    tiles = [tile_table.shares(tile) for _, _, tile in whole_tiles(classes, settings)]
-    altered = sum(tile_table.is_altered(found, settings.altered) for found in tiles)
-    return {
-        "minerals": dict(zip(NAMES, shares.tolist(), strict=True)),
-        "background": float((classes == BACKGROUND).sum() / max((classes != scene_map.NO_DATA).sum(), 1)),
-        "no_data": float((classes == scene_map.NO_DATA).mean()),
-        "tiles": {
-            "tile_px": settings.tile_px,
-            "count": len(tiles),
-            "altered": altered,
-            "altered_share": altered / len(tiles) if tiles else None,
-        },
-    }
-
-
-def whole_tiles(classes: np.ndarray, settings: Tiles) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Top, left and classes of the tiles side by side that lie in the scene and have data enough."""
-    side = settings.tile_px
-    for top in range(0, classes.shape[0] - side + 1, side):
-        for left in range(0, classes.shape[1] - side + 1, side):
-            tile = classes[top : top + side, left : left + side]
-            if (tile != scene_map.NO_DATA).mean() >= settings.min_valid_ratio:
-                yield top, left, tile
-
-
-def say(summary: dict, out: Path, altered: float) -> None:
-    """Print the verdict, then what it rests on."""
-    order = sorted(NAMES, key=lambda name: -summary["minerals"][name])
-    total, tiles = 1 - summary["background"], summary["tiles"]
-    most = f", most of it {order[0]} ({summary['minerals'][order[0]]:.1%})" if total > 0 else ""
-    if tiles["count"]:
-        where = f"{tiles['altered']} of {tiles['count']} tiles altered (over {altered:.0%} copper-related minerals)"
-    else:
-        where = f"no tile of {tiles['tile_px']} px with enough data fits into it: lower tiles.tile_px"
-    print(f"{summary['cube']}: minerals of the map on {total:.1%} of the pixels with data{most}; {where}")
-    for name in order:
-        print(f"  {name:<16}{summary['minerals'][name]:7.1%}")
-    print(f"  {'none of these':<16}{summary['background']:7.1%}")
-    print(f"no data: {summary['no_data']:.1%} of all pixels")
-    for rule in summary["rules_left_out"]:
-        print(f"rule left out, the sensor has no band for it: {rule}")
-    if not summary["iron_mapped"]:
-        print("iron.tif is empty: the sensor does not see ferric iron at 870 nm")
-    print(f"wrote {out}")
 
 
 def name_spectra(path: Path, out: Path | None, params: Params, library: spectral_library.Library, limits) -> None:
@@ -167,17 +158,31 @@ def name_spectra(path: Path, out: Path | None, params: Params, library: spectral
 
 def check_options(given: argparse.Namespace) -> None:
     """Raise ParamsError for options that do not go together, and before anything of the user's would be replaced."""
+    asked = given.interactive or given.ask is not None
+    asking = ("wavelengths", "scale", "tile", "out", "library", "thresholds", "language")
     if given.spectra:
-        for name in ("wavelengths", "scale"):
-            if getattr(given, name) is not None:
-                raise ParamsError(f"--{name}: not used with --spectra; leave it out")
+        mode, unused = "with --spectra", ("wavelengths", "scale", "model", "language", "tile", "ask", "interactive")
+    elif given.png or asked:
+        mode, unused = ("with --png", asking) if given.png else ("with --ask or --interactive", asking[3:])
+    else:
+        mode, unused = "without --ask or --interactive", ("tile",)
+    for name in unused:
+        value = getattr(given, name)
+        if value is not None and value is not False:  # a scale of 0 equals False
+            raise ParamsError(f"--{name}: not used {mode}; leave it out")
+    if given.spectra:
         if given.out and (given.out.is_dir() or given.out.resolve() == given.spectra.resolve()):
             raise ParamsError(f"--out: found {given.out}, which is there already, expected a CSV file to write")
         return
-    if given.out is None:
-        raise ParamsError("--out: missing; name a folder for the maps")
     if given.scale is not None and not given.scale > 0:
         raise ParamsError(f"--scale: found {given.scale:g}, expected a number above 0, such as 10000")
+    if given.png or asked:
+        check_question(given, asked)
+        return
+    if given.language and not given.model:
+        raise ParamsError("--language: not used without --model; leave it out")
+    if given.out is None:
+        raise ParamsError("--out: missing; name a folder for the maps")
     if given.out.is_file():
         raise ParamsError(f"--out: found the file {given.out}, expected the name of a folder; name another")
     others = sorted({path.name for path in given.out.iterdir()} - WRITTEN) if given.out.is_dir() else []
@@ -185,6 +190,18 @@ def check_options(given: argparse.Namespace) -> None:
         raise ParamsError(
             f"--out: found {given.out} with {others[0]} in it, expected a new or empty folder; name another"
         )
+
+
+def check_question(given: argparse.Namespace, asked: bool) -> None:
+    """Raise ParamsError for a question without a model, a tile or words."""
+    if not asked:
+        raise ParamsError("--png: found neither --ask nor --interactive, expected one; add it")
+    if given.ask is not None and not given.ask.strip():
+        raise ParamsError("--ask: found an empty question, expected words; write it in quotes")
+    if given.model is None:
+        raise ParamsError("--model: missing; name a folder that the sft stage wrote, such as models/minerals/sft/bands")
+    if given.cube and given.tile is None:
+        raise ParamsError("--tile: missing; name first line and sample of the tile that the question is about")
 
 
 def open_cube(given: argparse.Namespace, params: Params) -> Cube:
@@ -198,14 +215,44 @@ def open_cube(given: argparse.Namespace, params: Params) -> Cube:
     return cube
 
 
+def converse(given: argparse.Namespace, params: Params, model) -> None:
+    """Print the answers of a `TileModel` about the one tile of the command line."""
+    if given.png:
+        tiles, tile = model.png_tile(given.png)
+    else:
+        cube = open_cube(given, params)
+        filled = cube_files.bands_with_values(cube)
+        tiles, tile = model.tile_of(cube, filled, tuple(given.tile), params.tiles.min_valid_ratio)
+    model.converse(tiles, tile, typed() if given.interactive else [given.ask])
+
+
+def typed() -> Iterator[str]:
+    """Questions from standard input, a line each, until an empty line or the end."""
+    with suppress(EOFError):
+        while question := input("question: " if sys.stdin.isatty() else "").strip():
+            yield question
+
+
 @spelled(
-    spelling(Params) | {"root": "--cube", "spectra": "--spectra", "scale": "--scale", "wavelengths": "--wavelengths"}
+    spelling(Params) | {"root": "--cube"} | {name: f"--{name}" for name in ("spectra", "scale", "wavelengths", "png")}
 )
 def command(given: argparse.Namespace) -> None:
     """Run a parsed command line."""
     check_options(given)
-    params = params_file.read(given.params, Params)
+    params, model = params_file.read(given.params, Params), None
+    if given.model:
+        from src.minerals.models.scene_answers import TileModel  # imports torch and transformers
+
+        model = TileModel(given.model)
+        same = model.settings.model_dump(include={"tile_px", "altered"})  # so that words and map can be compared
+        params = params.model_copy(update={"tiles": params.tiles.model_copy(update=same)})
     run.set_threads(params.threads)
+    if given.ask is not None or given.interactive:
+        converse(given, params, model)
+        return
+    language = given.language or LANGUAGES[0]
+    if model:
+        model.check_language(language)
     limits = np.full(len(NAMES), params.map.threshold)
     if given.thresholds:
         limits = thresholds.read(given.thresholds)
@@ -213,7 +260,7 @@ def command(given: argparse.Namespace) -> None:
     if given.spectra:
         name_spectra(given.spectra, given.out, params, library, limits)
         return
-    summary = map_cube(open_cube(given, params), given.out, params, library, limits)
+    summary = map_cube(open_cube(given, params), given.out, params, library, limits, model, language)
     say(summary, given.out, params.tiles.altered)
 
 

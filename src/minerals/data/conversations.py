@@ -15,6 +15,7 @@ from src.minerals.mapping.minerals import MINERALS, NAMES
 
 TASKS = ("alteration", "minerals", "analysis")
 LANGUAGES = ("en", "zh")
+IMAGE = "<image>"
 QUESTIONS = {
     ("alteration", "en"): (
         "Does this image show alteration related to copper?",

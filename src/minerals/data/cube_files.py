@@ -116,11 +116,14 @@ def lines_at_once(samples: int, bands: int) -> int:
     return max(BLOCK_BYTES // (4 * samples * bands), 1)
 
 
-def scaled_blocks(cube: Cube) -> Iterator[tuple[int, np.ndarray]]:
-    """First line and (L, samples, B) float32 reflectance, bands by ascending wavelength, NaN without data."""
-    lines = lines_at_once(*cube.shape[1:])
-    for first in range(0, cube.shape[0], lines):
-        stored = cube.read(first, min(first + lines, cube.shape[0]))[..., cube.bands.order]
+def scaled_blocks(cube: Cube, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """First line and (L, samples, B) float32 reflectance, bands by ascending wavelength, NaN without data.
+
+    The lines `start` to `stop` pass, all of them unless said otherwise.
+    """
+    lines, stop = lines_at_once(*cube.shape[1:]), cube.shape[0] if stop is None else stop
+    for first in range(start, stop, lines):
+        stored = cube.read(first, min(first + lines, stop))[..., cube.bands.order]
         values = stored.astype(np.float32)
         if cube.nodata is not None:
             values[stored == cube.nodata] = np.nan

@@ -101,17 +101,20 @@ def reflectance(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, valid
 
 
-def stored_blocks(cube: Cube, filled: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def stored_blocks(
+    cube: Cube, filled: np.ndarray, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """First line and (L, samples, bands) int16 of an opened cube, as a store holds it.
 
     Args:
+        start, stop: lines that pass, as in `cube_files.scaled_blocks`.
         filled: (B,) bool, bands that hold values; a pixel without a value in a good one of them is no data.
 
     Raises:
         DataError: a value of a good band is too large for a reflectance.
     """
     used = filled & cube.bands.good
-    for first, values in cube_files.scaled_blocks(cube):
+    for first, values in cube_files.scaled_blocks(cube, start, stop):
         valid = np.isfinite(values[..., used]).all(-1)
         _check_range(cube, first, values, valid, used)
         stored = np.rint(np.nan_to_num(values) * SCALE).clip(-32767, 32767)  # only bad bands reach the ends

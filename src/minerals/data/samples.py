@@ -1,18 +1,16 @@
 """Conversations with their tiles as batches to train on or to answer."""
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from src.core.data.augment import ORIENT, generator, orient
 from src.core.models import chat
 from src.core.training.global_batches import ReadyBatches
-from src.minerals.data.tile_reader import TileReader
+from src.minerals.data.conversations import IMAGE
 
 CACHED = 256  # tiles of all bands held in memory; conversations about one tile come in any order
 GROUP = 3  # bands of an image that an RGB encoder reads
@@ -21,14 +19,14 @@ GROUP = 3  # bands of an image that an RGB encoder reads
 class TileImages:
     """Tiles as the model reads them.
 
-    `kind` says which input: rgb (the PNG in `folder`, 0 to 255 to -1 to 1), bands (all kept bands, relative and
-    standardised, no data 0) or rgb_groups (the same, in triples; the last one is filled with zeros). A tile of another
-    side than `model_px` is resized bilinearly.
+    `kind` says which input: rgb (the composite, 0 to 255 to -1 to 1), bands (all kept bands, relative and standardised,
+    no data 0) or rgb_groups (the same, in triples; the last one is filled with zeros). A tile of another side than
+    `model_px` is resized bilinearly. The composite is `source.picture(tile)`, (side, side, 3) uint8, and the bands are
+    `source.relative(tile)`, (C, side, side) float32 and (side, side) bool valid (src/minerals/models/model_inputs.py).
     """
 
-    def __init__(self, kind: str, folder: Path, tiles: list[str], reader: TileReader, statistics: dict, model_px: int):
-        self.kind, self.folder, self.reader, self.model_px = kind, Path(folder), reader, model_px
-        self.number = {tile: number for number, tile in enumerate(tiles)}
+    def __init__(self, kind: str, source, statistics: dict, model_px: int):
+        self.kind, self.source, self.model_px = kind, source, model_px
         self.mean, self.sd = (statistics[name].astype(np.float32)[:, None, None] for name in ("mean", "sd"))
         self.read = lru_cache(CACHED)(self._read)
 
@@ -42,19 +40,19 @@ class TileImages:
         """Images of a sample."""
         return -(-len(self.mean) // GROUP) if self.kind == "rgb_groups" else 1
 
-    def _read(self, tile: str) -> np.ndarray:
+    def _read(self, tile: str | tuple[int, int]) -> np.ndarray:
         """(C, side, side), or (G, 3, side, side), float16."""
         if self.kind == "rgb":
-            with Image.open(self.folder / f"{tile}.png") as picture:
-                return np.moveaxis(np.asarray(picture, np.float16), -1, 0) / np.float16(127.5) - np.float16(1)
-        values, valid = self.reader.relative(self.number[tile])
+            picture = self.source.picture(tile).astype(np.float16)
+            return np.moveaxis(picture, -1, 0) / np.float16(127.5) - np.float16(1)
+        values, valid = self.source.relative(tile)
         values = np.where(valid, (values - self.mean) / self.sd, 0).astype(np.float16)
         if self.kind == "bands":
             return values
         missing = self.groups * GROUP - len(values)
         return np.pad(values, ((0, missing), (0, 0), (0, 0))).reshape(self.groups, GROUP, *values.shape[1:])
 
-    def batch(self, tiles: list[str]) -> torch.Tensor:
+    def batch(self, tiles: list) -> torch.Tensor:
         """(B, C, model_px, model_px) or (B, G, 3, model_px, model_px) float32."""
         images = torch.from_numpy(np.stack([self.read(tile) for tile in tiles])).float()
         if images.shape[-1] == self.model_px:
@@ -93,5 +91,5 @@ class Conversations(ReadyBatches):
 
 def prompt(tokenizer: PreTrainedTokenizerBase, item: dict, tokens: int, images: int) -> list[int]:
     """Ids of an item's question behind its image tokens."""
-    question = item["conversations"][0]["value"].replace("<image>\n", "")
+    question = item["conversations"][0]["value"].removeprefix(f"{IMAGE}\n")
     return chat.encode_prompt(tokenizer, question, tokens, images)

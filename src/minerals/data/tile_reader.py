@@ -28,4 +28,9 @@ class TileReader:
         Light and shade scale a whole spectrum. Without them the first thing that varies is colour and not brightness.
         """
         values, valid = self.reflectance(number, self.kept)
-        return values / np.maximum(values.mean(0), 0.01), valid
+        return relative(values), valid
+
+
+def relative(values: np.ndarray) -> np.ndarray:
+    """(C, h, w) reflectance, each spectrum divided by its mean."""
+    return values / np.maximum(values.mean(0), 0.01)

@@ -39,7 +39,7 @@ class Answerer:
         """
         suppressed = self.tokenizer.convert_tokens_to_ids(NEVER_ANSWERED)
         device, said = next(self.model.parameters()).device, []
-        for start in tqdm(range(0, len(items), BATCH), desc=what, unit="batch", leave=False):
+        for start in tqdm(range(0, len(items), BATCH), what, leave=False, unit="batch", disable=len(items) <= BATCH):
             part = items[start : start + BATCH]
             prompts = [prompt(self.tokenizer, item, self.tokens, self.images.groups) for item in part]
             batch = chat.pad_batch(prompts, None, self.tokenizer)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from pydantic import model_validator
+from transformers import PreTrainedTokenizerBase
 
 from src.core.models import qwen_vl
 from src.core.stage import files
@@ -39,6 +40,17 @@ class Settings(Section):
     altered: float
     present: float
 
+    @model_validator(mode="after")
+    def _lists_fit(self) -> "Settings":
+        """Refuse statistics that are not one a band, which numpy might spread over all."""
+        found = {name: len(getattr(self, name)) for name in ("wavelengths", "mean", "sd")}
+        if len(set(found.values())) > 1 or [len(pair) for pair in self.stretch] != [2, 2, 2]:
+            raise ValueError(
+                f"wavelengths, mean, sd, stretch: found {found} values and a stretch of {self.stretch}, expected as "
+                "many of each, and three pairs; copy the folder again"
+            )
+        return self
+
 
 def save(
     folder: Path,
@@ -63,8 +75,10 @@ def load(folder: Path) -> tuple[MineralModel, PreTrainedTokenizerBase, Settings]
     try:
         settings = validate(files.read_json(path), Settings, where=str(path))
     except BandwiseError as error:
-        raise DataError(f"{error}; expected a folder that the sft stage wrote") from error
+        raise DataError(
+            f"{error}; expected a folder that the sft stage wrote, such as models/minerals/sft/bands"
+        ) from error
     channels = len(settings.mean) if settings.input == "bands" else 3
     vlm = qwen_vl.load(folder, channels=channels, dtype="auto" if torch.cuda.is_available() else torch.float32)
-    model = MineralModel(vlm).eval()
-    return model.cuda() if torch.cuda.is_available() else model, AutoTokenizer.from_pretrained(folder), settings
+    tokenizer, model = qwen_vl.read_tokenizer(str(folder), vlm), MineralModel(vlm).eval()
+    return model.cuda() if torch.cuda.is_available() else model, tokenizer, settings
