@@ -13,10 +13,10 @@ fit.tif and depth.tif (a band a mineral), iron.tif (ferric iron), all cloud-opti
 on).
 
 With --model the tiles are as large as the model's, and answers.csv holds its answers to the three tasks about each:
-tile_row, tile_column, top, left, task, text, altered, minerals (the last two as read from the text; empty where
-it is in no known form, or its task does not ask). --ask prints the most probable answer to any question about one tile, --interactive to one
-question after another from standard input, until an empty line. Questions are independent: none knows of the one
-before. A model of bands needs a cube with its own bands, one of rgb the three of its composite.
+tile_row, tile_column, top, left, task, text, altered, minerals (the last two as read from the text; empty where it is
+in no known form, or its task does not ask). --ask prints the most probable answer to any question about one tile,
+--interactive to one question after another from standard input, until an empty line. Questions are independent: none
+knows of the one before. A model of all bands needs a cube with its own bands, one of rgb the three of its composite.
 
 Spectra are a .csv or .xlsx (first column wavelength, then one column a spectrum) or a .npz of wavelengths (B,), spectra
 (N, B) and perhaps names (N,). The fit works at the wavelengths of the table, nm or µm. Printed, and written with --out:

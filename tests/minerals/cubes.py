@@ -5,12 +5,25 @@ from pathlib import Path
 import numpy as np
 from spectral.io import envi
 
+from src.minerals.data import simulated_geology, simulated_spectra, spectral_library
 from src.minerals.data.simulated_spectra import WAVELENGTHS
+
+LIBRARY = Path("data/sample/usgs_minerals")
 
 
 def reflectance(lines: int = 6, samples: int = 5, seed: int = 0) -> np.ndarray:
     """(lines, samples, 224) float32 of 0.1 to 0.6, every value its own."""
     return np.random.default_rng(seed).uniform(0.1, 0.6, (lines, samples, len(WAVELENGTHS))).astype(np.float32)
+
+
+def scene(seed: int) -> np.ndarray:
+    """(64, 32, 224) float32 reflectance of altered ground, with no data in one corner."""
+    known, generator = spectral_library.read(LIBRARY), np.random.default_rng(seed)
+    ground = simulated_geology.draw(generator, 64, False)
+    cube = simulated_spectra.measure(ground, simulated_spectra.endmembers(known, generator), 0.3, 200, generator)
+    cube = cube[:, :32]
+    cube[:7, :9] = -1
+    return cube
 
 
 def write_envi(

@@ -1,4 +1,4 @@
-"""Where the tiles come from that models read: the outputs of the stages, an opened cube, or a PNG."""
+"""Tiles for models to read, from the outputs of the stages, an opened cube, or a PNG."""
 
 from functools import lru_cache
 from pathlib import Path
