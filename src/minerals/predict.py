@@ -28,7 +28,6 @@ Thresholds are `map.threshold`, or those of --thresholds, which the map chose wh
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from tqdm import tqdm
 
 from src.core.stage import files, run
 from src.core.stage import params as params_file
-from src.core.stage.errors import ParamsError, spelled
+from src.core.stage.errors import DataError, ParamsError, spelled
 from src.core.stage.params import spelling
 from src.minerals.data import band_table, cube_files, cube_store, spectral_library, wavelengths
 from src.minerals.data.conversations import LANGUAGES
@@ -198,6 +197,8 @@ def check_question(given: argparse.Namespace, asked: bool) -> None:
         raise ParamsError("--png: found neither --ask nor --interactive, expected one; add it")
     if given.ask is not None and not given.ask.strip():
         raise ParamsError("--ask: found an empty question, expected words; write it in quotes")
+    if given.ask is not None and given.ask != given.ask.encode(errors="replace").decode():
+        raise ParamsError("--ask: found bytes that are not UTF-8, expected text; type it in a terminal of UTF-8")
     if given.model is None:
         raise ParamsError("--model: missing; name a folder that the sft stage wrote, such as models/minerals/sft/bands")
     if given.cube and given.tile is None:
@@ -227,10 +228,16 @@ def converse(given: argparse.Namespace, params: Params, model) -> None:
 
 
 def typed() -> Iterator[str]:
-    """Questions from standard input, a line each, until an empty line or the end."""
-    with suppress(EOFError):
+    """Questions from standard input, a line each, until an empty line or the end; raises DataError for bytes that are
+    not UTF-8."""
+    try:
         while question := input("question: " if sys.stdin.isatty() else "").strip():
+            question.encode()  # fails where the terminal's settings let wrong bytes pass
             yield question
+    except EOFError:
+        return
+    except UnicodeError as error:
+        raise DataError("standard input: found bytes that are not UTF-8, expected questions; convert them") from error
 
 
 @spelled(

@@ -155,7 +155,7 @@ def test_answers_are_read_and_counted_beside_the_map(models, cubes, call, capsys
         "model": "rgb", "input": "rgb", "language": "en", "altered": 1, "not_readable": 1
     }  # fmt: skip
     assert f"{summary['tiles']['altered']} of 2 tiles altered" in verdict
-    assert verdict.endswith(", 1 by the words of the model (1 answers are in no known form)")
+    assert verdict.endswith(", 1 by the words of the model (of 1 the answer cannot be read)")
 
 
 def test_map_and_words_are_about_the_models_tiles(models, cubes, call, capsys):
@@ -210,6 +210,16 @@ def test_a_conversation_is_of_independent_questions_until_an_empty_line(stages, 
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         call(*source, "--model", models / "rgb", "--interactive", asked=True)
         assert capsys.readouterr().out == answers
+
+
+def test_bytes_that_are_no_text_are_named(stages, models, call, monkeypatch):
+    source = ["--png", stages.tiles / "images/clay/s1_0032_0000.png"]
+    with pytest.raises(ParamsError, match="--ask: found bytes that are not UTF-8"):
+        ask(call, source, models / "rgb", b"clay\xff".decode(errors="surrogateescape"))
+    for errors in ("strict", "surrogateescape"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clay\xff\n"), "utf-8", errors))
+        with pytest.raises(DataError, match="standard input: found bytes that are not UTF-8"):
+            call(*source, "--model", models / "rgb", "--interactive", asked=True)
 
 
 SHIFTED = np.where(np.abs(WAVELENGTHS - 2200) < 4, WAVELENGTHS + 0.6, WAVELENGTHS)

@@ -47,7 +47,7 @@ def say(summary: dict, out: Path, altered: float) -> None:
     if tiles["count"]:
         where = f"{tiles['altered']} of {tiles['count']} tiles altered (over {altered:.0%} copper-related minerals)"
         if words:
-            unread = f" ({words['not_readable']} answers are in no known form)" if words["not_readable"] else ""
+            unread = f" (of {words['not_readable']} the answer cannot be read)" if words["not_readable"] else ""
             where += f", {words['altered']} by the words of the model{unread}"
     else:
         where = f"no tile of {tiles['tile_px']} px with enough data fits into it: "
