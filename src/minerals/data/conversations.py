@@ -53,6 +53,7 @@ ZONES = {
     "epidote": ("propylitic alteration", "青磐岩化带"),
     "buddingtonite": ("ammonium alteration", "铵化带"),
     "calcite": ("carbonate", "碳酸盐"),
+    None: ("no alteration", "无蚀变"),
 }
 CHINESE = {mineral.name: mineral.chinese for mineral in MINERALS}
 ENGLISH = {chinese: name for name, chinese in CHINESE.items()}
@@ -90,11 +91,7 @@ def answer(task: str, language: str, shares: np.ndarray, altered: float, present
             return f"{'Yes' if yes else 'No'}. Copper-related minerals cover {total:.0f} %."
         return f"{'是' if yes else '否'}。与铜有关的矿物占{total:.0f} %。"
     absent = [name if english else CHINESE[name] for name in NAMES if name not in dict(found)]
-    zone = (
-        ZONES[max(found, key=lambda pair: pair[1])[0]][0 if english else 1]
-        if found
-        else ("no alteration" if english else "无蚀变")
-    )
+    zone = ZONES[max(found, key=lambda pair: pair[1])[0] if found else None][0 if english else 1]
     missing = (", " if english else "、").join(absent) or ("none" if english else "无")
     if english:
         value = "worth a closer look for copper" if yes else "no sign of copper"
