@@ -3,7 +3,7 @@
     .venv/bin/python .ci/compare.py
 
 The audit must be equal. Predictors that a pipeline's list calls `closed form` may move by rounding. All others, trained
-or fitted, differ between machines, so their score (R2; top-1 accuracy of each kind of test) must lie in the
+or fitted, differ between machines, so their score (R2; top-1 accuracy or another of each kind of test) must lie in the
 committed 95 % interval and their words must parse; what is derived from them (differences, validation scores,
 controls, prediction intervals) is not compared. A score of a predictor that is not in the list is a violation. The
 committed lock must be of the committed code. Prints every violation and exits 1 if there is one. Bounds, and the
@@ -70,28 +70,33 @@ def stale(name: str, lock: bytes, read: Callable[[str], bytes]) -> list[str]:
 def violations(produced: dict, committed: dict, tolerances: dict) -> list[str]:
     """One line for each value of `produced` that is not what `committed` and `tolerances` ask for."""
     found = [f"{name}: in one of the two only" for name in sorted(produced.keys() ^ committed.keys())]
-    scored = {name for name in produced.keys() - set(tolerances["not_compared"]) if is_scored(produced[name])}
+    main_scores = tolerances.get("scores", {})
+    scored = {
+        name for name in produced.keys() - set(tolerances["not_compared"]) if is_scored(produced[name], main_scores)
+    }
     found += [f"{name}: scored, but not in the list of predictors" for name in scored - tolerances["listed"]]
     for name in (committed.keys() & produced.keys()) - set(tolerances["not_compared"]):
         pair = produced[name], committed[name]
         if name in tolerances["closed_form"]:
             found += unequal(name, *pair, tolerances["closed_form_tolerance"])
-        elif name in tolerances["exact"] or not is_scored(committed[name]):
+        elif name in tolerances["exact"] or not is_scored(committed[name], main_scores):
             found += unequal(name, *pair, 0)
         elif "r2" in committed[name]:
             found += trained(name, "r2", *pair) + unparsed(name, *pair, tolerances["parse_rate"])
         else:
             found += [f"{name}.{kind}: in one of the two only" for kind in sorted(pair[0].keys() ^ pair[1].keys())]
             for kind in pair[0].keys() & pair[1].keys():
-                found += trained(f"{name}.{kind}", "top1", pair[0][kind], pair[1][kind], tolerances["without_interval"])
+                score, both = main_scores.get(kind, "top1"), (pair[0][kind], pair[1][kind])
+                found += trained(f"{name}.{kind}", score, *both, tolerances["without_interval"])
     return sorted(found)
 
 
-def is_scored(group: object) -> bool:
-    """Test for a score that a training may move: R2, or accuracies of several kinds of test."""
-    return isinstance(group, dict) and (
-        "r2" in group or (bool(group) and all(isinstance(kind, dict) and "top1" in kind for kind in group.values()))
-    )
+def is_scored(group: object, main_scores: dict[str, str]) -> bool:
+    """Test for a score that a training may move: R2, or the main score of each kind of test, top-1 if not named."""
+    if not isinstance(group, dict) or "r2" in group:
+        return isinstance(group, dict)
+    kinds = [isinstance(kind, dict) and main_scores.get(name, "top1") in kind for name, kind in group.items()]
+    return bool(kinds) and all(kinds)
 
 
 def unequal(name: str, produced: object, committed: object, tolerance: float) -> list[str]:
@@ -110,7 +115,8 @@ def unequal(name: str, produced: object, committed: object, tolerance: float) ->
 def trained(name: str, score: str, produced: dict, committed: dict, without: float | None = None) -> list[str]:
     """A score outside the committed interval (where none was given, farther than `without`), or of other rows."""
     found = unequal(f"{name}.n", produced.get("n"), committed.get("n"), 0)
-    low, high, value = committed[f"{score}_low"], committed[f"{score}_high"], produced.get(score)
+    low, high = committed.get(f"{score}_low"), committed.get(f"{score}_high")
+    value = produced.get(score)
     if low is None and without is not None:
         return found + unequal(f"{name}.{score}", value, committed[score], without)
     if not (is_number(low) and is_number(high) and is_number(value) and low <= value <= high):

@@ -33,9 +33,9 @@ def test_the_wording_of_answers():
     shares = np.zeros(8)
     shares[[2, 1]] = 0.2, 0.146
     assert answer("alteration", "en", shares, 0.1, 0.02) == "Yes. Copper-related minerals cover 35 %."
-    assert answer("minerals", "zh", shares, 0.1, 0.02) == "白云母、高岭石。"
+    assert answer("minerals", "zh", shares, 0.1, 0.02) == "高岭石、白云母。"
     assert answer("analysis", "en", shares, 0.1, 0.02) == (
-        "Minerals: muscovite 20 %, kaolinite 15 %. Not found: alunite, montmorillonite, buddingtonite, calcite, "
+        "Minerals: kaolinite 15 %, muscovite 20 %. Not found: alunite, montmorillonite, buddingtonite, calcite, "
         "chlorite, epidote. Main zone: phyllic alteration; worth a closer look for copper."
     )
     nothing = np.zeros(8)
