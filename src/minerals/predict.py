@@ -59,7 +59,7 @@ SOURCE = PARSER.add_mutually_exclusive_group(required=True)
 SOURCE.add_argument("--cube", type=Path, help="scene to map: .hdr (its data beside it), .tif or .mat")
 SOURCE.add_argument("--spectra", type=Path, help="spectra to name: .csv, .xlsx or .npz")
 SOURCE.add_argument("--png", type=Path, help="tile to ask about, as the tiles stage draws it for a model of input rgb")
-PARSER.add_argument("--out", type=Path, help="cube: folder to write, needed; spectra: CSV file to write")
+PARSER.add_argument("--out", type=Path, help="cube: folder to write, needed but for questions; spectra: CSV file")
 PARSER.add_argument(
     "--params",
     type=Path,
@@ -158,11 +158,13 @@ def name_spectra(path: Path, out: Path | None, params: Params, library: spectral
 def check_options(given: argparse.Namespace) -> None:
     """Raise ParamsError for options that do not go together, and before anything of the user's would be replaced."""
     asked = given.interactive or given.ask is not None
-    asking = ("wavelengths", "scale", "tile", "out", "library", "thresholds", "language")
+    of_cubes, of_maps = ("wavelengths", "scale", "tile"), ("out", "library", "thresholds", "language")
     if given.spectra:
-        mode, unused = "with --spectra", ("wavelengths", "scale", "model", "language", "tile", "ask", "interactive")
-    elif given.png or asked:
-        mode, unused = ("with --png", asking) if given.png else ("with --ask or --interactive", asking[3:])
+        mode, unused = "with --spectra", (*of_cubes, "model", "language", "ask", "interactive")
+    elif given.png:
+        mode, unused = "with --png", of_cubes + of_maps
+    elif asked:
+        mode, unused = "with --ask or --interactive", of_maps
     else:
         mode, unused = "without --ask or --interactive", ("tile",)
     for name in unused:
