@@ -75,7 +75,7 @@ def score_maps(store: CubeStore, inputs, settings: dict) -> dict[str, dict]:
     tests = list(table[table["role"] == "test"].itertuples())
     known, ours, abundance = {}, {}, {}
     for block in tests:
-        inside = slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+        inside = blocks.inside(block)
         known[block.block] = store.truth(block.scene)[inside]
         with rasterio.open(inputs.map / "minerals" / f"{block.scene}.tif") as dataset:
             ours[block.block] = dataset.read(1)[inside]

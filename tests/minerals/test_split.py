@@ -59,6 +59,6 @@ def test_blocks_that_overlap_or_are_too_near_stop_the_stage(tmp_path, left, widt
 
 
 def test_one_scene_without_blocks_is_named_and_nothing_written(tmp_path):
-    with pytest.raises(DataError, match="found 1 spatial blocks"):
+    with pytest.raises(DataError, match=r"found 1 spatial blocks.*; set `block_px`"):
         run(tmp_path, write(tmp_path / "store", scene=(300, 310)))
     assert not (tmp_path / "split").exists()
