@@ -9,9 +9,12 @@
 
 Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures,
 and index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's
-truth. How they agree with the map, from which training answers come, stands beside it: the difference is the price of
-such labels. Where no truth is known, the map stands in for it.
+truth; test tiles of which less than `tiles.min_valid_ratio` is known are left out. How answers agree with the map, from
+which training answers come, stands beside it: the difference is the price of such labels. Where no truth is known, the
+map stands in for it.
 """
+
+import logging
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ import rasterio
 
 from src.core.evaluation.regression_scores import rounded
 from src.core.stage import files, run
+from src.core.stage.errors import DataError
 from src.minerals.data import blocks, tile_table
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.evaluation import answer_scores, map_scores, tile_baselines
@@ -26,6 +30,8 @@ from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, require_lis
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params
 from src.minerals.report import page, score_figures
+
+logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -37,6 +43,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     settings = files.read_json(inputs.tiles / "settings.json")
     tested = tile_table.apart(table[table["role"] == "test"], settings["tile_px"])
     source = "truth" if store.manifest["truth"] else "map"
+    if source == "truth":
+        tested = of_known_truth(store, tested, settings["tile_px"], params.tiles.min_valid_ratio)
     models = answering.find(inputs.sft)
     print(f"evaluate: {len(tested)} test tiles without overlap in {tested['block'].nunique()} blocks; models {models}")
     if dry_run:
@@ -67,6 +75,28 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     files.write_json(out.metrics, scores)
     print(page.verdict(scores))
     print(f"report: {out.out}/index.html")
+
+
+def of_known_truth(store: CubeStore, tested: pd.DataFrame, side: int, least: float) -> pd.DataFrame:
+    """Those tiles of which the share `least` or more is known: of the others nobody knows whether they are altered.
+
+    Raises:
+        DataError: there is none.
+    """
+    truth = {scene: store.truth(scene) <= len(NAMES) for scene in tested["scene"].unique()}
+    places = tested[["scene", "top", "left"]].itertuples(index=False, name=None)
+    known = [truth[scene][top : top + side, left : left + side].mean() for scene, top, left in places]
+    found = tested[np.array(known) >= least]
+    if found.empty:
+        raise DataError(
+            f"{store.folder}: truth: found no test tile whose minerals are known for {least:.0%} of its pixels; lower "
+            "`min_valid_ratio`, correct `truth`, or leave it blank"
+        )
+    if len(found) < len(tested):
+        logger.warning(
+            "evaluate: %d of %d test tiles left out, their truth is unknown", len(tested) - len(found), len(tested)
+        )
+    return found
 
 
 def score_maps(store: CubeStore, inputs, settings: dict) -> dict[str, dict]:
