@@ -138,8 +138,9 @@ def bands_with_values(cube: Cube) -> np.ndarray:
     filled, sample = np.zeros(cube.shape[2], bool), []
     for _, values in scaled_blocks(cube):
         finite = np.isfinite(values)
-        filled |= (finite & (values != 0)).any((0, 1))
-        known = np.argwhere(finite.any(-1))  # a scene may lie in a wide margin without data
+        held = finite & (values != 0)
+        filled |= held.any((0, 1))
+        known = np.argwhere(held.any(-1))  # a scene may lie in a wide margin without data
         wanted = max(SAMPLED * len(values) // cube.shape[0], 1)
         sample.append(values[tuple(known[:: max(len(known) // wanted, 1)].T)])
     if not filled.any():
