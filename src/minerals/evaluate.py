@@ -10,8 +10,8 @@
 Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures,
 and index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's
 truth; test tiles of which less than `tiles.min_valid_ratio` is known are left out. How answers agree with the map, from
-which training answers come, stands beside it: the difference is the price of such labels. Where no truth is known, the
-map stands in for it.
+which training answers come, stands beside it (alteration_map, minerals_map): the difference is the price of such
+labels. Where no truth is known, these stand alone.
 """
 
 import logging
@@ -26,7 +26,7 @@ from src.core.stage.errors import DataError
 from src.minerals.data import blocks, tile_table
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.evaluation import answer_scores, map_scores, tile_baselines
-from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, require_listed
+from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, key_end, require_listed
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params
 from src.minerals.report import page, score_figures
@@ -51,6 +51,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         return
     answers = answering.answer_all(models, inputs, tested, params)
     answers |= baselines(inputs, store, table, tested, params, settings)
+    if source == "map":
+        del answers["map"]  # it would be compared with itself
     require_listed(answers, "evaluate")
     maps = score_maps(store, inputs, settings) if source == "truth" else {}
     scores = rounded(
@@ -149,16 +151,20 @@ def joined(found: pd.DataFrame, tested: pd.DataFrame, asked: str) -> pd.DataFram
 
 
 def score_answers(found: pd.DataFrame, tested: pd.DataFrame, source: str, params: Params) -> dict[str, dict]:
-    """`alteration` and `minerals` against `source`, and `alteration_map` against the map, of one predictor."""
+    """Scores of one predictor: `alteration` and `minerals` against truth, where `source` is truth, and `alteration_map`
+    and `minerals_map` against the map."""
     result, present = {}, params.annotate.present
-    for name, against in (("alteration", source), ("alteration_map", "map")):
-        rows = joined(found, tested, "alteration")
-        truth = rows[f"{against}_altered"].to_numpy(bool)
-        result[name] = answer_scores.score_alteration(rows["altered"], truth, rows["block"].to_numpy())
-    rows = joined(found, tested, "minerals")
-    if len(rows):
-        truth = rows[[f"{source}_{name}" for name in NAMES]].to_numpy() >= present
-        result["minerals"] = answer_scores.score_minerals(rows["minerals"], truth, rows["block"].to_numpy())
+    rows = {asked: joined(found, tested, asked) for asked in ("alteration", "minerals")}
+    for against in dict.fromkeys((source, "map")):
+        end = key_end(against)
+        said, block = rows["alteration"], rows["alteration"]["block"].to_numpy()
+        truth = said[f"{against}_altered"].to_numpy(bool)
+        result[f"alteration{end}"] = answer_scores.score_alteration(said["altered"], truth, block)
+        said = rows["minerals"]
+        if len(said):  # controls are not asked for lists
+            truth = said[[f"{against}_{name}" for name in NAMES]].to_numpy() >= present
+            scores = answer_scores.score_minerals(said["minerals"], truth, said["block"].to_numpy())
+            result[f"minerals{end}"] = scores
     return result
 
 

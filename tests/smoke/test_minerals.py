@@ -82,6 +82,7 @@ def test_metrics_hold_every_predictor_but_those_that_were_not_asked_for(finished
             assert 0 <= scores[one.name]["map"]["macro_f1"] <= 1
         else:
             assert scores[one.name]["alteration"]["n"] == scores["bands"]["alteration"]["n"]
+            assert scores[one.name]["alteration_map"]["n"] == scores["bands"]["alteration"]["n"]
     assert scores["feature_fit"]["map"]["macro_f1"] > scores["spectral_angle"]["map"]["macro_f1"]
     assert scores["audit"]["pairs_of_roles_that_share_pixels"] == 0
 
@@ -122,7 +123,9 @@ def test_scenes_without_truth_and_bands_in_triples(tmp_path, monkeypatch):
     run_chain(tmp_path, **changes)
     scores = json.loads((tmp_path / "minerals.json").read_text(encoding="utf-8"))
     assert scores["scored_against"] == "map" and not any("map" in scores.get(one.name, {}) for one in PREDICTORS)
-    assert {"rgb_groups", "rgb_groups_blank", "rgb_groups_shuffled"} <= set(scores)
+    for name in ("rgb_groups", "logistic", "majority"):  # of truth there is no score
+        assert set(scores[name]) == {"alteration_map", "minerals_map"}
+    assert {"rgb_groups_blank", "rgb_groups_shuffled"} <= set(scores) and "map" not in scores
     assert {"rgb_groups-rgb_groups_blank", "rgb_groups-logistic"} <= set(scores["paired"])
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "model on all bands was not trained" in page and "No truth is known" in page

@@ -64,6 +64,11 @@ PAIRS = (
 """Pairs whose difference in balanced accuracy is reported with an interval over blocks."""
 
 
+def key_end(against: str) -> str:
+    """End of the keys of scores against truth ("") or against the map."""
+    return "" if against == "truth" else "_map"
+
+
 def require_listed(names, where: str) -> None:
     """Raise DataError for a name that is not in PREDICTORS: tables would leave it out in silence."""
     if unknown := sorted(set(names) - set(TITLES)):

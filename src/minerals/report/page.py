@@ -8,7 +8,7 @@ import pandas as pd
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
 from src.minerals.data.blocks import ROLES
-from src.minerals.evaluation.predictors import CONTROLS, INPUTS, NAMED_BEFOREHAND, PREDICTORS, TITLES
+from src.minerals.evaluation.predictors import CONTROLS, INPUTS, NAMED_BEFOREHAND, PREDICTORS, TITLES, key_end
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Annotate, Params
 from src.minerals.report.score_figures import example_rows
@@ -39,7 +39,7 @@ def verdict(scores: dict) -> str:
         )
     if words is None:
         return " ".join([*parts, f"Words: no verdict, for the {TITLES[NAMED_BEFOREHAND]} was not trained."])
-    said = words["alteration"]
+    said = words["alteration" + key_end(scores["scored_against"])]
     if said["balanced_accuracy"] is None:
         return " ".join([*parts, f"Words: no score, {said['parse_rate']:.0%} of the answers have the asked form."])
     pairs = [scores["paired"][f"{NAMED_BEFOREHAND}-{NAMED_BEFOREHAND}_{control}"] for control in CONTROLS]
@@ -95,18 +95,22 @@ def write(
 
 def words_section(scores: dict, plots: Path, altered: float) -> Section:
     """Yes or no, lists, and differences."""
-    found = [one for one in PREDICTORS if "alteration" in scores.get(one.name, {})]
+    end = key_end(scores["scored_against"])
+    alteration, minerals = f"alteration{end}", f"minerals{end}"
+    found = [one for one in PREDICTORS if alteration in scores.get(one.name, {})]
     yes = [
-        [one.title, *(_cells(scores[one.name]["alteration"], WORD_SCORES)),
-         cell(scores[one.name]["alteration"]["parse_rate"]),
-         cell(scores[one.name]["alteration_map"]["balanced_accuracy"])]
+        [one.title, *(_cells(scores[one.name][alteration], WORD_SCORES)),
+         cell(scores[one.name][alteration]["parse_rate"]),
+         *([] if end else [cell(scores[one.name]["alteration_map"]["balanced_accuracy"])])]
         for one in found
     ]  # fmt: skip
     lists = [
-        [one.title, *_cells(scores[one.name]["minerals"], LIST_SCORES)]
+        [one.title, *_cells(scores[one.name][minerals], LIST_SCORES),
+         *([] if end else [cell(scores[one.name]["minerals_map"]["micro_f1"])])]
         for one in found
-        if "minerals" in scores[one.name]
-    ]
+        if minerals in scores[one.name]
+    ]  # fmt: skip
+    last = [] if end else ["against the map"]
     pairs = [
         [f"{TITLES[name.partition('-')[0]]} minus {TITLES[name.partition('-')[2]]}",
          cell_interval({"d": pair["balanced_accuracy"], "d_low": pair["low"], "d_high": pair["high"]}, "d")]
@@ -116,8 +120,8 @@ def words_section(scores: dict, plots: Path, altered: float) -> Section:
         "Words",
         [words_lead(scores, altered)],
         [
-            Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", "against the map"], yes),
-            Table("Which minerals does it hold?", ["", *LIST_SCORES.values()], lists),
+            Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", *last], yes),
+            Table("Which minerals does it hold?", ["", *LIST_SCORES.values(), *last], lists),
             Table("Difference in balanced accuracy on the same tiles", ["", "difference [95 % interval]"], pairs),
         ],
         [Figure(plots / "words.png", "Balanced accuracy of “altered?”; dashed: chance")],
@@ -128,8 +132,8 @@ def words_lead(scores: dict, altered: float) -> str:
     """Sentences above the scores of words: what is counted, and against what."""
     if scores["scored_against"] == "truth":
         source = (
-            "Training answers come from the map; the last column scores against it instead of the truth, and the "
-            "difference is the price of such labels."
+            "Training answers come from the map; the last column compares balanced accuracy (of lists micro-F1) "
+            "with it instead of the truth, and the difference is the price of such labels."
         )
     else:
         source = (

@@ -12,7 +12,7 @@ from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
 from src.minerals.data import band_table, blocks, spectral_library
 from src.minerals.data.cube_store import SCALE, CubeStore, reflectance
 from src.minerals.data.scene_files import COLOURS
-from src.minerals.evaluation.predictors import TITLES
+from src.minerals.evaluation.predictors import TITLES, key_end
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Annotate
 from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
@@ -28,8 +28,10 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
     tests = list(dict.fromkeys(table.loc[table["role"] == "test", "scene"]))
     mapped = {scene: _classes(inputs.map, scene) for scene in tests}
     draw_maps(plots / "maps.png", store, band_table.read_kept(inputs.bands, store), tests[:SHOWN], mapped)
-    draw_scores(plots / "words.png", scores, "alteration", "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
-    if scores["scored_against"] == "truth":
+    known = scores["scored_against"] == "truth"
+    kind = "alteration" + key_end(scores["scored_against"])
+    draw_scores(plots / "words.png", scores, kind, "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
+    if known:
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
         truth = np.concatenate([store.truth(scene).ravel() for scene in tests])
         draw_confusion(plots / "confusion.png", truth, np.concatenate([mapped[scene].ravel() for scene in tests]))
