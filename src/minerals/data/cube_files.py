@@ -285,10 +285,11 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
 
 
 def _open_mat(path: Path, listed: tuple | None) -> Cube:
-    values, centres, fwhm = mat_files.read(path, None if listed is None else len(listed[0]))
+    known = None if listed is None else len(listed[0])
+    values, centres, fwhm = mat_files.read(path, known)
     given = None if centres is None else (centres, fwhm, None, "")
     bands = _bands(path, given, listed, values.shape[2])
     return Cube(
         path.stem, path, values.shape, values.dtype, bands, UNKNOWN_PLACE, None, None,
-        lambda first, last: values[first:last],
+        lambda first, last: mat_files.read(path, known)[0][first:last],
     )  # fmt: skip
