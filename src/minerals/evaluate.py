@@ -9,9 +9,12 @@
 
 Writes metrics/minerals.json (predictor -> map | alteration | minerals -> scores with intervals over blocks), figures,
 and index.html with answers.parquet beside it (every answer of every model). Answers are scored against the tile's
-truth. How they agree with the map, from which training answers come, stands beside it: the difference is the price of
-such labels. Where no truth is known, the map stands in for it.
+truth; test tiles of which less than `tiles.min_valid_ratio` is known are left out. How answers agree with the map, from
+which training answers come, stands beside it (alteration_map, minerals_map): the difference is the price of such
+labels. Where no truth is known, these stand alone.
 """
+
+import logging
 
 import numpy as np
 import pandas as pd
@@ -19,13 +22,16 @@ import rasterio
 
 from src.core.evaluation.regression_scores import rounded
 from src.core.stage import files, run
+from src.core.stage.errors import DataError
 from src.minerals.data import blocks, tile_table
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.evaluation import answer_scores, map_scores, tile_baselines
-from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, require_listed
+from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, key_end, require_listed
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params
 from src.minerals.report import page, score_figures
+
+logger = logging.getLogger(__name__)
 
 
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
@@ -37,12 +43,16 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     settings = files.read_json(inputs.tiles / "settings.json")
     tested = tile_table.apart(table[table["role"] == "test"], settings["tile_px"])
     source = "truth" if store.manifest["truth"] else "map"
+    if source == "truth":
+        tested = of_known_truth(store, tested, settings["tile_px"], params.tiles.min_valid_ratio)
     models = answering.find(inputs.sft)
     print(f"evaluate: {len(tested)} test tiles without overlap in {tested['block'].nunique()} blocks; models {models}")
     if dry_run:
         return
     answers = answering.answer_all(models, inputs, tested, params)
     answers |= baselines(inputs, store, table, tested, params, settings)
+    if source == "map":
+        del answers["map"]  # it would be compared with itself
     require_listed(answers, "evaluate")
     maps = score_maps(store, inputs, settings) if source == "truth" else {}
     scores = rounded(
@@ -69,13 +79,35 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     print(f"report: {out.out}/index.html")
 
 
+def of_known_truth(store: CubeStore, tested: pd.DataFrame, side: int, least: float) -> pd.DataFrame:
+    """Those tiles of which the share `least` or more is known: of the others nobody knows whether they are altered.
+
+    Raises:
+        DataError: there is none.
+    """
+    truth = {scene: store.truth(scene) <= len(NAMES) for scene in tested["scene"].unique()}
+    places = tested[["scene", "top", "left"]].itertuples(index=False, name=None)
+    known = [truth[scene][top : top + side, left : left + side].mean() for scene, top, left in places]
+    found = tested[np.array(known) >= least]
+    if found.empty:
+        raise DataError(
+            f"{store.folder}: truth: found no test tile whose minerals are known for {least:.0%} of its pixels; lower "
+            "`min_valid_ratio`, correct `truth`, or leave it blank"
+        )
+    if len(found) < len(tested):
+        logger.warning(
+            "evaluate: %d of %d test tiles left out, their truth is unknown", len(tested) - len(found), len(tested)
+        )
+    return found
+
+
 def score_maps(store: CubeStore, inputs, settings: dict) -> dict[str, dict]:
     """Scores of every mapping method over the test blocks."""
     table = blocks.read(inputs.split, store)
     tests = list(table[table["role"] == "test"].itertuples())
     known, ours, abundance = {}, {}, {}
     for block in tests:
-        inside = slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+        inside = blocks.inside(block)
         known[block.block] = store.truth(block.scene)[inside]
         with rasterio.open(inputs.map / "minerals" / f"{block.scene}.tif") as dataset:
             ours[block.block] = dataset.read(1)[inside]
@@ -119,16 +151,20 @@ def joined(found: pd.DataFrame, tested: pd.DataFrame, asked: str) -> pd.DataFram
 
 
 def score_answers(found: pd.DataFrame, tested: pd.DataFrame, source: str, params: Params) -> dict[str, dict]:
-    """`alteration` and `minerals` against `source`, and `alteration_map` against the map, of one predictor."""
+    """Scores of one predictor: `alteration` and `minerals` against truth, where `source` is truth, and `alteration_map`
+    and `minerals_map` against the map."""
     result, present = {}, params.annotate.present
-    for name, against in (("alteration", source), ("alteration_map", "map")):
-        rows = joined(found, tested, "alteration")
-        truth = rows[f"{against}_altered"].to_numpy(bool)
-        result[name] = answer_scores.score_alteration(rows["altered"], truth, rows["block"].to_numpy())
-    rows = joined(found, tested, "minerals")
-    if len(rows):
-        truth = rows[[f"{source}_{name}" for name in NAMES]].to_numpy() >= present
-        result["minerals"] = answer_scores.score_minerals(rows["minerals"], truth, rows["block"].to_numpy())
+    rows = {asked: joined(found, tested, asked) for asked in ("alteration", "minerals")}
+    for against in dict.fromkeys((source, "map")):
+        end = key_end(against)
+        said, block = rows["alteration"], rows["alteration"]["block"].to_numpy()
+        truth = said[f"{against}_altered"].to_numpy(bool)
+        result[f"alteration{end}"] = answer_scores.score_alteration(said["altered"], truth, block)
+        said = rows["minerals"]
+        if len(said):  # controls are not asked for lists
+            truth = said[[f"{against}_{name}" for name in NAMES]].to_numpy() >= present
+            scores = answer_scores.score_minerals(said["minerals"], truth, said["block"].to_numpy())
+            result[f"minerals{end}"] = scores
     return result
 
 

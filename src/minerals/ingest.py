@@ -4,9 +4,9 @@
         --out data/minerals/store
 
 `--root` holds cubes of one sensor: ENVI (.hdr beside the data), GeoTIFF with wavelengths in its tags or names of bands,
-or .mat. Bands are sorted by wavelength. A pixel without a value in a good band that has values elsewhere is no data.
-Where minerals are known, `data.truth` names their folder (src/minerals/data/truth.py). Writes a store
-(src/minerals/data/cube_store.py).
+or .mat. Bands are sorted by wavelength. A pixel without a value in a good band that has values elsewhere is no data,
+and so is one that is 0 in all bands. Where minerals are known, `data.truth` names their folder
+(src/minerals/data/truth.py). Writes a store (src/minerals/data/cube_store.py).
 """
 
 from pathlib import Path

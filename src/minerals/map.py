@@ -21,6 +21,7 @@ from src.core.stage.errors import DataError
 from src.minerals.data import band_table, blocks, cube_store, spectral_library, truth
 from src.minerals.data.cube_store import CubeStore, reflectance
 from src.minerals.mapping import other_methods, scene_map
+from src.minerals.mapping.feature_fit import FeatureFit
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.thresholds import FEATURE_FIT, choose, classify
 from src.minerals.params import Params
@@ -49,8 +50,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
         training = TrainingPixels(store, table, params.seed) if known else None
         if known:
-            scores = [np.multiply(*fit(spectra)) for spectra, _ in training.of_blocks("feature fit: training")]
-            limits[FEATURE_FIT] = choose(np.concatenate(scores), training.classes, params.map.threshold)
+            limits[FEATURE_FIT] = training.threshold(fit, params.map.threshold)
         for scene in tqdm(store.scenes, desc=FEATURE_FIT, unit="scene"):
             fitted = scene_map.fit_scene(store.scenes[scene]["shape"], store.blocks(scene), fit, iron, shown)
             classes = scene_map.classes_of(fitted, limits[FEATURE_FIT])
@@ -59,7 +59,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             if len(pictures) < SHOWN:
                 pictures.append(Picture(scene, stretched(fitted["shown"]), classes))
         if known:
-            classes, others = compare(store, table, training, scorers)
+            seen = other_methods.shared_bands(store.wavelengths, kept)
+            classes, others = compare(store, table, training, scorers, seen)
             limits |= others
             np.savez_compressed(folder / "other_methods.npz", **classes)
         files.write_json(folder / "thresholds.json", {
@@ -83,8 +84,8 @@ class TrainingPixels:
         generator = np.random.default_rng(seed)
         known = []
         for block in self.blocks:
-            empty = store.stored(block.scene)[inside(block)][..., 0] == cube_store.NODATA
-            known.append(np.where(empty, truth.UNKNOWN, store.truth(block.scene)[inside(block)]))
+            empty = store.stored(block.scene)[blocks.inside(block)][..., 0] == cube_store.NODATA
+            known.append(np.where(empty, truth.UNKNOWN, store.truth(block.scene)[blocks.inside(block)]))
         count = sum(int((classes != truth.UNKNOWN).sum()) for classes in known)
         if not count:
             raise DataError(
@@ -95,29 +96,42 @@ class TrainingPixels:
         self.chosen = [(classes != truth.UNKNOWN) & (generator.random(classes.shape) < share) for classes in known]
         self.classes = np.concatenate([classes[mask] for classes, mask in zip(known, self.chosen, strict=True)])
 
-    def of_blocks(self, title: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(n, B) reflectance of a block's chosen pixels and (K, B) of all with data; no block without chosen ones."""
+    def of_blocks(self, title: str) -> Iterator[tuple]:
+        """A training block with chosen pixels and its mask of them, one after the other."""
         for block, mask in zip(tqdm(self.blocks, desc=title, unit="block"), self.chosen, strict=True):
-            if not mask.any():
-                continue
-            values, valid = reflectance(np.asarray(self.store.stored(block.scene)[inside(block)]))
-            yield values[mask], values[valid]
+            if mask.any():
+                yield block, mask
+
+    def threshold(self, fit: FeatureFit, fallback: float) -> np.ndarray:
+        """(M,) thresholds of the feature fit, `fallback` for a mineral that is nowhere named right."""
+        scores = []
+        for block, mask in self.of_blocks(f"{FEATURE_FIT}: training"):
+            spectra = reflectance(self.store.stored(block.scene)[blocks.inside(block)][mask])[0]
+            scores.append(np.multiply(*fit(spectra)))
+        return choose(np.concatenate(scores), self.classes, fallback)
 
 
-def inside(block) -> tuple[slice, slice]:
-    """Lines and samples of a block."""
-    return slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
+def compare(
+    store: CubeStore, table: pd.DataFrame, training: TrainingPixels, scorers: dict, bands: np.ndarray
+) -> tuple[dict, dict]:
+    """Classes of each test block by each method ("<method>/<block>" -> (h, w) uint8), and the methods' thresholds.
 
+    Of a block only `bands`, those that the methods see, are held as float.
+    """
 
-def compare(store: CubeStore, table: pd.DataFrame, training: TrainingPixels, scorers: dict) -> tuple[dict, dict]:
-    """Classes of each test block by each method ("<method>/<block>" -> (h, w) uint8), and the methods' thresholds."""
+    def read(block) -> tuple[np.ndarray, np.ndarray]:
+        return reflectance(store.stored(block.scene)[blocks.inside(block)][..., bands])
+
     classes, limits = {}, {}
     for name, score in scorers.items():
-        scores = [score(spectra, scene) for spectra, scene in training.of_blocks(f"{name}: training")]
+        scores = []
+        for block, mask in training.of_blocks(f"{name}: training"):
+            values, valid = read(block)
+            scores.append(score(values[mask], values[valid]))
         limits[name] = choose(np.concatenate(scores), training.classes, 0.0)
         tests = list(table[table["role"] == "test"].itertuples())
         for block in tqdm(tests, desc=f"{name}: test", unit="block"):
-            values, valid = reflectance(np.asarray(store.stored(block.scene)[inside(block)]))
+            values, valid = read(block)
             found = np.full(valid.shape, scene_map.NO_DATA, np.uint8)
             if valid.any():
                 found[valid] = classify(score(values[valid], values[valid]), limits[name])

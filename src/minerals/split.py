@@ -4,18 +4,23 @@
         --out data/minerals/split
 
 Writes blocks.parquet (scene, block, role, rectangle in px), audit.json (pixels in two roles: none, least gap) and
-blocks.png, the map of roles.
+blocks.png, the map of roles. Stops where scenes of two roles show the same ground.
 """
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from affine import Affine
 from matplotlib.patches import Patch, Rectangle
+from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_bounds
 
 from src.core.report.figures import drawing
 from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.minerals.data import blocks
-from src.minerals.data.cube_store import CubeStore
+from src.minerals.data.cube_store import NODATA, CubeStore
 from src.minerals.params import Params
 
 COLOURS = {"train": "#4477aa", "validation": "#ccbb44", "test": "#ee6677"}
@@ -27,6 +32,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     counts = table["role"].value_counts()
     print("split: " + ", ".join(f"{counts[role]} blocks {role}" for role in blocks.ROLES))
     audit = check(store, table, params.split.gap_px)
+    check_ground(store, table)
     if dry_run:
         return
     with files.complete_folder(out.out) as folder:
@@ -54,6 +60,48 @@ def check(store: CubeStore, table: pd.DataFrame, gap: int) -> dict:
     if twice or (nearest is not None and nearest < gap):
         raise DataError(f"split: {twice} pixels lie in two blocks, least gap {nearest} px, expected 0 and {gap}")
     return {"blocks": len(table), "pixels_in_two_roles": twice, "least_gap_px": nearest}
+
+
+def check_ground(store: CubeStore, table: pd.DataFrame) -> None:
+    """Raise DataError where scenes show the same ground in two roles, as overlapping flight lines do.
+
+    Pixels without data do not count; nothing is known of scenes without a CRS.
+    """
+    rows = [row for row in table.itertuples() if store.place(row.scene).crs]
+    boxes = {row.block: bounds(store, row) for row in rows}
+    for row, other in combinations(rows, 2):
+        (west, south, east, north), (left, bottom, right, top) = boxes[row.block], boxes[other.block]
+        apart = west >= right or left >= east or south >= top or bottom >= north
+        if apart or row.role == other.role or row.scene == other.scene:
+            continue
+        if count := shared_pixels(store, row, other):
+            raise DataError(
+                f"split: scenes {row.scene} ({row.role}) and {other.scene} ({other.role}): {count} pixels show the "
+                "same ground, expected none; leave one scene out, or join them to one and set `block_px`"
+            )
+
+
+def bounds(store: CubeStore, block) -> tuple[float, float, float, float]:
+    """West, south, east and north of a block, in degrees."""
+    crs, transform = store.place(block.scene)
+    lines, samples = blocks.inside(block)
+    corners = [(x, y) for x in (samples.start, samples.stop) for y in (lines.start, lines.stop)]
+    xs, ys = zip(*(Affine(*transform) @ corner for corner in corners), strict=True)
+    return transform_bounds(crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys))
+
+
+def shared_pixels(store: CubeStore, block, other) -> int:
+    """Pixels with data of `block` whose centres lie in pixels with data of `other`."""
+    (crs, transform), (other_crs, other_transform) = store.place(block.scene), store.place(other.scene)
+    valid, known = (store.stored(one.scene)[blocks.inside(one)][..., 0] != NODATA for one in (block, other))
+    down, right = np.nonzero(valid)
+    x, y = Affine(*transform) @ (block.left + right + 0.5, block.top + down + 0.5)
+    if crs != other_crs:
+        x, y = map(np.array, transform_points(crs, other_crs, x, y))
+    samples, lines = ~Affine(*other_transform) @ (x, y)
+    column, line = np.floor(samples).astype(int) - other.left, np.floor(lines).astype(int) - other.top
+    within = (column >= 0) & (column < other.width) & (line >= 0) & (line < other.height)
+    return int(known[line[within], column[within]].sum())
 
 
 def draw(store: CubeStore, table: pd.DataFrame, path) -> None:

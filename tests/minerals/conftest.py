@@ -13,10 +13,11 @@ PLACE = ["UTM", 1, 1, 494000, 4156000, 15, 15, 11, "North", "WGS-84"]
 
 @pytest.fixture(scope="module")
 def cubes(tmp_path_factory):
-    """Folder of three scenes as float32 without scale, -1 where there is no data."""
+    """Folder of three scenes that lie apart, as float32 without scale, -1 where there is no data."""
     folder = tmp_path_factory.mktemp("cubes")
     for number in range(3):
-        header = {"reflectance_scale_factor": None, "data_ignore_value": -1, "map_info": PLACE}
+        place = [*PLACE[:3], PLACE[3] + 9000 * (number - 1), *PLACE[4:]]  # s1 lies at PLACE
+        header = {"reflectance_scale_factor": None, "data_ignore_value": -1, "map_info": place}
         write_envi(folder, f"s{number}", scene(number), dtype=np.float32, **header)
     return folder
 

@@ -18,7 +18,7 @@ def write_store(
     folder: Path, scenes: dict[str, np.ndarray], *, truth: dict | None = None, good=None, filled=None,
     wavelengths: np.ndarray = WAVELENGTHS, fwhm: np.ndarray = FWHM,
 ) -> Path:  # fmt: skip
-    """`folder` as a store of (H, W, B) reflectance, NaN without data, and of (H, W) uint8 classes."""
+    """`folder` as a store of (H, W, B) reflectance, NaN without data, and of (H, W) uint8 classes; scenes lie apart."""
     folder.mkdir(parents=True)
     for name, cube in scenes.items():
         stored = np.where(np.isnan(cube), cube_store.NODATA, np.rint(np.nan_to_num(cube) * cube_store.SCALE))
@@ -26,13 +26,17 @@ def write_store(
     for name, classes in (truth or {}).items():
         (folder / "truth").mkdir(exist_ok=True)
         np.save(folder / "truth" / f"{name}.npy", classes)
+    crs, a = PLACE
     every = [True] * len(wavelengths)
     files.write_json(folder / "manifest.json", {
         "format": cube_store.FORMAT, "wavelengths": wavelengths.tolist(), "fwhm": fwhm.tolist(),
         "good": every if good is None else list(map(bool, good)),
         "filled": every if filled is None else list(map(bool, filled)),
         "about": {"simulated": True, "description": ""},
-        "scenes": {name: {"shape": cube.shape[:2], "place": PLACE, "source": name} for name, cube in scenes.items()},
+        "scenes": {
+            name: {"shape": cube.shape[:2], "place": (crs, (*a[:2], a[2] + 9000 * number, *a[3:])), "source": name}
+            for number, (name, cube) in enumerate(scenes.items())
+        },
         "truth": truth is not None,
         "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(folder.rglob("*.npy"))},
     })  # fmt: skip

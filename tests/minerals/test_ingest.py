@@ -88,6 +88,17 @@ def test_a_scene_in_a_wide_margin_of_no_data_is_taken(root, monkeypatch):
     assert np.argwhere(reflectance(run(root).stored("scene"))[1]).tolist() == [[11, 13]]
 
 
+def test_a_margin_of_zeros_that_nobody_declares_is_no_data(root):
+    stored = STORED.copy()
+    stored[:, :4] = 0  # most of the scene, which would else have a median of 0
+    stored[0, 4, :220] = 0  # dark, but not in every band
+    write_envi(root, "scene", stored)
+    store = run(root)
+    found = store.stored("scene")
+    assert (found[:, :4] == NODATA).all()
+    np.testing.assert_array_equal(found[:, 4], stored[:, 4])
+
+
 def test_bands_of_zeros_are_found(root):
     values = STORED.copy()
     values[..., [106, 107, 160]] = 0

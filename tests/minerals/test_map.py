@@ -1,16 +1,19 @@
 """The stage `map`: thresholds from training blocks alone, and scenes that are partly unknown or empty."""
 
 import json
+import tracemalloc
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 
 from src.core.stage.errors import DataError
 from src.minerals import map
-from src.minerals.data import spectral_library
+from src.minerals.data import blocks, spectral_library
+from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.simulated_geology import dominant, draw
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS, endmembers, measure
 from src.minerals.mapping.minerals import NAMES
@@ -88,6 +91,26 @@ def test_unknown_pixels_and_empty_blocks_are_passed_over(tmp_path):
     assert (classes_of(folder, "d") == 255).all() and (classes_of(folder, "a")[:4] == 255).all()
     with np.load(folder / "other_methods.npz") as others:
         assert all((others[name] == 255).all() for name in others)
+
+
+def test_a_large_block_is_never_held_in_all_bands_as_float(tmp_path):
+    side, bands = 160, np.arange(170, 215)
+    cube = np.full((side, side, len(WAVELENGTHS)), 0.3, np.float32)
+    folder = write_store(tmp_path / "store", {"a": cube}, truth={"a": np.ones((side, side), np.uint8)})
+    store = CubeStore.open(folder)
+    train, test = (pd.DataFrame([("a", n, role, 0, 0, side, side)], columns=blocks.COLUMNS)
+                   for n, role in enumerate(("train", "test")))  # fmt: skip
+
+    def score(spectra, scene):
+        assert spectra.shape[1] == scene.shape[1] == len(bands) and len(scene) == side**2
+        return np.ones((len(spectra), len(NAMES)), np.float32)
+
+    tracemalloc.start()
+    training = map.TrainingPixels(store, train, 0)
+    map.compare(store, pd.concat([train, test]), training, {"stub": score}, bands)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < cube.nbytes
 
 
 def test_no_known_pixel_for_training_is_named(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from src.core.stage.errors import DataError
 from src.minerals import split
+from src.minerals.data import blocks
 from src.minerals.data.cube_store import CubeStore
 from tests.conftest import minerals_params
 from tests.minerals.study import contents, write_store
@@ -58,7 +59,42 @@ def test_blocks_that_overlap_or_are_too_near_stop_the_stage(tmp_path, left, widt
         split.check(store, table, 32)
 
 
+def overlapping(folder, crs="EPSG:32611", shift=20, empty=0) -> CubeStore:
+    """Two scenes of 40 x 40 px, the second `shift` px east of the first and without data in its first samples."""
+    store = CubeStore.open(write(folder, a=(40, 40), b=(40, 40)))
+    east = store.place("a").transform[2]
+    store.scenes["b"]["place"] = [crs, [15.0, 0.0, east + 15 * shift, 0.0, -15.0, 4156000.0]]
+    stored = np.load(folder / "b.npy")
+    stored[:, :empty] = -32768
+    np.save(folder / "b.npy", stored)
+    return store
+
+
+def roles(first, second) -> pd.DataFrame:
+    rows = [("a", 0, first, 0, 0, 40, 40), ("b", 1, second, 0, 0, 40, 40)]
+    return pd.DataFrame(rows, columns=blocks.COLUMNS)
+
+
+def test_scenes_of_two_roles_that_show_the_same_ground_stop_the_stage(tmp_path):
+    store = overlapping(tmp_path / "store")
+    with pytest.raises(DataError, match=r"scenes a \(train\) and b \(test\): 800 pixels show the same ground"):
+        split.check_ground(store, roles("train", "test"))
+    split.check_ground(store, roles("train", "train"))
+    split.check_ground(overlapping(tmp_path / "margin", empty=20), roles("train", "test"))
+    split.check_ground(overlapping(tmp_path / "beside", shift=40), roles("train", "test"))
+    split.check_ground(overlapping(tmp_path / "nowhere", crs=""), roles("train", "test"))
+
+
+def test_the_same_ground_is_found_in_another_crs(tmp_path):
+    store = overlapping(tmp_path / "store", shift=0)
+    ground = split.bounds(store, next(roles("train", "test").itertuples()))
+    width = (ground[2] - ground[0]) / 40
+    store.scenes["b"]["place"] = ["EPSG:4326", [width, 0.0, ground[0], 0.0, -width, ground[3]]]
+    with pytest.raises(DataError, match=r"scenes a \(train\) and b \(test\): 1\d\d\d pixels show the same ground"):
+        split.check_ground(store, roles("train", "test"))
+
+
 def test_one_scene_without_blocks_is_named_and_nothing_written(tmp_path):
-    with pytest.raises(DataError, match="found 1 spatial blocks"):
+    with pytest.raises(DataError, match=r"found 1 spatial blocks.*; set `block_px`"):
         run(tmp_path, write(tmp_path / "store", scene=(300, 310)))
     assert not (tmp_path / "split").exists()

@@ -12,6 +12,7 @@ from PIL import Image
 from src.core.models import qwen_vl
 from src.minerals import annotate, bands, evaluate, ingest, map, sensitivity, sft, simulate, split, tiles
 from src.minerals.evaluation.predictors import PREDICTORS
+from src.minerals.mapping import other_methods
 from src.minerals.mapping.minerals import NAMES
 from tests import qwen_folders, read_params
 from tests.conftest import minerals_params
@@ -36,8 +37,11 @@ LIBRARY = Path("data/sample/usgs_minerals")
 STAGES = (simulate, ingest, bands, split, map, sensitivity, tiles, annotate, sft, evaluate)
 
 
-def run_chain(folder):
-    params = minerals_params(CHANGES | {"checkpoint_root": str(folder / "checkpoints")})
+SMALL_SWEEPS = {"SNR": (100,), "INTIMATE": (0.0,), "SCENES": 1, "SIDE": 32}
+
+
+def run_chain(folder, **changes):
+    params = minerals_params(CHANGES | changes | {"checkpoint_root": str(folder / "checkpoints")})
     at = {stage.__name__.rpartition(".")[2]: folder / stage.__name__.rpartition(".")[2] for stage in STAGES}
     inputs = Namespace(
         library=LIBRARY, root=at["simulate"], store=at["ingest"], annotations=at["annotate"], curves=folder / "curves",
@@ -55,10 +59,8 @@ def run_chain(folder):
 def recorded(tmp_path_factory):
     """The folder of the whole chain, and the keys of params.yaml that each of its stages read."""
     small = pytest.MonkeyPatch()
-    small.setattr(sensitivity, "SNR", (100,))
-    small.setattr(sensitivity, "INTIMATE", (0.0,))
-    small.setattr(sensitivity, "SCENES", 1)
-    small.setattr(sensitivity, "SIDE", 32)
+    for name, value in SMALL_SWEEPS.items():
+        small.setattr(sensitivity, name, value)
     with small.context(), read_params.recording(*STAGES) as read:
         found = run_chain(tmp_path_factory.mktemp("minerals")), read
     small.undo()
@@ -74,12 +76,13 @@ def test_metrics_hold_every_predictor_but_those_that_were_not_asked_for(finished
     scores = json.loads((finished / "minerals.json").read_text(encoding="utf-8"))
     assert scores["simulated"] and scores["scored_against"] == "truth"
     for one in PREDICTORS:
-        if one.name == "rgb_groups":
+        if one.name.startswith("rgb_groups"):
             assert one.name not in scores
         elif one.answers == "map":
             assert 0 <= scores[one.name]["map"]["macro_f1"] <= 1
         else:
             assert scores[one.name]["alteration"]["n"] == scores["bands"]["alteration"]["n"]
+            assert scores[one.name]["alteration_map"]["n"] == scores["bands"]["alteration"]["n"]
     assert scores["feature_fit"]["map"]["macro_f1"] > scores["spectral_angle"]["map"]["macro_f1"]
     assert scores["audit"]["pairs_of_roles_that_share_pixels"] == 0
 
@@ -112,9 +115,26 @@ def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
     read_params.assert_declared("minerals", seen, elsewhere)
 
 
+def test_scenes_without_truth_and_bands_in_triples(tmp_path, monkeypatch):
+    for name, value in SMALL_SWEEPS.items():
+        monkeypatch.setattr(sensitivity, name, value)
+    monkeypatch.setattr(other_methods, "scorers", None)  # nothing chooses their thresholds: they do not run
+    changes = {"data.truth": None, "simulate.scenes": 4, "split.validation": 0.25, "model.inputs": ["rgb_groups"]}
+    run_chain(tmp_path, **changes)
+    scores = json.loads((tmp_path / "minerals.json").read_text(encoding="utf-8"))
+    assert scores["scored_against"] == "map" and not any("map" in scores.get(one.name, {}) for one in PREDICTORS)
+    for name in ("rgb_groups", "logistic", "majority"):  # of truth there is no score
+        assert set(scores[name]) == {"alteration_map", "minerals_map"}
+    assert {"rgb_groups_blank", "rgb_groups_shuffled"} <= set(scores) and "map" not in scores
+    assert {"rgb_groups-rgb_groups_blank", "rgb_groups-logistic"} <= set(scores["paired"])
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "model on all bands was not trained" in page and "No truth is known" in page
+    assert page.count("data:image/png;base64,") == 6
+
+
 @pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(finished, tmp_path, monkeypatch):
-    for name, value in (("SNR", (100,)), ("INTIMATE", (0.0,)), ("SCENES", 1), ("SIDE", 32)):
+    for name, value in SMALL_SWEEPS.items():
         monkeypatch.setattr(sensitivity, name, value)
     again = run_chain(tmp_path)
     for stage in STAGES[:-1]:

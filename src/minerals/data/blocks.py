@@ -36,9 +36,10 @@ def divide(store: CubeStore, split: Split) -> pd.DataFrame:
     order = np.random.default_rng(split.seed).permutation(len(table))
     test, validation = (max(round(share * len(table)), 1) for share in (split.test, split.validation))
     if len(table) - test - validation < 1:
+        cut = "lower `block_px`" if split.block_px else "set `block_px`, which cuts a scene into blocks"
         raise DataError(
             f"{store.folder}: found {len(table)} spatial blocks, expected at least 3, one for each of "
-            f"{', '.join(ROLES)}; lower `block_px`, or add scenes"
+            f"{', '.join(ROLES)}; {cut}, or add scenes"
         )
     table.loc[order[:test], "role"] = "test"
     table.loc[order[test : test + validation], "role"] = "validation"
@@ -61,6 +62,11 @@ def read(folder: Path, store: CubeStore) -> pd.DataFrame:
     if list(dict.fromkeys(table["scene"])) != list(store.scenes):
         raise DataError(f"{folder}/{TABLE}: scenes are not those of {store.folder}; run split again")
     return table
+
+
+def inside(block) -> tuple[slice, slice]:
+    """Lines and samples of a row of the table, as a pair of slices."""
+    return slice(block.top, block.top + block.height), slice(block.left, block.left + block.width)
 
 
 def windows(table: pd.DataFrame, side: int, stride: int) -> Iterator[tuple[int, str, str, int, int]]:

@@ -141,8 +141,9 @@ def bands_with_values(cube: Cube) -> np.ndarray:
     filled, sample = np.zeros(cube.shape[2], bool), []
     for _, values in scaled_blocks(cube):
         finite = np.isfinite(values)
-        filled |= (finite & (values != 0)).any((0, 1))
-        known = np.argwhere(finite.any(-1))  # a scene may lie in a wide margin without data
+        held = finite & (values != 0)
+        filled |= held.any((0, 1))
+        known = np.argwhere(held.any(-1))  # a scene may lie in a wide margin without data
         wanted = max(SAMPLED * len(values) // cube.shape[0], 1)
         sample.append(values[tuple(known[:: max(len(known) // wanted, 1)].T)])
     if not filled.any():
@@ -287,10 +288,11 @@ def _open_geotiff(path: Path, listed: tuple | None) -> Cube:
 
 
 def _open_mat(path: Path, listed: tuple | None) -> Cube:
-    values, centres, fwhm = mat_files.read(path, None if listed is None else len(listed[0]))
+    known = None if listed is None else len(listed[0])
+    values, centres, fwhm = mat_files.read(path, known)
     given = None if centres is None else (centres, fwhm, None, "")
     bands = _bands(path, given, listed, values.shape[2])
     return Cube(
         path.stem, path, values.shape, values.dtype, bands, UNKNOWN_PLACE, None, None,
-        lambda first, last: values[first:last],
+        lambda first, last: mat_files.read(path, known)[0][first:last],
     )  # fmt: skip

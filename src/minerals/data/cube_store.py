@@ -108,14 +108,16 @@ def stored_blocks(
 
     Args:
         start, stop: lines that pass, as in `cube_files.scaled_blocks`.
-        filled: (B,) bool, bands that hold values; a pixel without a value in a good one of them is no data.
+        filled: (B,) bool, bands that hold values; a pixel without a value in a good one of them is no data, and so is
+            one that is 0 in all: margins are often written so and not declared, and no ground is that black.
 
     Raises:
         DataError: a value of a good band is too large for a reflectance.
     """
     used = filled & cube.bands.good
     for first, values in cube_files.scaled_blocks(cube, start, stop):
-        valid = np.isfinite(values[..., used]).all(-1)
+        known = values[..., used]
+        valid = np.isfinite(known).all(-1) & known.any(-1)
         _check_range(cube, first, values, valid, used)
         stored = np.rint(np.nan_to_num(values) * SCALE).clip(-32767, 32767)  # only bad bands reach the ends
         yield first, np.where(valid[..., None], stored, NODATA).astype(np.int16)

@@ -1,5 +1,6 @@
 """The cube of a MATLAB file, version 5 (scipy) or 7.3 (HDF5); only numeric arrays are read."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,8 @@ NUMERIC = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint
 def read(path: Path, bands: int | None) -> tuple[np.ndarray, list[float] | None, list[float] | None]:
     """The cube (lines, samples, bands), and the wavelengths and fwhm beside it, None where there are none.
 
-    The band axis is the one as long as the wavelengths (or as `bands`); without either, the last one.
+    The band axis is the one as long as the wavelengths (or as `bands`); without either, the last one. The file that was
+    read last stays in memory, and no other.
 
     Raises:
         StorageError: the file cannot be read.
@@ -24,6 +26,15 @@ def read(path: Path, bands: int | None) -> tuple[np.ndarray, list[float] | None,
     """
     if not path.is_file():
         raise StorageError(f"{path}: no such file")
+    about = path.stat()
+    return _read(path, (about.st_mtime_ns, about.st_size), bands)
+
+
+@lru_cache(maxsize=1)
+def _read(
+    path: Path, _version: tuple[int, int], bands: int | None
+) -> tuple[np.ndarray, list[float] | None, list[float] | None]:
+    """As `read`; `_version` tells a file from the one that it replaced."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: found {path.stat().st_size} bytes, expected at most {MAX_BYTES}; export it as ENVI")
     arrays = _hdf5(path) if h5py.is_hdf5(path) else _version5(path)

@@ -45,9 +45,15 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def apart(table: pd.DataFrame, side: int) -> pd.DataFrame:
-    """Those of `table` that share no pixel: from the north-west of each block on, a tile every `side` px."""
-    corner = table.groupby("block")[["top", "left"]].transform("min")
-    return table[((table["top"] - corner["top"]) % side == 0) & ((table["left"] - corner["left"]) % side == 0)]
+    """Those of `table` that share no pixel: from the north-west of each block on, each that meets none before it."""
+    chosen = []
+    for _, rows in table.groupby("block", sort=False):
+        taken = np.empty((0, 2), int)
+        for index, *place in rows[["top", "left"]].itertuples():
+            if not (np.abs(taken - place) < side).all(1).any():
+                taken = np.vstack([taken, place])
+                chosen.append(index)
+    return table[table.index.isin(chosen)]
 
 
 def check(table: pd.DataFrame, side: int) -> dict:

@@ -11,6 +11,7 @@ from src.minerals.mapping.minerals import NAMES
 
 LEAST_PARSED = 0.9
 """Where more than one answer in ten has not the asked form, there is no score."""
+TOO_FEW = "none: too few answers have the asked form"
 SHARES = frozenset({"balanced_accuracy", "accuracy", "f1", "micro_f1", "macro_f1", "hallucinated"})
 
 
@@ -64,12 +65,17 @@ def _scored(score: Callable[[np.ndarray], dict], parsed: np.ndarray, block: np.n
     facts = {"parse_rate": float(parsed.mean()), "n": len(parsed), "n_units": len(np.unique(block))}
     points = score(np.ones(len(parsed), bool))
     if parsed.mean() < LEAST_PARSED:
-        return dict.fromkeys(points) | {"method": "none: too few answers have the asked form"} | facts
+        return dict.fromkeys(points) | {"method": TOO_FEW} | facts
     return points | widest_intervals(score, {"blocks": block}, SHARES) | facts
 
 
 def paired_alteration(ours: pd.Series, theirs: pd.Series, truth: np.ndarray, block: np.ndarray) -> dict:
-    """Difference in balanced accuracy, ours - theirs on the same tiles, with its interval over blocks."""
+    """Difference in balanced accuracy, ours - theirs on the same tiles, with its interval over blocks.
+
+    There is none where one of the two has too few answers of the asked form for a score.
+    """
+    if min(said.notna().mean() for said in (ours, theirs)) < LEAST_PARSED:
+        return {"balanced_accuracy": None, "low": None, "high": None, "method": TOO_FEW}
     guesses = [np.where(said.notna(), said.fillna(False).to_numpy(bool), ~truth) for said in (ours, theirs)]
 
     def difference(rows: np.ndarray) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from src.core.evaluation.jackknife import widest_intervals
+from src.core.stage.errors import DataError
 from src.minerals.data.tile_table import is_altered, shares
 from src.minerals.mapping.minerals import NAMES
 
@@ -30,6 +31,9 @@ def score_map(
     Returns:
         macro_f1 over minerals that occur, overall_accuracy, f1_<mineral> (None where it does not occur),
         alteration_f1 and abundance_error (mean absolute error of a mineral's share of a tile), bounds, n, method.
+
+    Raises:
+        DataError: no tile has a pixel that counts.
     """
     truth, guess, block, tiles = [], [], [], []
     for number, classes in known.items():
@@ -51,6 +55,11 @@ def score_map(
         found["abundance_error"] = None if abundance is None else float(error[rows].mean())
         return found
 
+    if not tiles:
+        raise DataError(
+            f"truth: found no tile of {side} px with a known mineral in the test blocks; lower `tile_px`, or correct "
+            "`truth`"
+        )
     points = score(np.ones(len(tile_block), bool))
     bounds = widest_intervals(score, {"blocks": tile_block}, SHARES)
     return points | bounds | {"n": int(sum(map(len, truth))), "n_tiles": len(tiles), "n_units": len(known)}
@@ -77,14 +86,18 @@ def _from_confusion(counts: np.ndarray) -> dict[str, float | None]:
 
 
 def _tiles(number: int, known, mapped, abundance, side: int, altered: float) -> list[tuple]:
-    """Block, altered by truth, altered by map, mean error of shares, of tiles side by side."""
+    """Block, altered by truth, altered by map, mean error of shares (NaN without `abundance`), of tiles side by side.
+
+    Shares are of the pixels that count for both; a tile without one is left out.
+    """
     rows = []
     for top in range(0, known.shape[0] - side + 1, side):
         for left in range(0, known.shape[1] - side + 1, side):
             inside = slice(top, top + side), slice(left, left + side)
-            said = shares(mapped[inside])
-            truth = shares(known[inside])
-            area = truth if abundance is None else abundance[inside].mean((0, 1))
-            error = float(np.abs(said - area).mean())
+            usable = (known[inside] <= len(NAMES)) & (mapped[inside] <= len(NAMES))
+            if not usable.any():
+                continue
+            said, truth = shares(mapped[inside][usable]), shares(known[inside][usable])
+            error = np.nan if abundance is None else float(np.abs(said - abundance[inside].mean((0, 1))).mean())
             rows.append((number, is_altered(truth, altered), is_altered(said, altered), error))
     return rows

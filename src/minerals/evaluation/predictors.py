@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from src.core.stage.errors import DataError
 from src.minerals.mapping.other_methods import METHODS
 
-INPUTS = ("bands", "rgb", "rgb_groups")
+INPUTS = {
+    "bands": "model on all bands", "rgb": "model on a colour composite", "rgb_groups": "model on bands in triples",
+}  # fmt: skip
+CONTROLS = {"blank": "blank image", "shuffled": "image of another tile"}
 NAMED_BEFOREHAND = "bands"
 """Input whose answers the verdict is about; chosen before any model was trained."""
 
@@ -33,13 +36,11 @@ class Predictor:
 PREDICTORS = (
     Predictor("feature_fit", "absorption features", "closed form", "map"),
     *(Predictor(name.replace(" ", "_"), name, "closed form", "map") for name in METHODS),
-    Predictor("bands", "model on all bands", "trained", "words"),
-    Predictor("rgb", "model on the clay composite", "trained", "words"),
-    Predictor("rgb_groups", "model on bands in triples", "trained", "words"),
+    *(Predictor(name, title, "trained", "words") for name, title in INPUTS.items()),
     *(
         Predictor(f"{name}_{control}", f"{title}, {shown}", "trained", "words")
-        for name, title in (("bands", "model on all bands"), ("rgb", "model on the clay composite"))
-        for control, shown in (("blank", "blank image"), ("shuffled", "image of another tile"))
+        for name, title in INPUTS.items()
+        for control, shown in CONTROLS.items()
     ),
     Predictor("logistic", "logistic regression on mean spectrum and band depths", "fitted", "words"),
     Predictor("map", "answers computed from the map", "closed form", "words"),
@@ -47,17 +48,25 @@ PREDICTORS = (
 )
 TITLES = {one.name: one.title for one in PREDICTORS}
 WORDS = tuple(one.name for one in PREDICTORS if one.answers == "words")
-CONTROLS = ("blank", "shuffled")
 PAIRS = (
     ("bands", "bands_blank"),
     ("bands", "bands_shuffled"),
     ("bands", "rgb"),
+    ("bands", "rgb_groups"),
     ("bands", "logistic"),
     ("rgb", "rgb_blank"),
     ("rgb", "rgb_shuffled"),
     ("rgb", "logistic"),
+    ("rgb_groups", "rgb_groups_blank"),
+    ("rgb_groups", "rgb_groups_shuffled"),
+    ("rgb_groups", "logistic"),
 )
 """Pairs whose difference in balanced accuracy is reported with an interval over blocks."""
+
+
+def key_end(against: str) -> str:
+    """End of the keys of scores against truth ("") or against the map."""
+    return "" if against == "truth" else "_map"
 
 
 def require_listed(names, where: str) -> None:

@@ -19,15 +19,22 @@ COVER = ("Engelmann-Spruce", "Grass_Golden_Dry")  # endmembers that are no miner
 METHODS = ("spectral angle", "matched filter", "unmixing", "multiple endmembers")
 
 
+def shared_bands(wavelengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Positions of the kept bands that every method here sees."""
+    return np.flatnonzero(kept & (wavelengths >= SWIR_NM[0]) & (wavelengths <= SWIR_NM[1]))
+
+
 def scorers(
     library: Library, wavelengths: np.ndarray, fwhm: np.ndarray, kept: np.ndarray
 ) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Name of a method -> function of (N, B) spectra and (K, B) spectra of the whole scene -> (N, M) scores.
+    """Name of a method -> function of (N, W) spectra and (K, W) spectra of the whole scene -> (N, M) scores.
+
+    W are the bands of `shared_bands`.
 
     Raises:
         DataError: a spectrum that is needed is not in the library, or is not measured everywhere in `SWIR_NM`.
     """
-    bands = np.flatnonzero(kept & (wavelengths >= SWIR_NM[0]) & (wavelengths <= SWIR_NM[1]))
+    bands = shared_bands(wavelengths, kept)
     sensed = library.at(wavelengths, fwhm)[:, bands]
     references = [sensed[library.rows(name, "reference")] for name in NAMES]
     owner = np.repeat(np.arange(len(NAMES)), [len(spectra) for spectra in references])  # mineral of each reference
@@ -46,23 +53,28 @@ def scorers(
         return np.stack([scores[:, owner == number].max(1) for number in range(len(NAMES))], 1)
 
     def angle(spectra, _):
-        return best(-spectral.spectral_angles(spectra[None][..., bands].astype(float), members)[0])
+        return best(-spectral.spectral_angles(_by_band(spectra)[None], members)[0])
 
     def filtered(spectra, scene):
-        background = spectral.calc_stats(scene[:, bands].astype(float))
-        values = spectra[:, bands].astype(float)
+        background = spectral.calc_stats(_by_band(scene))
+        values = _by_band(spectra)
         return best(np.stack([spectral.matched_filter(values, member, background).ravel() for member in members], 1))
 
     def unmixed(spectra, _):
         matrix = np.concatenate([members, cover]).T
-        shares = np.stack([nnls(matrix, spectrum)[0] for spectrum in spectra[:, bands].astype(float)])
+        shares = np.stack([nnls(matrix, spectrum)[0] for spectrum in _by_band(spectra)])
         shares /= np.maximum(shares.sum(1, keepdims=True), 1e-6)
         return np.stack([shares[:, : len(owner)][:, owner == number].sum(1) for number in range(len(NAMES))], 1)
 
     def multiple(spectra, _):
-        return best(_multiple_endmembers(spectra[:, bands].astype(float), members, cover))
+        return best(_multiple_endmembers(_by_band(spectra), members, cover))
 
     return dict(zip(METHODS, (angle, filtered, unmixed, multiple), strict=True))
+
+
+def _by_band(spectra: np.ndarray) -> np.ndarray:
+    """(N, W) as float64, the values of a band side by side in memory, so that sums have one order and last digit."""
+    return spectra.astype(float, order="F")
 
 
 def _multiple_endmembers(spectra: np.ndarray, members: np.ndarray, cover: np.ndarray) -> np.ndarray:

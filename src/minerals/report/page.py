@@ -7,15 +7,22 @@ import pandas as pd
 
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
-from src.minerals.evaluation.predictors import CONTROLS, NAMED_BEFOREHAND, PREDICTORS, TITLES
+from src.minerals.data.blocks import ROLES
+from src.minerals.evaluation.predictors import CONTROLS, INPUTS, NAMED_BEFOREHAND, PREDICTORS, TITLES, key_end
 from src.minerals.mapping.minerals import NAMES
-from src.minerals.params import Params
+from src.minerals.params import Annotate, Params
 from src.minerals.report.score_figures import example_rows
 
 SIMULATED = (
     "The scenes are simulated from USGS spectra: they show what the pipeline can see, and say nothing of real ground."
 )
 EXAMPLES = 8
+AUDIT = {
+    "blocks": "spatial blocks", "pixels_in_two_roles": "pixels in two roles",
+    "least_gap_px": "least gap between blocks of a scene, px",
+    "pairs_of_roles_that_share_pixels": "pairs of tiles of two roles that share a pixel", "tiles": "tiles",
+    "tiles_without_overlap": "tiles that share no pixel with each other",
+}  # fmt: skip
 WORD_SCORES = {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "f1": "F1"}
 LIST_SCORES = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "hallucinated": "named but not there"}
 
@@ -31,8 +38,8 @@ def verdict(scores: dict) -> str:
             f"other method ({TITLES[best]}) reaches {cell(scores[best]['map']['macro_f1'])}."
         )
     if words is None:
-        return " ".join([*parts, "No model was trained."])
-    said = words["alteration"]
+        return " ".join([*parts, f"Words: no verdict, for the {TITLES[NAMED_BEFOREHAND]} was not trained."])
+    said = words["alteration" + key_end(scores["scored_against"])]
     if said["balanced_accuracy"] is None:
         return " ".join([*parts, f"Words: no score, {said['parse_rate']:.0%} of the answers have the asked form."])
     pairs = [scores["paired"][f"{NAMED_BEFOREHAND}-{NAMED_BEFOREHAND}_{control}"] for control in CONTROLS]
@@ -60,7 +67,7 @@ def write(
 ) -> None:
     """The page with the figures of `plots` and the trainings' below `inputs.curves`."""
     lead = " ".join([verdict(scores), *([SIMULATED] if scores["simulated"] else [])])
-    sections = [words_section(scores, plots)]
+    sections = [words_section(scores, plots, params.tiles.altered)]
     if "feature_fit" in scores:
         sections.append(map_section(scores, plots))
     sections += [
@@ -73,7 +80,9 @@ def write(
                 ),
             ],
         ),
-        Section("Answers beside truth", tables=[examples(scores, answers, tested)]),
+        Section(
+            f"Answers beside {scores['scored_against']}", tables=[examples(scores, answers, tested, params.annotate)]
+        ),
         library_section(scores, plots),
         split_section(scores, plots),
         training_section(inputs.curves),
@@ -84,20 +93,24 @@ def write(
     html_page.write(path, "Alteration minerals: the map and the words", lead, sections)
 
 
-def words_section(scores: dict, plots: Path) -> Section:
+def words_section(scores: dict, plots: Path, altered: float) -> Section:
     """Yes or no, lists, and differences."""
-    found = [one for one in PREDICTORS if "alteration" in scores.get(one.name, {})]
+    end = key_end(scores["scored_against"])
+    alteration, minerals = f"alteration{end}", f"minerals{end}"
+    found = [one for one in PREDICTORS if alteration in scores.get(one.name, {})]
     yes = [
-        [one.title, *(_cells(scores[one.name]["alteration"], WORD_SCORES)),
-         cell(scores[one.name]["alteration"]["parse_rate"]),
-         cell(scores[one.name]["alteration_map"]["balanced_accuracy"])]
+        [one.title, *(_cells(scores[one.name][alteration], WORD_SCORES)),
+         cell(scores[one.name][alteration]["parse_rate"]),
+         *([] if end else [cell(scores[one.name]["alteration_map"]["balanced_accuracy"])])]
         for one in found
     ]  # fmt: skip
     lists = [
-        [one.title, *_cells(scores[one.name]["minerals"], LIST_SCORES)]
+        [one.title, *_cells(scores[one.name][minerals], LIST_SCORES),
+         *([] if end else [cell(scores[one.name]["minerals_map"]["micro_f1"])])]
         for one in found
-        if "minerals" in scores[one.name]
-    ]
+        if minerals in scores[one.name]
+    ]  # fmt: skip
+    last = [] if end else ["against the map"]
     pairs = [
         [f"{TITLES[name.partition('-')[0]]} minus {TITLES[name.partition('-')[2]]}",
          cell_interval({"d": pair["balanced_accuracy"], "d_low": pair["low"], "d_high": pair["high"]}, "d")]
@@ -105,18 +118,35 @@ def words_section(scores: dict, plots: Path) -> Section:
     ]  # fmt: skip
     return Section(
         "Words",
+        [words_lead(scores, altered)],
         [
-            f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile "
-            "touches. An answer of another form than the asked one counts as wrong; with more than one in ten there "
-            "is no score. Training answers come from the map; the last column scores against it instead of the "
-            "truth, and the difference is the price of such labels."
-        ],
-        [
-            Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", "against the map"], yes),
-            Table("Which minerals does it hold?", ["", *LIST_SCORES.values()], lists),
+            Table("Is the tile altered?", ["", *WORD_SCORES.values(), "parsed", *last], yes),
+            Table("Which minerals does it hold?", ["", *LIST_SCORES.values(), *last], lists),
             Table("Difference in balanced accuracy on the same tiles", ["", "difference [95 % interval]"], pairs),
         ],
         [Figure(plots / "words.png", "Balanced accuracy of “altered?”; dashed: chance")],
+    )
+
+
+def words_lead(scores: dict, altered: float) -> str:
+    """Sentences above the scores of words: what is counted, and against what."""
+    if scores["scored_against"] == "truth":
+        source = (
+            "Training answers come from the map; the last column compares balanced accuracy (of lists micro-F1) "
+            "with it instead of the truth, and the difference is the price of such labels."
+        )
+    else:
+        source = (
+            "No truth is known for these scenes. All figures compare with the map, from which the training answers "
+            "come: they say how well a model repeats the map, not whether the map is right."
+        )
+    return (
+        f"{scores['tiles']} test tiles that share no pixel, in {scores['blocks']} blocks that no training tile "
+        f"touches. Altered: minerals that copper deposits bring cover more than {altered:.0%} of a "
+        f"tile. An answer of another form than the asked one counts as wrong (a list: as naming nothing); with more "
+        f"than one in ten there is no score. {source} Balanced accuracy is the mean of the share of altered tiles "
+        "and of the share of other tiles that are told right: 0.5 is chance. F1 is the harmonic mean of how much "
+        "of what is named is there and how much of what is there is named."
     )
 
 
@@ -127,13 +157,18 @@ def map_section(scores: dict, plots: Path) -> Section:
              "abundance_error": "error of a tile's shares"}  # fmt: skip
     rows = [[one.title, *_cells(scores[one.name]["map"], names)] for one in found]
     each = [[one.title, *(cell(scores[one.name]["map"][f"f1_{name}"]) for name in NAMES)] for one in found]
+    lead = (
+        "Each method names the mineral with the highest score where it reaches a threshold, chosen for each mineral on "
+        "training blocks, and background elsewhere."
+    )
+    if scores["simulated"]:
+        lead += (
+            " A pixel's truth is its most abundant mineral, from a share of 0.2 on. References are samples that built "
+            "no scene where a mineral has two; of buddingtonite, calcite and epidote there is one."
+        )
     return Section(
         "Map",
-        [
-            "A pixel's truth is its most abundant mineral, from a share of 0.2 on. Each method names a mineral from a "
-            "threshold on, chosen for each mineral on training blocks. References are samples that built no scene "
-            "where a mineral has two; of buddingtonite, calcite and epidote there is one."
-        ],
+        [lead],
         [
             Table("Scores over test blocks [95 % interval over blocks]", ["", *names.values()], rows),
             Table("F1 of each mineral", ["", *NAMES], each),
@@ -145,10 +180,10 @@ def map_section(scores: dict, plots: Path) -> Section:
     )
 
 
-def examples(scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFrame) -> Table:
+def examples(scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFrame, asked: Annotate) -> Table:
     """Some tiles: truth, and each model's detailed answer."""
-    models = {name: found for name, found in answers.items() if "task" in found and not name.endswith(CONTROLS)}
-    rows = example_rows(models, tested, scores["scored_against"], EXAMPLES)
+    models = {name: found for name, found in answers.items() if name in INPUTS}
+    rows = example_rows(models, tested, scores["scored_against"], EXAMPLES, asked)
     return Table(
         "Detailed answers", ["tile", scores["scored_against"], *(TITLES[name] for name in models)], rows, words=9
     )
@@ -171,7 +206,13 @@ def library_section(scores: dict, plots: Path) -> Section:
 
 def split_section(scores: dict, plots: Path) -> Section:
     """Audit and map of roles."""
-    rows = [[key.replace("_", " "), json.dumps(value)] for key, value in scores["audit"].items()]
+
+    def said(value: dict | int | None) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{value.get(role, 0)} {role}" for role in ROLES)
+        return "no scene has two blocks" if value is None else str(value)
+
+    rows = [[AUDIT[key], said(value)] for key, value in scores["audit"].items()]
     return Section(
         "Split and audit",
         tables=[Table("No tile of one role shares a pixel with a tile of another", ["", "found"], rows)],

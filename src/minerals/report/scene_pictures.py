@@ -11,11 +11,10 @@ from matplotlib.patches import Patch
 
 from src.core.report.figures import drawing
 from src.core.stage.errors import DataError
-from src.minerals.data.band_table import composite_bands
+from src.minerals.data.band_table import COMPOSITES, composite_bands
 from src.minerals.data.scene_files import COLOURS
 from src.minerals.mapping.minerals import NAMES
 
-NATURAL = (660, 550, 470)  # nm, red, green and blue
 GREY = 2200  # nm, for a sensor without visible light
 SIDE_PX = 1200  # of a picture at most; larger scenes are thinned
 CLASSES = ("background", *NAMES)
@@ -43,7 +42,7 @@ def shown_bands(nm: np.ndarray, kept: np.ndarray) -> tuple[list[int], str]:
 
 def natural_colour(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
     """(H, W, 3), 0 to 1, of (H, W, B) reflectance with visible light, as `stretched`."""
-    return stretched(cube[..., [int(np.abs(wavelengths - nm).argmin()) for nm in NATURAL]])
+    return stretched(cube[..., [int(np.abs(wavelengths - nm).argmin()) for nm in COMPOSITES["natural"]]])
 
 
 def stretched(rgb: np.ndarray) -> np.ndarray:

@@ -10,15 +10,16 @@ from sklearn.metrics import confusion_matrix
 
 from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
 from src.minerals.data import band_table, blocks, spectral_library
-from src.minerals.data.cube_store import CubeStore, reflectance
+from src.minerals.data.cube_store import SCALE, CubeStore, reflectance
 from src.minerals.data.scene_files import COLOURS
-from src.minerals.evaluation.predictors import TITLES
+from src.minerals.evaluation.predictors import TITLES, key_end
 from src.minerals.mapping.minerals import NAMES
+from src.minerals.params import Annotate
 from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
 
 SHOWN = 6  # test scenes in maps.png
 SWIR_NM = 2000, 2470
-MOST = 4000  # pixels whose mean spectrum is drawn for a mineral
+MOST = 4000  # pixels of a scene, at most, in the mean spectrum of a mineral
 
 
 def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path) -> None:
@@ -27,8 +28,10 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
     tests = list(dict.fromkeys(table.loc[table["role"] == "test", "scene"]))
     mapped = {scene: _classes(inputs.map, scene) for scene in tests}
     draw_maps(plots / "maps.png", store, band_table.read_kept(inputs.bands, store), tests[:SHOWN], mapped)
-    draw_scores(plots / "words.png", scores, "alteration", "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
-    if scores["scored_against"] == "truth":
+    known = scores["scored_against"] == "truth"
+    kind = "alteration" + key_end(scores["scored_against"])
+    draw_scores(plots / "words.png", scores, kind, "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
+    if known:
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
         truth = np.concatenate([store.truth(scene).ravel() for scene in tests])
         draw_confusion(plots / "confusion.png", truth, np.concatenate([mapped[scene].ravel() for scene in tests]))
@@ -100,10 +103,11 @@ def draw_spectra(path: Path, store: CubeStore, scenes: list[str], mapped: dict, 
         for number, (axes, name) in enumerate(zip(figure.subplots(2, 4, sharex=True).ravel(), NAMES, strict=True)):
             for row in known.rows(name, "reference"):
                 axes.plot(nm[shown], _scaled(sensed[row, shown]), color=FAINT, linewidth=2)
-            found = [store.stored(scene)[mapped[scene] == number + 1][:MOST, shown] for scene in scenes]
+            places = {scene: np.argwhere(mapped[scene] == number + 1)[:MOST].T for scene in scenes}
+            found = [store.stored(scene)[tuple(place)][:, shown] for scene, place in places.items()]
             pixels = np.concatenate(found)
             if len(pixels):
-                mean = pixels.mean(0) / 10_000
+                mean = pixels.mean(0) / SCALE
                 axes.plot(nm[shown], _scaled(mean), color=np.array(COLOURS[name]) / 255, linewidth=1.6)
             axes.set_title(f"{name}, {len(pixels)} px", fontsize=9)
         figure.supxlabel("wavelength (nm)")
@@ -114,16 +118,21 @@ def _scaled(spectrum: np.ndarray) -> np.ndarray:
     return spectrum / np.nanmax(spectrum)
 
 
-def example_rows(answers: dict[str, pd.DataFrame], tested: pd.DataFrame, source: str, count: int) -> list[list[str]]:
-    """Truth and the detailed English answer of each model about some tiles, those first where the models differ."""
+def example_rows(
+    answers: dict[str, pd.DataFrame], tested: pd.DataFrame, source: str, count: int, asked: Annotate
+) -> list[list[str]]:
+    """`source` and the detailed answer of each model, in the first language, about tiles from all over the table."""
     rows = []
     for tile in tested.iloc[:: max(len(tested) // count, 1)].head(count).to_dict("records"):
         truth = ", ".join(
-            f"{name} {100 * tile[f'{source}_{name}']:.0f} %" for name in NAMES if tile[f"{source}_{name}"] >= 0.02
+            f"{name} {100 * tile[f'{source}_{name}']:.0f} %"
+            for name in NAMES
+            if tile[f"{source}_{name}"] >= asked.present
         )
         row = [tile["tile"], truth or "none"]
         for found in answers.values():
-            said = found[(found["tile"] == tile["tile"]) & (found["task"] == "analysis") & (found["language"] == "en")]
+            said = found[(found["tile"] == tile["tile"]) & (found["task"] == "analysis")]
+            said = said[said["language"] == asked.languages[0]]
             row.append(said["text"].iloc[0] if len(said) else "–")
         rows.append(row)
     return rows

@@ -65,7 +65,7 @@ def test_fewer_than_three_blocks_are_named():
     with pytest.raises(
         DataError, match=r"found 2 spatial blocks, expected at least 3.*lower `block_px`, or add scenes"
     ):
-        divided(store(a=(50, 50), b=(50, 50)))
+        divided(store(a=(50, 50), b=(50, 50)), block_px=100)
     assert len(divided(store(a=(50, 50), b=(50, 50), c=(50, 50)))["role"].unique()) == 3
 
 

@@ -1,5 +1,7 @@
 """Cubes as users have them: values where they belong, and errors that name what is wrong."""
 
+import weakref
+
 import h5py
 import numpy as np
 import pytest
@@ -210,6 +212,17 @@ def test_mat_of_version_5_and_7_3_give_the_same_cube(tmp_path):
 def test_mat_with_bands_first_is_turned_by_its_wavelengths(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {"cube": np.moveaxis(STORED, -1, 0), "wavelength": WAVELENGTHS})
     assert (opened(tmp_path / "a.mat").read(0, 6) == STORED).all()
+
+
+def test_of_several_mat_files_one_is_in_memory(tmp_path):
+    cubes = []
+    for number in range(3):
+        scipy.io.savemat(tmp_path / f"{number}.mat", {"cube": STORED + number, "wavelength": WAVELENGTHS})
+        cubes.append(opened(tmp_path / f"{number}.mat"))
+    alive = weakref.ref(cubes[0].read(0, 6).base)
+    for number, cube in enumerate(cubes):
+        assert (cube.read(0, 6) == STORED + number).all()
+    assert alive() is None
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,23 @@ def grid(tops, lefts, role="train", block=0, scene="a") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["scene", "block", "role", "top", "left"])
 
 
+def test_a_stride_that_does_not_divide_a_tile_loses_no_more_than_it_must():
+    table = grid([0], [0, 24, 48, 72, 96, 120, 144])  # tiles of 64: a step of three
+    assert tile_table.apart(table, 64)["left"].tolist() == [0, 72, 144]
+    assert tile_table.apart(table[table["left"] > 0], 64)["left"].tolist() == [24, 96]
+
+
 def test_tiles_that_share_no_pixel_begin_in_the_corner_of_each_block():
-    table = pd.concat([grid([0, 8, 16, 24], [0, 8, 16]), grid([5, 13, 21], [40, 48], block=1)])
+    parts = grid([0, 8, 16, 24], [0, 8, 16]), grid([5, 13, 21], [40, 48], block=1)
+    table = pd.concat(parts, ignore_index=True)
     found = tile_table.apart(table, 16)
     assert found[["top", "left"]].values.tolist() == [[0, 0], [0, 16], [16, 0], [16, 16], [5, 40], [21, 40]]
 
 
 def test_the_audit_counts_pairs_and_tiles():
-    table = pd.concat([grid([0, 8, 16], [0]), grid([32], [0], "test", 1), grid([0], [0], "validation", 2, "b")])
+    table = pd.concat(
+        [grid([0, 8, 16], [0]), grid([32], [0], "test", 1), grid([0], [0], "validation", 2, "b")], ignore_index=True
+    )
     assert tile_table.check(table, 16) == {
         "pairs_of_roles_that_share_pixels": 0,
         "tiles": {"train": 3, "test": 1, "validation": 1},
