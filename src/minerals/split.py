@@ -107,7 +107,7 @@ def shared_pixels(store: CubeStore, block, other) -> int:
 def draw(store: CubeStore, table: pd.DataFrame, path) -> None:
     """blocks.png: every scene as a rectangle, its blocks coloured by role."""
     scenes = list(store.scenes)
-    columns = int(np.ceil(np.sqrt(2 * len(scenes))))
+    columns = min(int(np.ceil(np.sqrt(2 * len(scenes)))), len(scenes))
     with drawing(path, 9, 0.6 + 9 * -(-len(scenes) // columns) / columns) as figure:
         grid = figure.subplots(-(-len(scenes) // columns), columns, squeeze=False).ravel()
         for axes in grid:

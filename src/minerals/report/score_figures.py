@@ -33,11 +33,17 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
     draw_scores(plots / "words.png", scores, kind, "balanced_accuracy", "balanced accuracy of yes or no", 0.5)
     if known:
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
-        truth = np.concatenate([store.truth(scene).ravel() for scene in tests])
-        draw_confusion(plots / "confusion.png", truth, np.concatenate([mapped[scene].ravel() for scene in tests]))
+        draw_confusion(plots / "confusion.png", *pixels_of_test_blocks(store, table, mapped))
     draw_spectra(plots / "spectra.png", store, tests, mapped, library)
     for folder, name in (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"):
         shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
+
+
+def pixels_of_test_blocks(store: CubeStore, table: pd.DataFrame, mapped: dict) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) known and mapped classes of the test blocks, without the other blocks of their scenes."""
+    tests = [(block.scene, blocks.inside(block)) for block in table[table["role"] == "test"].itertuples()]
+    known = [store.truth(scene)[inside].ravel() for scene, inside in tests]
+    return np.concatenate(known), np.concatenate([mapped[scene][inside].ravel() for scene, inside in tests])
 
 
 def _classes(folder: Path, scene: str) -> np.ndarray:
