@@ -3,10 +3,10 @@
     python -m src.minerals.map --params pipelines/minerals/params.yaml --library data/sample/usgs_minerals \\
         --store data/minerals/store --bands data/minerals/bands --split data/minerals/split --out data/minerals/map
 
-Writes for each scene minerals/<scene>.tif (classes, with colours and names), fit/, depth/ (a band a mineral) and iron/
-(ferric iron, which competes with no mineral), all cloud-optimised GeoTIFF; other_methods.npz (classes of the test
-blocks), thresholds.json (below which a method says none; chosen on training blocks where minerals are known) and
-map.png.
+Writes for each scene minerals/<scene>.tif (classes, with colours and names), fit/, depth/ (a band a mineral), iron/ and
+clay/ (depth of ferric iron's band and of that at 2200 nm, which compete with no mineral), all cloud-optimised GeoTIFF;
+other_methods.npz (classes of the test blocks), thresholds.json (below which a method says none; chosen on training
+blocks where minerals are known), label_map.png and clay_index.png.
 """
 
 import logging
@@ -25,7 +25,7 @@ from src.minerals.mapping.feature_fit import FeatureFit
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.thresholds import FEATURE_FIT, choose, classify
 from src.minerals.params import Params
-from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
+from src.minerals.report.scene_pictures import Picture, contact_sheet, depth_sheet, shown_bands, stretched
 
 logger = logging.getLogger(__name__)
 TRAINED_ON = 60_000  # pixels that choose the thresholds
@@ -37,7 +37,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     store = CubeStore.open(inputs.store)
     kept, table = band_table.read_kept(inputs.bands, store), blocks.read(inputs.split, store)
     library = spectral_library.read(inputs.library)
-    fit, iron = scene_map.fitter(library, store, kept), scene_map.iron_depth(store.wavelengths, kept)
+    fit, measured = scene_map.fitter(library, store, kept), scene_map.measures(store.wavelengths, kept)
     for absorption in fit.unchecked:
         logger.warning("map: the sensor has no band for %s; that rule is left out", absorption.name)
     known = store.manifest["truth"]
@@ -47,17 +47,18 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         return
     shown, title = shown_bands(store.wavelengths, kept)
     with files.complete_folder(out.out) as folder:
-        pictures, limits = [], {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
+        pictures, clay, limits = [], {}, {FEATURE_FIT: np.full(len(NAMES), params.map.threshold)}
         training = TrainingPixels(store, table, params.seed) if known else None
         if known:
             limits[FEATURE_FIT] = training.threshold(fit, params.map.threshold)
         for scene in tqdm(store.scenes, desc=FEATURE_FIT, unit="scene"):
-            fitted = scene_map.fit_scene(store.scenes[scene]["shape"], store.blocks(scene), fit, iron, shown)
+            fitted = scene_map.fit_scene(store.scenes[scene]["shape"], store.blocks(scene), fit, measured, shown)
             classes = scene_map.classes_of(fitted, limits[FEATURE_FIT])
             paths = {name: folder / name / f"{scene}.tif" for name in scene_map.MAPS}
             scene_map.write_maps(paths, store.place(scene), fitted, classes)
             if len(pictures) < SHOWN:
                 pictures.append(Picture(scene, stretched(fitted["shown"]), classes))
+                clay[scene] = fitted["clay"]
         if known:
             seen = other_methods.shared_bands(store.wavelengths, kept)
             classes, others = compare(store, table, training, scorers, seen)
@@ -66,7 +67,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         files.write_json(folder / "thresholds.json", {
             name: dict(zip(NAMES, values.tolist(), strict=True)) for name, values in limits.items()
         })  # fmt: skip
-        contact_sheet(pictures, f"{title}, and the mineral whose features fit best", folder / "map.png")
+        contact_sheet(pictures, f"{title}, and the mineral whose features fit best", folder / "label_map.png")
+        depth_sheet(clay, scene_map.AL_OH_2200.name, folder / "clay_index.png")
 
 
 class TrainingPixels:

@@ -8,9 +8,9 @@
 
 A cube is ENVI (.hdr), GeoTIFF or .mat of surface reflectance. It is read a block of lines at a time, twice (with
 --model three times), and never copied; .mat is read whole. Writes minerals.tif (classes with colours and names),
-fit.tif and depth.tif (a band a mineral), iron.tif (ferric iron), all cloud-optimised GeoTIFF, map.png and summary.json
-(shares of minerals, background and no data; share of altered tiles, laid side by side from the first line and sample
-on).
+fit.tif and depth.tif (a band a mineral), iron.tif and clay.tif (depth at 870 and 2200 nm), all cloud-optimised
+GeoTIFF, map.png and summary.json (shares of minerals, background and no data; share of altered tiles, laid side by side
+from the first line and sample on).
 
 With --model the tiles are as large as the model's, and answers.csv holds its answers to the three tasks about each:
 tile_row, tile_column, top, left, task, text, altered, minerals (the last two as read from the text; empty where it is
@@ -98,7 +98,7 @@ def map_cube(
     seen = model.tiles_of(cube, filled) if model else None  # before the map, which takes its time
     kept = band_table.choose(cube.bands, filled, params.bands, str(cube.path))["kept"].to_numpy()
     fit = scene_map.fitter(library, cube.bands, kept)
-    iron = scene_map.iron_depth(cube.bands.wavelengths, kept)
+    measured = scene_map.measures(cube.bands.wavelengths, kept)
     shown, colours = shown_bands(cube.bands.wavelengths, kept)
 
     with tqdm(total=cube.shape[0], desc="map", unit="line") as progress:
@@ -108,7 +108,7 @@ def map_cube(
                 yield first, *cube_store.reflectance(stored)
                 progress.update(len(stored))
 
-        fitted = scene_map.fit_scene(cube.shape[:2], blocks(), fit, iron, shown)
+        fitted = scene_map.fit_scene(cube.shape[:2], blocks(), fit, measured, shown)
     classes = scene_map.classes_of(fitted, limits)
     summary = summarise(classes, params.tiles) | {
         "cube": cube.path.name,
@@ -116,7 +116,7 @@ def map_cube(
         "bands_kept": int(kept.sum()),
         "thresholds": dict(zip(NAMES, limits.tolist(), strict=True)),
         "rules_left_out": [absorption.name for absorption in fit.unchecked],
-        "iron_mapped": iron is not None,
+        "iron_mapped": "iron" in measured,
     }
     if model:
         corners = [(top, left) for top, left, _ in whole_tiles(classes, params.tiles)]

@@ -64,7 +64,7 @@ def test_a_map_for_each_scene_and_every_method_on_test_blocks(made):
     assert list(limits) == [map.FEATURE_FIT, *METHODS] and all(
         list(values) == list(NAMES) for values in limits.values()
     )
-    assert (made / "map.png").stat().st_size > 10_000
+    assert (made / "label_map.png").stat().st_size > 10_000
 
 
 def test_most_pixels_of_a_test_scene_are_named_right(made):

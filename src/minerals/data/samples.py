@@ -12,7 +12,7 @@ from src.core.models import chat
 from src.core.training.global_batches import ReadyBatches
 from src.minerals.data.conversations import IMAGE
 
-CACHED = 256  # tiles of all bands held in memory; conversations about one tile come in any order
+CACHE_BYTES = 2**29  # of tiles held in memory: conversations about one tile come in any order
 GROUP = 3  # bands of an image that an RGB encoder reads
 
 
@@ -28,7 +28,8 @@ class TileImages:
     def __init__(self, kind: str, source, statistics: dict, model_px: int):
         self.kind, self.source, self.model_px = kind, source, model_px
         self.mean, self.sd = (statistics[name].astype(np.float32)[:, None, None] for name in ("mean", "sd"))
-        self.read = lru_cache(CACHED)(self._read)
+        tile_bytes = 2 * self.channels * self.groups * model_px**2
+        self.read = lru_cache(max(CACHE_BYTES // tile_bytes, 1))(self._read)
 
     @property
     def channels(self) -> int:

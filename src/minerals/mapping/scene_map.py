@@ -17,7 +17,9 @@ from src.minerals.mapping.thresholds import classify
 
 FERRIC_IRON = Absorption("ferric iron at 870 nm", (740, 770), (850, 890), (1030, 1060))
 NO_DATA = 255  # class
-MAPS = ("minerals", "fit", "depth", "iron")
+AL_OH_2200 = Absorption("clay index: Al-OH at 2200 nm", (2120, 2155), (2195, 2217), (2252, 2290))
+MEASURED = {"iron": FERRIC_IRON, "clay": AL_OH_2200}  # maps of one absorption each, which compete with no mineral
+MAPS = ("minerals", "fit", "depth", *MEASURED)
 
 
 def fitter(library: Library, bands: CubeStore | Bands, kept: np.ndarray) -> FeatureFit:
@@ -31,18 +33,21 @@ def references(library: Library, bands: CubeStore | Bands) -> dict[str, np.ndarr
     return {name: sensed[library.rows(name, "reference")] for name in NAMES}
 
 
-def iron_depth(wavelengths: np.ndarray, kept: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Function of (N, B) spectra: (N,) depth of ferric iron's band; None where the sensor does not see it."""
-    lists = FERRIC_IRON.left, FERRIC_IRON.right, FERRIC_IRON.centre
-    try:
-        window = continuum(wavelengths, kept, *lists, FERRIC_IRON.name)
-    except DataError:
-        return None
-    return lambda spectra: 1 - window.remove(spectra).mean(1)
+def measures(wavelengths: np.ndarray, kept: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Name in `MEASURED` -> function of (N, B) spectra: (N,) depth; without those that the sensor does not see."""
+    found = {}
+    for name, absorption in MEASURED.items():
+        lists = absorption.left, absorption.right, absorption.centre
+        try:
+            window = continuum(wavelengths, kept, *lists, absorption.name)
+        except DataError:
+            continue
+        found[name] = lambda spectra, window=window: 1 - window.remove(spectra).mean(1)
+    return found
 
 
 def fit_scene(
-    shape: tuple[int, int], blocks: Iterable[tuple], fit: FeatureFit, iron: Callable | None, shown: list[int]
+    shape: tuple[int, int], blocks: Iterable[tuple], fit: FeatureFit, measured: dict[str, Callable], shown: list[int]
 ) -> dict[str, np.ndarray]:
     """Maps of a scene that passes once, a block of lines at a time.
 
@@ -52,18 +57,18 @@ def fit_scene(
         shown: bands of a picture.
 
     Returns:
-        `fit` and `depth` (lines, samples, M), `iron` (lines, samples) and `shown` (lines, samples, len(shown)), float32
-        and NaN without data; `valid` (lines, samples) bool.
+        `fit` and `depth` (lines, samples, M), each of `MEASURED` (lines, samples) and `shown` (lines, samples,
+        len(shown)), float32 and NaN without data; `valid` (lines, samples) bool.
     """
     wide = {"fit": len(NAMES), "depth": len(NAMES), "shown": len(shown)}
     out = {name: np.full((*shape, count), np.nan, np.float32) for name, count in wide.items()}
-    out |= {"iron": np.full(shape, np.nan, np.float32), "valid": np.zeros(shape, bool)}
+    out |= {name: np.full(shape, np.nan, np.float32) for name in MEASURED} | {"valid": np.zeros(shape, bool)}
     for first, spectra, valid in blocks:
         rows = slice(first, first + len(valid))
         out["valid"][rows], out["shown"][rows] = valid, spectra[..., shown]
         out["fit"][rows][valid], out["depth"][rows][valid] = fit(spectra[valid])
-        if iron:
-            out["iron"][rows][valid] = iron(spectra[valid])
+        for name, depth in measured.items():
+            out[name][rows][valid] = depth(spectra[valid])
     return out
 
 
@@ -82,4 +87,5 @@ def write_maps(paths: dict[str, Path], place: Place, fitted: dict[str, np.ndarra
     scene_files.write_classes_map(paths["minerals"], classes, place)
     for name in ("fit", "depth"):
         scene_files.write_bands(paths[name], fitted[name], list(NAMES), place)
-    scene_files.write_bands(paths["iron"], fitted["iron"][..., None], [FERRIC_IRON.name], place)
+    for name, absorption in MEASURED.items():
+        scene_files.write_bands(paths[name], fitted[name][..., None], [absorption.name], place)

@@ -15,6 +15,7 @@ from src.minerals.data.band_table import COMPOSITES, composite_bands
 from src.minerals.data.scene_files import COLOURS
 from src.minerals.mapping.minerals import NAMES
 
+DEEP = 0.3  # depth that is drawn brightest
 GREY = 2200  # nm, for a sensor without visible light
 SIDE_PX = 1200  # of a picture at most; larger scenes are thinned
 CLASSES = ("background", *NAMES)
@@ -65,6 +66,18 @@ def contact_sheet(pictures: list[Picture], title: str, path: Path) -> None:
             for axes in column:
                 axes.set_axis_off()
         _legend(figure)
+        figure.suptitle(title, fontsize=11)
+
+
+def depth_sheet(depths: dict[str, np.ndarray], title: str, path: Path) -> None:
+    """A row of scenes: name -> (H, W) depth of one absorption; NaN stays white."""
+    with drawing(path, max(1.9 * len(depths), LEGEND), 2.9, 9) as figure:
+        axes = figure.subplots(1, len(depths), squeeze=False)[0]
+        for one, (name, depth) in zip(axes, depths.items(), strict=True):
+            image = one.imshow(depth, cmap="magma", vmin=0, vmax=DEEP, interpolation="nearest")
+            one.set_title(name, fontsize=9)
+            one.set_axis_off()
+        figure.colorbar(image, ax=axes, label="depth")
         figure.suptitle(title, fontsize=11)
 
 
