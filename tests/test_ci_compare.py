@@ -76,20 +76,31 @@ def test_an_interval_that_was_not_given_is_no_licence():
 
 def test_main_compares_with_the_last_commit(tmp_path, monkeypatch, capsys):
     def show(command, **options):
-        text = "stages: {}" if command[2].endswith("dvc.lock") else json.dumps(COMMITTED)
-        return SimpleNamespace(stdout=(text if "species" not in command[2] or "lock" in command[2] else "{}").encode())
+        if command[2].endswith("dvc.lock"):
+            return SimpleNamespace(stdout=b"stages: {}")
+        return SimpleNamespace(stdout=(json.dumps(COMMITTED) if "population" in command[2] else "{}").encode())
 
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci/tolerances.json").write_text(json.dumps(BY_FILE))
     (tmp_path / "metrics").mkdir()
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     monkeypatch.setattr(compare.subprocess, "run", show)
-    (tmp_path / "metrics/species.json").write_text("{}")
+    for metrics in compare.LOCKS:
+        (tmp_path / metrics).write_text("{}")
     (tmp_path / "metrics/population.json").write_text(json.dumps(COMMITTED))
     assert compare.main() == 0
     (tmp_path / "metrics/population.json").write_text(json.dumps(COMMITTED | {"audit": {}}))
     assert compare.main() == 1
     assert "metrics/population.json: audit.shared_places: found None" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("found", "wrong"), [(0.93, 0), (1.0, 0), (0.92, 1), (None, 1)])
+def test_each_kind_of_test_has_its_own_main_score(found, wrong):
+    kind = {"n": 128, "accuracy": 0.5, "balanced_accuracy": 0.97, "balanced_accuracy_low": 0.93}
+    committed = {"bands": {"alteration": kind | {"balanced_accuracy_high": 1.0}}}
+    produced = {"bands": {"alteration": committed["bands"]["alteration"] | {"balanced_accuracy": found}}}
+    tolerances = compare.tolerances_of("metrics/minerals.json")
+    assert len(compare.violations(produced, committed, tolerances)) == wrong
 
 
 @pytest.mark.parametrize(
