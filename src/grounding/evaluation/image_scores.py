@@ -51,7 +51,7 @@ def scene_rows(predictor: str, predictions: Iterable[tuple[Scene, np.ndarray, Sc
 
 def scene_scores(scene: Scene, predicted: np.ndarray) -> dict[str, float | None]:
     """Scores of one (4, H, W) image in all REGIONS, None in a region without pixels; shares of both kinds of pixels."""
-    predicted = np.clip(predicted, 0, 1).astype(np.float64)
+    predicted = predicted.astype(np.float64)
     truth, similarity = scene.optical.astype(np.float64), ssim_map(predicted, scene.optical, scene.valid)
     masks = {"": scene.valid, "degraded_": degraded(scene), "missing_": scene.valid & scene.missing}
     row: dict[str, float | None] = {}
@@ -100,7 +100,8 @@ def spectral_angle(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def ndvi(reflectance: np.ndarray) -> np.ndarray:
-    """(NIR - red) / (NIR + red) of (4, N) reflectance from 0 up, 0 where both are 0."""
+    """(NIR - red) / (NIR + red) of (4, N) reflectance, what is below 0 taken as 0; 0 where both are 0."""
+    reflectance = np.maximum(reflectance, 0)
     total = reflectance[_NIR] + reflectance[_RED]
     return np.divide(reflectance[_NIR] - reflectance[_RED], total, out=np.zeros_like(total), where=total > 0)
 
@@ -160,21 +161,17 @@ def paired(rows: pd.DataFrame, ours: str, theirs: str, unit: str, names: Iterabl
     Raises:
         DataError: the two predictors do not have the same scenes.
     """
-    keys = [key for key in ("scene", "seed") if key in rows]
-    one, other = (rows[rows["predictor"] == name].set_index(keys).sort_index() for name in (ours, theirs))
+    keys, names = [key for key in ("scene", "seed") if key in rows], list(names)
+    one, other = (
+        rows[rows["predictor"] == name].set_index(keys, drop=False).rename_axis([None] * len(keys)).sort_index()
+        for name in (ours, theirs)
+    )
     if not one.index.equals(other.index) or one.index.has_duplicates:
         raise DataError(
             f"{ours} and {theirs}: found {len(one)} and {len(other)} scenes, expected the same ones, each once; "
             "predict them again"
         )
-    names = list(names)
-    return pooled(
-        (one[names].astype(float) - other[names].astype(float)).assign(
-            **{unit: one.reset_index().set_index(keys, drop=False)[unit]}
-        ),
-        unit,
-        names,
-    )
+    return pooled((one[names].astype(float) - other[names].astype(float)).assign(**{unit: one[unit]}), unit, names)
 
 
 def mean(values: np.ndarray) -> float | None:
