@@ -23,6 +23,7 @@ class Simulate(Section):
 class Sar(Section):
     product: Literal["GRD", "RTC"]
     coefficient: Literal["sigma0", "gamma0"]
+    looks: Above
     scale: Literal["dB", "linear"]
     clip_db: Interval
 

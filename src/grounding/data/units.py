@@ -122,8 +122,8 @@ def to_reflectance(
         band = OPTICAL_BANDS[int(darker.argmin())]
         raise DataError(
             f"{where}: reflectance: found a 5th percentile of {darker.min():.3f} in {band} {declared}, expected none "
-            f"below {NEGATIVE:g}: an offset is applied twice, or to numbers without one; set data.optical.offset: 0, or "
-            "declare the offset in the file's JSON"
+            f"below {NEGATIVE:g}: an offset is applied twice, or to numbers without one; set "
+            "data.optical.offset: 0, or declare the offset in the file's JSON"
         )
     if brightest < DARK:
         raise DataError(
@@ -135,8 +135,8 @@ def to_reflectance(
         raise DataError(
             f"{where}: reflectance: found the darkest percentile of blue at {dark[0]:.3f} and of red at {dark[2]:.3f} "
             f"{declared}, expected shade near 0: ESA's offset (baseline 04.00 and later) is forgotten; set "
-            f"data.optical.offset: {ESA_OFFSET}, or declare the offset in the file's JSON ({ESA_OFFSET}, or 0 where the "
-            "scene is so bright)"
+            f"data.optical.offset: {ESA_OFFSET}, or declare the offset in the file's JSON ({ESA_OFFSET}; 0 where the scene "
+            "is so bright)"
         )
     values, clipped = _clipped(values, known, 0, 1)
     return Measured(values, known, clipped, ("offset_suspect",) if forgotten else ())
