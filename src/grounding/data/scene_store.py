@@ -25,8 +25,8 @@ from src.grounding.data.sensors import OPTICAL_BANDS, SAR_BANDS
 FORMAT = "scenes 1"
 ROLES = ("pretrain", "ground", "validation", "test")
 COLUMNS = (
-    "name", "role", "height", "width", "crs", "transform", "sar_date", "optical_date", "shift_px", "valid_share",
-    "flags",
+    "name", "role", "block", "height", "width", "crs", "transform", "sar_date", "optical_date", "shift_px",
+    "valid_share", "flags",
 )  # fmt: skip
 
 
@@ -59,9 +59,10 @@ class SceneStore:
     """A complete store, read-only. Open it with `SceneStore.open`.
 
     Attributes:
-        table: DataFrame, one row a scene in order of name: name, role, height, width (px), crs, transform (six
-            floats), sar_date and optical_date (YYYY-MM-DD, "" where unknown), shift_px (of the radar image against
-            the optical one, NaN where it cannot be told), valid_share (of pixels), flags (words with a comma between).
+        table: DataFrame, one row a scene in order of name: name, role, block (of the split, "" where the place is
+            unknown), height, width (px), crs, transform (six floats), sar_date and optical_date (YYYY-MM-DD, ""
+            where unknown), shift_px (of the radar image against the optical one, NaN where it cannot be told),
+            valid_share (of pixels), flags (words with a comma between).
         facts: contents of store.json.
     """
 

@@ -23,7 +23,7 @@ def row(scene: Scene) -> dict:
     height, width = scene.valid.shape
     about = {"height": height, "width": width, "crs": scene.crs, "transform": list(scene.transform)}
     rest = {"sar_date": "2020-06-01", "optical_date": "", "shift_px": np.nan, "valid_share": 1.0, "flags": ""}
-    return {"name": scene.name, "role": scene.role} | about | rest
+    return {"name": scene.name, "role": scene.role, "block": "3,4"} | about | rest
 
 
 @pytest.fixture
