@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from src.core.data.sliding_windows import Grid
+from src.grounding.data.scene_store import Scene
 from src.grounding.data.sensors import OPTICAL_BANDS
 from src.grounding.models.denoiser import Denoiser
 from src.grounding.models.regression import Regression
@@ -48,10 +49,10 @@ def grid(height: int, width: int, side: int, overlap: int) -> Grid:
     return Grid(height, width, side, side - overlap)
 
 
-def refine_rows(read: Reader, windows: Grid, refine: Refine, samples: int, seed: int) -> Iterator[tuple]:
-    """Refine a raster; yields (mean, spread), each (4, h, W) float32, of consecutive runs of rows from the north.
+def refine_rows(read: Reader, windows: Grid, refine: Refine, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Refine a raster; yields (samples, 4, h, W) float32 reflectance of consecutive runs of rows from the north.
 
-    The mean and standard deviation over `samples` drawn images, in reflectance. Held are the rows of one strip.
+    Held are the rows of one strip of windows.
 
     Args:
         windows: height, width, side and stride; the raster is at least a window large.
@@ -70,31 +71,24 @@ def refine_rows(read: Reader, windows: Grid, refine: Refine, samples: int, seed:
             held[:, left : left + side] += ramp
         last = number + 1 == len(windows.tops)
         done = side if last else int(windows.tops[number + 1] - top)
-        drawn = total[:, :, :done] / held[:done]
-        yield drawn.mean(0).astype(np.float32), drawn.std(0).astype(np.float32)
+        yield (total[:, :, :done] / held[:done]).astype(np.float32)
         for array, axis in ((total, 2), (held, 0)):
             array[...] = np.roll(array, -done, axis)
             array[(slice(None),) * axis + (slice(side - done, None),)] = 0
 
 
-def refine_scene(scene, model, steps: int, overlap: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread (4, H, W) float32 of a scene in memory, as `refine_rows` gives them.
-
-    Args:
-        scene: has sar, first_guess and missing, as `scene_store.Scene`.
-        model: a Denoiser, or a Regression, whose one image has a spread of 0.
-    """
+def refine_scene(
+    scene: Scene, model: Denoiser | Regression, steps: int, overlap: int, samples: int, seed: int
+) -> np.ndarray:
+    """(samples, 4, H, W) float32 images of a scene in memory, as `refine_rows` gives them; one of a Regression."""
 
     def read(top: int, height: int) -> Strip:
         rows = slice(top, top + height)
         return Strip(scene.sar[:, rows], scene.first_guess[:, rows], scene.missing[rows])
 
-    height, width = scene.missing.shape
-    windows = grid(height, width, model.tile_px, overlap)
+    windows = grid(*scene.missing.shape, model.tile_px, overlap)
     samples = 1 if isinstance(model, Regression) else samples
-    parts = list(refine_rows(read, windows, refiner(model, steps), samples, seed))
-    mean, spread = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
-    return mean, spread
+    return np.concatenate(list(refine_rows(read, windows, refiner(model, steps), samples, seed)), axis=2)
 
 
 def refiner(model: Denoiser | Regression, steps: int) -> Refine:
