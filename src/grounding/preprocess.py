@@ -51,6 +51,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     data, root = params.data, Path(inputs.root)
     pairs = open_all(root, data)
+    require_side(pairs, params.tiles.tile_px)
     table = roles.assign(list(pairs.values()), params.split)
     used = table[table["role"] != roles.BUFFER].reset_index(drop=True)
     counts = Counter(used["role"])
@@ -95,6 +96,16 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
     for pair in pairs.values():
         check_days(pair, data.max_days)
     return pairs
+
+
+def require_side(pairs: dict[str, Pair], side: int) -> None:
+    """Raise DataError where a scene is smaller than a window of `side` px."""
+    for pair in pairs.values():
+        if min(pair.height, pair.width) < side:
+            raise DataError(
+                f"{pair.optical}: size: found {pair.height} x {pair.width} px, expected at least `tile_px` = {side} a "
+                "side; leave the scene out, or lower `tile_px`"
+            )
 
 
 def prepare(pair: Pair, about: Any, root: Path, params: Params) -> tuple[Scene, dict[str, Any], dict[str, Any]]:
@@ -160,14 +171,14 @@ def first_guess(
     folder = root / params.data.first_guess
     stored = companions.read_first_guess(folder, pair, params.data.optical.bands)
     guess = _reflectance(stored, pair, params.data, f"{folder}/{pair.name}")
-    values = np.where(guess.known, guess.values, np.float32(0))
     both = valid & guess.known
-    if np.array_equal(values[:, both], truth[:, both]):
+    if np.array_equal(guess.values[:, both], truth[:, both]):
         raise DataError(
             f"{folder}/{pair.name}: opt_v2: found the optical image itself, expected a first guess of it; give the "
             "output of the method that is to be refined"
         )
-    return values, ~guess.known, None
+    mean = guess.values[:, guess.known].mean(axis=1)  # as `degrade` fills what is missing
+    return np.where(guess.known, guess.values, mean[:, None, None]), ~guess.known, None
 
 
 def degradation(role: str, params: Params) -> Degradation:
