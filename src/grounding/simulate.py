@@ -61,16 +61,18 @@ def write(folder: Path, name: str, number: int, sar: np.ndarray, optical: np.nda
     """Write one pair of GeoTIFFs."""
     side = sar.shape[-1]
     apart = BLOCK_M * -(-(PIXEL_M * side + BLOCK_M // 2) // BLOCK_M)  # larger scenes take more blocks
-    west, south = (start + apart * place + (apart - PIXEL_M * side) / 2
-                   for start, place in zip(ORIGIN, (number % BLOCKS_A_ROW, number // BLOCKS_A_ROW), strict=True))  # fmt: skip
-    place = {"crs": CRS, "transform": Affine(PIXEL_M, 0, west, 0, -PIXEL_M, south + PIXEL_M * side)}
+    blocks = number % BLOCKS_A_ROW, number // BLOCKS_A_ROW
+    west, south = (
+        start + apart * block + (apart - PIXEL_M * side) / 2 for start, block in zip(ORIGIN, blocks, strict=True)
+    )
+    grid = {"crs": CRS, "transform": Affine(PIXEL_M, 0, west, 0, -PIXEL_M, south + PIXEL_M * side)}
     day = FIRST_DAY + timedelta(days=number % 10)
     stored = np.rint(optical * 10_000).astype(np.int16)
     for path, values, bands, when, predictor in (
         (folder / f"{name}_s1.tif", sar, SAR_BANDS, day.replace(hour=17), 3),
         (folder / f"{name}_s2.tif", stored, OPTICAL_BANDS, day.replace(hour=10) + timedelta(days=number % 3), 2),
     ):
-        options = {"dtype": values.dtype, "compress": "deflate", "predictor": predictor, **place}
+        options = {"dtype": values.dtype, "compress": "deflate", "predictor": predictor, **grid}
         with rasterio.open(path, "w", "GTiff", side, side, len(bands), **options) as dataset:
             dataset.write(values)
             dataset.descriptions = bands

@@ -11,8 +11,9 @@ def smooth(generator: np.random.Generator, side: int, length: float) -> np.ndarr
     exp(-d² / 4 length²). It is filtered on a larger square that closes on itself, of which a corner is kept.
     """
     around = fft.next_fast_len(side + int(5 * length) + 1, real=True)
-    rows, columns = fft.fftfreq(around)[:, None], fft.rfftfreq(around)
-    weights = np.exp(-2 * (np.pi * length) ** 2 * (rows**2 + columns**2))
-    filtered = fft.irfft2(fft.rfft2(generator.standard_normal((around, around))) * weights, s=(around, around))
-    full = np.exp(-4 * (np.pi * length) ** 2 * (rows**2 + fft.fftfreq(around) ** 2))  # power of every frequency
-    return (filtered[:side, :side] / np.sqrt(full.mean())).astype(np.float32)
+    weights = np.exp(-2 * (np.pi * length * fft.fftfreq(around)) ** 2)  # of the frequencies along one axis
+    weights = (weights / np.sqrt((weights**2).mean())).astype(np.float32)
+    white = fft.rfft2(generator.standard_normal((around, around), np.float32))
+    white *= weights[:, None]
+    white *= weights[: white.shape[1]]
+    return fft.irfft2(white, s=(around, around))[:side, :side]

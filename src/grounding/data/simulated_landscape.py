@@ -18,6 +18,7 @@ COVERS = ("water", "cereals", "maize", "rapeseed", "root crops", "grassland", "b
 CODE = {name: number for number, name in enumerate(COVERS)}
 CROPS = ("cereals", "maize", "rapeseed", "root crops", "grassland", "bare soil", "broadleaf")
 COMMON = np.array([0.28, 0.14, 0.12, 0.1, 0.2, 0.12, 0.04])  # share of fields with each of CROPS
+VALLEY_M = 150  # from water to where a valley's floor begins to rise
 # Canopy or roof above ground in m, lowest and highest of a parcel. Low crops are flat to the radar.
 HEIGHT_M = {"broadleaf": (12, 22), "conifer": (15, 28), "hedge": (3, 8)}
 
@@ -58,8 +59,8 @@ class _Canvas:
         self.height = np.zeros((side, side), np.float32)
         self.angles = [0.0]
 
-    def paint(self, inside: np.ndarray | tuple, cover: str, angle: float = 0.0, height_m: float = 0.0) -> None:
-        """Cover the cells `inside` with one new parcel."""
+    def paint(self, inside: np.ndarray, cover: str, angle: float = 0.0, height_m: float = 0.0) -> None:
+        """Cover the cells `inside` (N, N) bool with one new parcel."""
         self.cover[inside], self.parcel[inside], self.height[inside] = CODE[cover], len(self.angles), height_m
         self.angles.append(angle)
 
@@ -72,77 +73,68 @@ class _Canvas:
 def draw(generator: np.random.Generator, side_px: int) -> Landscape:
     """A scene of side_px x side_px pixels of 10 m; what it has much of (woods, houses, relief) is drawn too."""
     canvas = _Canvas(side_px * FINE)
-    _farmland(canvas, generator)
-    if (share := generator.choice([0, 0.08, 0.2, 0.45])) > 0:
-        _woods(canvas, generator, share)
+    slope = generator.choice([0.015, 0.06, 0.15, 0.5], p=[0.35, 0.3, 0.2, 0.15])  # standard deviation
+    steep = slope > 0.3  # woods and meadows, no large villages
+    _farmland(canvas, generator, np.where(np.array(CROPS) == "grassland", 8, 1) * COMMON if steep else COMMON)
+    _woods(canvas, generator, generator.choice([0.3, 0.5] if steep else [0, 0.08, 0.2, 0.45]))
     water = _water(canvas, generator)
-    tops = _roads_and_villages(canvas, generator)
-    wet = water if water.any() else np.zeros_like(water)
-    near = np.exp(-((CELL_M * distance_transform_edt(~wet) / 250) ** 2)) if water.any() else np.zeros(wet.shape)
-    elevation = _relief(generator, canvas.side) * (1 - near)  # valleys are flat around water
+    _roads_and_villages(canvas, generator, 12 if steep else 65)
+    elevation, near = _relief(canvas, generator, slope), np.zeros(water.shape)
+    if water.any():  # it is level, and so is the valley floor around it, which is damp
+        near = np.exp(-((CELL_M * distance_transform_edt(~water) / VALLEY_M) ** 2))
+        elevation += near * (elevation[water].mean() - elevation)
     leaf, moisture = _state(canvas, generator, near)
-    return Landscape(canvas.cover, canvas.parcel, np.array(canvas.angles, np.float32), leaf, moisture,
-                     elevation.astype(np.float32), canvas.height + tops)  # fmt: skip
+    angle = np.array(canvas.angles, np.float32)
+    return Landscape(canvas.cover, canvas.parcel, angle, leaf, moisture, elevation.astype(np.float32), canvas.height)
 
 
-def _farmland(canvas: _Canvas, generator: np.random.Generator) -> None:
+def _farmland(canvas: _Canvas, generator: np.random.Generator, common: np.ndarray) -> None:
     """Fields in two to four districts, each with rows in one direction, with hedges on some of their borders."""
     side, districts = canvas.side, generator.integers(2, 5)
     bend = 12 * np.stack([smooth(generator, side, 30) for _ in range(2)])
     seeds = generator.uniform(0, side, (districts, 2))
     distance = [(canvas.rows + bend[0] - y) ** 2 + (canvas.columns + bend[1] - x) ** 2 for y, x in seeds]
     nearest = np.argmin(distance, axis=0)
-    common = generator.dirichlet(12 * COMMON)
+    crops = generator.dirichlet(12 * common / common.sum())
     hedged = generator.choice([0.05, 0.3, 0.6])
     for number in range(districts):
         angle = generator.uniform(0, np.pi)
         along, across = canvas.turned(angle)
-        along, across = along + 0.3 * bend[0], across + 0.3 * bend[1]
-        hectares = generator.uniform(1.5, 7)
-        reach = 0.75 * side
-        strips: list[np.ndarray] = []
-        box = (-reach, reach, -reach, reach)
-        _split(canvas, generator, nearest == number, along, across, box, angle, hectares, common, strips)
-        for strip in strips:
+        place = along + 0.3 * bend[0], across + 0.3 * bend[1]
+        fields, borders = _split(nearest == number, *place, generator.uniform(1.5, 7), generator)
+        for field in fields:
+            crop = CROPS[generator.choice(len(CROPS), p=crops)]
+            canvas.paint(field, crop, angle, generator.uniform(*HEIGHT_M.get(crop, (0, 0))))
+        for border in borders:
             if generator.random() < hedged:
-                canvas.paint(strip, "hedge", angle, generator.uniform(*HEIGHT_M["hedge"]))
+                canvas.paint(border, "hedge", angle, generator.uniform(*HEIGHT_M["hedge"]))
             elif generator.random() < 0.15:
-                canvas.paint(strip, "road", angle)
+                canvas.paint(border, "road", angle)
 
 
 def _split(
-    canvas: _Canvas,
-    generator: np.random.Generator,
-    inside: np.ndarray,
-    along: np.ndarray,
-    across: np.ndarray,
-    box: tuple[float, float, float, float],
-    angle: float,
-    hectares: float,
-    common: np.ndarray,
-    strips: list[np.ndarray],
-) -> None:
-    """Halve a rectangle of farmland until its parts are fields; `strips` receives the cells along each border."""
+    inside: np.ndarray, along: np.ndarray, across: np.ndarray, hectares: float, generator: np.random.Generator
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Halve farmland, the longer way first, until its parts have about so many hectares.
+
+    Returns:
+        The fields and the strips on the borders between them, (N, N) bool each.
+    """
     cells = np.count_nonzero(inside)
     if not cells:
-        return
-    left, right, low, high = box
-    if cells * CELL_M**2 / 1e4 < hectares * generator.uniform(0.6, 1.7) or min(right - left, high - low) < 8:
-        crop = CROPS[generator.choice(len(CROPS), p=common)]
-        canvas.paint(inside, crop, angle, generator.uniform(*HEIGHT_M.get(crop, (0, 0))))
-        return
-    at = generator.uniform(0.35, 0.65)
-    lengthwise = (right - left) * generator.uniform(0.6, 1.3) > high - low
-    if lengthwise:
-        where, border = along, left + at * (right - left)
-        parts = (left, border, low, high), (border, right, low, high)
-    else:
-        where, border = across, low + at * (high - low)
-        parts = (left, right, low, border), (left, right, border, high)
-    first = where < border
-    strips.append(inside & (np.abs(where - border) < 0.8))
-    for part, box_of_part in zip((inside & first, inside & ~first), parts, strict=True):
-        _split(canvas, generator, part, along, across, box_of_part, angle, hectares, common, strips)
+        return [], []
+    extents = [(where[inside].min(), where[inside].max()) for where in (along, across)]
+    lengths = [high - low for low, high in extents]
+    if cells * CELL_M**2 / 1e4 < hectares * generator.uniform(0.6, 1.7) or min(lengths) < 8:
+        return [inside], []
+    longer = int(lengths[1] > lengths[0] * generator.uniform(0.6, 1.3))
+    border = extents[longer][0] + generator.uniform(0.35, 0.65) * lengths[longer]
+    off = (along, across)[longer] - border
+    fields, borders = [], [inside & (np.abs(off) < 0.8)]
+    for part in (inside & (off < 0), inside & (off >= 0)):
+        more_fields, more_borders = _split(part, along, across, hectares, generator)
+        fields, borders = fields + more_fields, borders + more_borders
+    return fields, borders
 
 
 def _woods(canvas: _Canvas, generator: np.random.Generator, share: float) -> None:
@@ -161,13 +153,13 @@ def _curve(canvas: _Canvas, generator: np.random.Generator, bend: float) -> tupl
     angle = generator.uniform(0, np.pi)
     steps = np.arange(-0.8 * canvas.side, 0.8 * canvas.side)
     waves = np.arange(1, 6)
-    size = generator.standard_normal((2, 5)) * bend * canvas.side / waves**1.5
+    amplitude = generator.standard_normal((2, 5)) * bend * canvas.side / waves**1.5
     turn = 2 * np.pi * waves * steps[:, None] / (1.6 * canvas.side)
-    offset = np.cos(turn) @ size[0] + np.sin(turn) @ size[1]
+    offset = np.cos(turn) @ amplitude[0] + np.sin(turn) @ amplitude[1]
     offset += generator.uniform(-0.3, 0.3) * canvas.side - np.median(offset)
     along, across = canvas.turned(angle)
-    slope = np.gradient(offset)
-    distance = np.abs(across - np.interp(along, steps, offset)) / np.hypot(1, np.interp(along, steps, slope))
+    stretched = np.hypot(1, np.interp(along, steps, np.gradient(offset)))
+    distance = np.abs(across - np.interp(along, steps, offset)) / stretched
     rows = canvas.side / 2 + steps * np.sin(angle) + offset * np.cos(angle)
     columns = canvas.side / 2 + steps * np.cos(angle) - offset * np.sin(angle)
     return distance, np.stack([rows, columns], axis=-1), angle
@@ -184,87 +176,94 @@ def _water(canvas: _Canvas, generator: np.random.Generator) -> np.ndarray:
         canvas.paint(trees, "broadleaf", 0.0, generator.uniform(*HEIGHT_M["hedge"]))
         canvas.paint(distance < width, "water")
         water |= distance < width
-    if generator.random() < 0.35:
-        surface = smooth(generator, canvas.side, generator.uniform(10, 25))
-        lake = surface > np.quantile(surface, 1 - generator.uniform(0.02, 0.12))
+    if generator.random() < 0.4:
+        surface = smooth(generator, canvas.side, generator.uniform(10, 25)) + 0.1 * smooth(generator, canvas.side, 4)
+        numbers, _ = label(surface > np.quantile(surface, 1 - generator.uniform(0.02, 0.15)))
+        lake = numbers == 1 + np.argmax(np.bincount(numbers.ravel())[1:])
         canvas.paint(lake, "water")
         water |= lake
     return water
 
 
-def _roads_and_villages(canvas: _Canvas, generator: np.random.Generator) -> np.ndarray:
-    """One to three roads, with villages or a town on them; returns (N, N) m, how far roofs rise unevenly."""
-    tops = np.zeros((canvas.side, canvas.side), np.float32)
+def _roads_and_villages(canvas: _Canvas, generator: np.random.Generator, largest: float) -> None:
+    """One to three roads, with villages or towns on them, of a radius up to `largest` cells."""
     land = canvas.cover != CODE["water"]
     for _ in range(generator.integers(1, 4)):
         distance, points, angle = _curve(canvas, generator, 0.04)
-        for _ in range(generator.choice([0, 1, 1, 2])):
-            inside = points[(points > 0).all(-1) & (points < canvas.side).all(-1)]
-            if len(inside):
-                town = generator.random() < 0.3
-                _village(canvas, generator, inside[generator.integers(len(inside))], angle, town, land)
+        points = points[(points > 0).all(-1) & (points < canvas.side).all(-1)]
+        for _ in range(generator.choice([0, 1, 1, 2]) if len(points) else 0):
+            centre = points[generator.integers(len(points))]
+            town = generator.random() < 0.25 and largest > 40
+            radius = generator.uniform(32, largest) if town else generator.uniform(9, min(largest, 36))
+            _village(canvas, generator, land, centre, angle + generator.normal(0, 0.25), radius, town)
         canvas.paint(distance < generator.choice([0.8, 1.1, 1.7]), "road", angle)
-    return tops
 
 
 def _village(
-    canvas: _Canvas, generator: np.random.Generator, centre: np.ndarray, angle: float, town: bool, land: np.ndarray
-) -> None:
-    """Gardens or paved yards with streets, and houses in rows along them; a town has larger and higher ones."""
-    radius = generator.uniform(35, 65) if town else generator.uniform(16, 40)  # cells
-    angle = angle + generator.normal(0, 0.25)
-    along, across = canvas.turned(angle)
-    middle = canvas.turned(angle)[0][tuple(centre.astype(int))], canvas.turned(angle)[1][tuple(centre.astype(int))]
-    along, across = along - middle[0], across - middle[1]
-    edge = radius * (1 + 0.25 * smooth(generator, canvas.side, 10))
-    inside = (np.hypot(along, across) < edge) & land
-    canvas.paint(inside, "garden", angle)
-    block, depth = (18, 14) if town else (14, 11)
-    canvas.paint(inside & ((along % block < 1.2) | (across % depth < 1.2)), "paved" if town else "road", angle)
-    if town:
-        canvas.paint(inside & (np.hypot(along, across) < 0.4 * radius), "paved", angle)
-    reach = int(1.3 * radius)
-    for u in np.arange(-reach, reach, block / 3):
-        for v in np.arange(-reach, reach, depth / 2):
-            if generator.random() < (0.75 if town else 0.6):
-                long, wide = (generator.uniform(2.5, 6), generator.uniform(2.5, 5)) if town else (3, 2)
-                if generator.random() < 0.05:
-                    long, wide = generator.uniform(5, 12), generator.uniform(4, 7)  # a barn or a hall
-                height = generator.uniform(8, 22) if town else generator.uniform(5, 9)
-                place = u + generator.normal(0, 0.6), v + 2.5 + generator.normal(0, 0.4)
-                _house(canvas, generator, along, across, inside, centre, angle, place, (long, wide), height)
-
-
-def _house(
     canvas: _Canvas,
     generator: np.random.Generator,
-    along: np.ndarray,
-    across: np.ndarray,
-    inside: np.ndarray,
+    land: np.ndarray,
     centre: np.ndarray,
     angle: float,
-    place: tuple[float, float],
-    extent: tuple[float, float],
-    height_m: float,
+    radius: float,
+    town: bool,
 ) -> None:
-    """Paint one building, unless its middle lies outside the village; only cells around it are looked at."""
-    row = int(centre[0] + place[0] * np.sin(angle) + place[1] * np.cos(angle))
-    column = int(centre[1] + place[0] * np.cos(angle) - place[1] * np.sin(angle))
-    if not (0 <= row < canvas.side and 0 <= column < canvas.side and inside[row, column]):
-        return
-    window = np.s_[max(row - 9, 0) : row + 10, max(column - 9, 0) : column + 10]
-    near = np.abs(along[window] - place[0]) < extent[0] / 2
-    near &= (np.abs(across[window] - place[1]) < extent[1] / 2) & inside[window]
-    rows, columns = np.nonzero(near)
-    turned = angle if extent[0] > extent[1] else angle + np.pi / 2
-    canvas.paint((rows + window[0].start, columns + window[1].start), "building", turned, height_m)
+    """Gardens with streets, and at most one building on each lot; a town's are larger and higher, its yards paved."""
+    row, column = centre.astype(int)
+    along, across = canvas.turned(angle)
+    along, across = along - along[row, column], across - across[row, column]
+    distance = np.hypot(along, across)
+    inside = (distance < radius * (1 + 0.35 * smooth(generator, canvas.side, 8))) & land
+    canvas.paint(inside, "garden", angle)
+    along = along + 2.5 * smooth(generator, canvas.side, 16)  # streets wind
+    across = across + 2.5 * smooth(generator, canvas.side, 16)
+    lot = np.array([8, 8] if town else [6, 7])  # cells
+    streets = (along % (lot[0] * generator.integers(2, 5)) < 1.2) | (across % (lot[1] * 2) < 1.2)
+    if town:
+        canvas.paint(inside & (distance < radius * generator.uniform(0.2, 0.6)), "paved", angle)
+    canvas.paint(inside & streets, "road", angle)
+    _buildings(canvas, generator, inside & ~streets, (along / lot[0], across / lot[1]), lot, angle, town)
 
 
-def _relief(generator: np.random.Generator, side: int) -> np.ndarray:
-    """(N, N) m above the lowest ground: plain, hills, or mountains steep enough for layover and shadow."""
-    slope = generator.choice([0.015, 0.06, 0.15, 0.45], p=[0.35, 0.3, 0.2, 0.15])  # standard deviation
-    length = generator.uniform(25, 50)  # cells; the slope of a surface of variance 1 is 1 / (sqrt(2) length)
-    surface = smooth(generator, side, length) + 0.05 * smooth(generator, side, length / 4)
+def _buildings(
+    canvas: _Canvas,
+    generator: np.random.Generator,
+    free: np.ndarray,
+    place: tuple[np.ndarray, np.ndarray],
+    lot: np.ndarray,
+    angle: float,
+    town: bool,
+) -> None:
+    """Paint buildings on the cells that are `free`; `place` is in lots of `lot` cells along and across."""
+    columns, rows = (np.floor(where - where.min()).astype(int) for where in place)
+    shape = rows.max() + 1, columns.max() + 1
+    built = generator.random(shape) < (0.8 if town else 0.6)
+    long = generator.uniform(2.5, 7, shape) if town else generator.uniform(2, 4, shape)
+    wide = generator.uniform(2, 4, shape) if town else generator.uniform(1.6, 2.6, shape)
+    hall = generator.random(shape) < 0.06
+    long[hall], wide[hall] = 1.8 * long[hall], 1.8 * wide[hall]
+    height = generator.gamma(4, 2.8 if town else 1.6, shape)  # m
+    turn = 0.12 * generator.standard_normal(shape) + np.where(generator.random(shape) < 0.3, np.pi / 2, 0)
+    shift = 0.6 * generator.standard_normal((2, *shape))
+    lots = rows, columns
+    u = ((place[0] - place[0].min()) % 1 - 0.5) * lot[0] - shift[0][lots]
+    v = ((place[1] - place[1].min()) % 1 - 0.5) * lot[1] - shift[1][lots]
+    cos, sin = np.cos(turn)[lots], np.sin(turn)[lots]
+    house = (
+        free & built[lots] & (np.abs(u * cos + v * sin) < long[lots] / 2) & (np.abs(v * cos - u * sin) < wide[lots] / 2)
+    )
+    ones = np.unique((rows * shape[1] + columns)[house])
+    number = np.zeros(shape, int)
+    number.flat[ones] = len(canvas.angles) + np.arange(len(ones))
+    canvas.cover[house], canvas.parcel[house] = CODE["building"], number[lots][house]
+    canvas.height[house] = height[lots][house]
+    canvas.angles += (angle + turn.flat[ones]).tolist()
+
+
+def _relief(canvas: _Canvas, generator: np.random.Generator, slope: float) -> np.ndarray:
+    """(N, N) m above the lowest ground, by the standard deviation of its slopes."""
+    length = generator.uniform(22, 40)  # cells; a surface of variance 1 has slopes of 1 / (sqrt(2) length)
+    surface = smooth(generator, canvas.side, length) + 0.05 * smooth(generator, canvas.side, length / 4)
     return (surface - surface.min()) * slope * np.sqrt(2) * length * CELL_M
 
 

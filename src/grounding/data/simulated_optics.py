@@ -48,10 +48,10 @@ def optical(ground: Landscape, generator: np.random.Generator) -> np.ndarray:
     spread[CODE["water"]] = 0.25
     own = spread[ground.cover] * generator.standard_normal(parcels)[ground.parcel]
     tint = 0.06 * generator.standard_normal((parcels, 4))[ground.parcel]
-    within = 0.05 * smooth(generator, side, 5) + 0.05 * smooth(generator, side, 1.2)
+    within = 0.06 * smooth(generator, side, 5) + 0.08 * smooth(generator, side, 1.2)
     within = np.where(ground.cover == CODE["water"], 0.3 * within, within)
     rough = np.isin(ground.cover, [CODE["broadleaf"], CODE["conifer"], CODE["hedge"]])
-    within += np.where(rough, 0.1 * smooth(generator, side, 1), 0)  # crowns
+    within += np.where(rough, 0.14 * smooth(generator, side, 1), 0)  # crowns
     reflectance *= np.exp((own + within + _rows(ground, generator))[..., None] + tint)
     reflectance *= _sunlight(ground)[..., None]
     mean = reflectance.reshape(side // FINE, FINE, side // FINE, FINE, 4).mean(axis=(1, 3))

@@ -16,7 +16,7 @@ NOISE_DB = -25.0  # noise-equivalent backscatter of Sentinel-1 IW, specified as 
 # Remote Sensing 10, 217). Crops: of their canopy when full, after Vreugdenhil and others (2018, Remote Sensing 10,
 # 1396) and Khabbazan and others (2019, Remote Sensing 11, 1887).
 CANOPY_DB = {
-    "water": (-21.5, -29), "cereals": (-15, -20.5), "maize": (-9, -14.5), "rapeseed": (-9.5, -14),
+    "water": (-22.5, -29), "cereals": (-15, -20.5), "maize": (-9, -14.5), "rapeseed": (-9.5, -14),
     "root crops": (-8, -14.5), "grassland": (-12.5, -19), "bare soil": (-13, -20), "broadleaf": (-8, -13.7),
     "conifer": (-8.6, -14.8), "hedge": (-8.5, -14), "road": (-15, -23), "building": (-3, -10),
     "garden": (-9.5, -15.5), "paved": (-13, -20),
@@ -28,7 +28,8 @@ OPAQUE = 9.0
 SOIL_DB, MOIST_DB = -15.5, 8.0  # VV of dry soil, and gain from dry to saturated (Attema and Ulaby 1978)
 WALL_DB = 9.0  # VV of ground and wall together, where a wall faces the radar; the 10 m pixel around holds less
 FACING = np.radians(14)  # width of directions in which a wall faces the radar
-CANOPY_RISE = 0.6  # share of a tree's height from which backscatter seems to come
+BESIDE = 12  # cells east and west of the scene that are like its border
+CANOPY_RISE = 0.45  # share of a tree's height from which backscatter seems to come
 
 
 def backscatter(ground: Landscape, generator: np.random.Generator) -> np.ndarray:
@@ -81,27 +82,34 @@ def project(ground: Landscape, power: np.ndarray) -> np.ndarray:
     steeper than the incidence angle mix (layover); what the radar does not reach is dark (shadow).
     """
     bands, side, _ = power.shape
-    rise = ground.height * np.where(ground.cover == CODE["building"], 1, CANOPY_RISE)
-    east = CELL_M * np.arange(side)
-    bare = east * np.sin(INCIDENCE) - ground.elevation * np.cos(INCIDENCE)  # m of slant range
-    ray = east * np.cos(INCIDENCE) + (ground.elevation + rise) * np.sin(INCIDENCE)  # rays, from near to far
-    lit = ray >= np.maximum.accumulate(ray, axis=1)
-    bare_ray = ray - rise * np.sin(INCIDENCE)
-    area = np.clip(np.gradient(bare_ray, axis=1), 0, None) * (bare_ray >= np.maximum.accumulate(bare_ray, axis=1))
-    seen = bare - rise * np.cos(INCIDENCE)
-    first = min(seen.min(), bare.min())
-    unit = CELL_M * np.sin(INCIDENCE)  # a bin is as long as a flat cell
-    count = int((max(seen.max(), bare.max()) - first) / unit) + 3
-    normal = _binned((bare - first) / unit, area, count)
-    back = (bare - first) / unit
-    whole = back.astype(int)
-    lines = np.arange(side)[:, None]
-    image = []
-    for band in power:
-        slant = _binned((seen - first) / unit, band * area * lit, count) / np.maximum(normal, 1e-6)
-        ground_range = slant[lines, whole] * (1 - back + whole) + slant[lines, whole + 1] * (back - whole)
-        image.append(np.where(area > 0, ground_range, 0))
-    return np.stack(image).reshape(bands, side // FINE, FINE, side // FINE, FINE).mean(axis=(2, 4))
+    margin = (0, 0), (BESIDE, BESIDE)  # or the scene's east would be in the shadow of nothing
+    power = np.pad(power, ((0, 0), *margin), "edge")
+    elevation = np.pad(ground.elevation, margin, "edge")
+    share = np.where(ground.cover == CODE["building"], 1, CANOPY_RISE)
+    rise = np.pad(share * ground.height, margin, "edge")
+    east = CELL_M * np.arange(power.shape[-1])
+    ray = east * np.cos(INCIDENCE) + elevation * np.sin(INCIDENCE)  # across the rays, from the nearest on
+    area = np.clip(np.gradient(ray, axis=1), 0, None) * _unshaded(ray)
+    # A bin of slant range is as long as a flat cell.
+    at = (east * np.tan(INCIDENCE) - elevation) * np.cos(INCIDENCE) / (CELL_M * np.sin(INCIDENCE))
+    leaning = at - rise * np.cos(INCIDENCE) / (CELL_M * np.sin(INCIDENCE))
+    first = int(np.floor(leaning.min()))
+    at, leaning = at - first, leaning - first
+    count = int(at.max()) + 3
+    lit = area * _unshaded(ray + rise * np.sin(INCIDENCE))
+    terrain = np.maximum(_binned(at, area, count), 1e-6)
+    whole, lines = at.astype(int), np.arange(side)[:, None]
+    image = np.zeros_like(power)
+    for band, corrected in zip(power, image, strict=True):
+        slant = _binned(leaning, band * lit, count) / terrain
+        corrected[:] = slant[lines, whole] * (1 - at + whole) + slant[lines, whole + 1] * (at - whole)
+    image = np.where(area > 0, image, 0)[..., BESIDE:-BESIDE]
+    return image.reshape(bands, side // FINE, FINE, side // FINE, FINE).mean(axis=(2, 4))
+
+
+def _unshaded(ray: np.ndarray) -> np.ndarray:
+    """(N, N) bool: cells that no cell nearer to the radar rises above."""
+    return ray >= np.maximum.accumulate(ray, axis=1)
 
 
 def _binned(position: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
