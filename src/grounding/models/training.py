@@ -98,9 +98,7 @@ def plan(params: Params, section: Training, best: str | None = None) -> Plan:
     """The plan of a training; `best` is the score by which an epoch is kept, and None keeps the last."""
     shared = {"epochs", "batch_size", "accumulate", "save_steps", "warmup_ratio", "precision"}
     stop = {"patience": section.stop.patience, "delta": section.stop.delta} if best else {}
-    return Plan(
-        **section.model_dump(include=shared), **stop, seed=params.seed, best=best, report_to=params.report_to
-    )
+    return Plan(**section.model_dump(include=shared), **stop, seed=params.seed, best=best, report_to=params.report_to)
 
 
 def windows(
@@ -141,9 +139,7 @@ def extra_losses(params: Params):
     distance = perceptual_network.read_lpips(params.ground.lpips_weights) if weights["lpips"] else None
 
     def total(*images):
-        return losses.total(
-            *images, weights=weights, clip_db=tuple(sar.clip_db), looks=sar.looks, distance=distance
-        )
+        return losses.total(*images, weights=weights, clip_db=tuple(sar.clip_db), looks=sar.looks, distance=distance)
 
     return total
 
