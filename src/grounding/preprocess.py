@@ -39,7 +39,8 @@ from src.grounding.data.units import Measured
 from src.grounding.params import DEGRADE, Data, Degradation, Params
 
 MEANINGS = {
-    "shifted": "the radar image lies more than data.max_shift_px off the optical one",
+    "shifted": "edges in the radar image lie more than data.max_shift_px off those in the optical one, by the grid "
+    "or because trees and buildings lean towards the radar",
     "shift_unknown": "the shift cannot be told: too few edges that both images share",
     "vh_above_vv": "VH exceeds VV almost everywhere: the bands may be swapped",
     "offset_suspect": "dark pixels near 0.1: the offset that is declared may be wrong",
