@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from src.core.data import archive
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, StorageError
 from src.grounding.data import (
@@ -69,9 +70,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             rows.append(row)
             prints.append([role_audit.fingerprint(image) for image in (scene.sar, scene.optical)])
         used[["sar", "optical"]] = prints
-        audit = role_audit.report(used, overlaps, role_audit.check_copies(used))
+        copies = role_audit.check_copies(used)
+        role_audit.check_pixels(folder, rows)
         role_audit.draw(table, folder / "roles.png")
-        scene_store.finish(folder, rows, facts(root, params, details), audit)
+        scene_store.finish(folder, rows, facts(root, params, details), role_audit.report(used, overlaps, copies))
     say(rows, details)
     print(f"preprocess: wrote {out.out}; opt_v2 is {'synthetic' if data.first_guess == DEGRADE else 'given'}")
 
@@ -81,7 +83,7 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
 
     Raises:
         StorageError: there is no such folder.
-        DataError: no pair, pairs of both formats, or as the formats' modules say.
+        DataError: no pair, pairs of both formats, or as the formats' modules say, of up to 20 scenes at once.
     """
     if not root.is_dir():
         raise StorageError(f"{root}: no such folder; correct `root`")
@@ -90,13 +92,16 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
     if bool(tiles) == bool(rasters):
         found = f"{len(tiles)} NPZ tiles and {len(rasters)} GeoTIFF pairs"
         raise DataError(f"{root}: found {found}, expected scenes of one of the two formats; correct `root`")
-    pairs = {name: npz_tiles.open_tile(path) for name, path in tiles.items()} | {
-        name: geotiff_pairs.open_pair(name, *paths, _sar_names(data), data.optical.bands)
-        for name, paths in rasters.items()
-    }
-    for pair in pairs.values():
+
+    def opened(name: str) -> Pair:
+        if tiles:
+            pair = npz_tiles.open_tile(tiles[name])
+        else:
+            pair = geotiff_pairs.open_pair(name, *rasters[name], _sar_names(data), data.optical.bands)
         check_days(pair, data.max_days)
-    return pairs
+        return pair
+
+    return {pair.name: pair for pair in archive.collect(tiles or rasters, opened)}
 
 
 def require_side(pairs: dict[str, Pair], side: int) -> None:

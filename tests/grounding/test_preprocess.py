@@ -171,6 +171,24 @@ def test_a_copy_in_two_roles_is_refused_and_leaves_nothing(root):
     assert sorted(path.name for path in root.parent.iterdir()) == ["pairs"]
 
 
+def test_tiles_without_a_place_that_overlap_are_refused(tmp_path):
+    sar, optical = images(0, 60)
+    for name, split, window in (("a", "train", np.s_[:, :40, :40]), ("b", "test", np.s_[:, 15:55, 10:50])):
+        keys = ("s1_vv", "s1_vh", "s2_b2", "s2_b3", "s2_b4", "s2_b8")
+        arrays = dict(zip(keys, [*sar[window], *np.rint(optical[window] * 10_000)], strict=True))
+        write_tile(tmp_path / "tiles", name, arrays=arrays, sidecar={"split": split.replace("train", "ground")})
+    with pytest.raises(DataError, match=r"scenes a \(ground\) and b \(test\), .* many pixels"):
+        run(tmp_path / "tiles", max_days=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiles"]
+
+
+def test_all_scenes_that_are_wrong_are_named_at_once(root):
+    for number in (1, 3):
+        write_pair(root, f"s{number}", number, east=5000 * number, optical_options={"crs": "EPSG:32631"})
+    with pytest.raises(DataError, match=r"s1_s1\.tif: crs: .*\n.*s3_s1\.tif: crs:"):
+        run(root)
+
+
 def test_a_dry_run_checks_and_writes_nothing(root, capsys):
     run(root, dry_run=True)
     assert not root.with_name("store").exists()

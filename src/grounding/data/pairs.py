@@ -9,7 +9,7 @@ from typing import Any
 from src.core.stage import files
 from src.core.stage.errors import DataError
 
-MAX_BYTES = 2**30  # of one array as stored; a header may claim anything, and a scene is read whole
+MAX_BYTES = 2**28  # of one file's bands as stored; a header may claim anything, and a scene is read whole
 GIVEN = ("train", "val", "validation", "test", "pretrain", "ground")  # roles that a sidecar may give
 PIXELS = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # transform of a scene whose place is not known
 
