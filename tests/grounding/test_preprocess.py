@@ -222,7 +222,7 @@ def test_tiles_of_the_document_with_their_splits_and_first_guesses(tmp_path):
         (root / "stage2_outputs").mkdir(exist_ok=True)
         guess = np.rint(images(number)[1] * 9_000)
         np.savez(root / f"stage2_outputs/tile_{number:03d}.npz", opt_v2=guess)
-    with pytest.raises(DataError, match=r"tile_000\.npz: date: found none"):
+    with pytest.raises(DataError, match=r"tile_000\.npz: date: found none .* declare sar_date in tile_000\.json"):
         run(root, {"data.first_guess": "stage2_outputs"})
     store = run(root, {"data.first_guess": "stage2_outputs"}, max_days=None)
     assert store.names("validation") == ["tile_003"] and store.names("test") == ["tile_004"]

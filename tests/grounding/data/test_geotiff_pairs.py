@@ -139,7 +139,10 @@ def test_a_date_that_is_not_known_is_named_unless_dates_do_not_count(tmp_path):
     write_pair(tmp_path, "a", sar_options={"tags": {}})
     pair = open_one(tmp_path)
     assert pair.sar_date == ""
-    with pytest.raises(DataError, match=r"a_s1\.tif: date: found none of the radar image.*leave `max_days` blank"):
+    with pytest.raises(
+        DataError,
+        match=r"a_s1\.tif: date: found none of the sar image.*declare date in a_s1\.tif\.json, or leave `max_days`",
+    ):
         pairs.check_days(pair, 3)
     pairs.check_days(pair, None)
 
