@@ -7,6 +7,7 @@ from src.grounding.data.simulated_landscape import CELL_M, CODE, COVERS, FINE, L
 
 SUN = np.radians(150), np.radians(52)  # azimuth from north over east, height: a June morning at 50° north
 DIFFUSE = 0.2  # share of light that comes from the sky
+STEPS = 4  # cells that a shadow is long at most
 # Reflectance of leaves or surfaces in B02, B03, B04, B08, as Sentinel-2 sees them: crops and trees after the seasonal
 # spectra of Vuolo and others (2018, International Journal of Applied Earth Observation 72, 122) and Immitzer and
 # others (2016, Remote Sensing 8, 166); roofs, roads and water after Kotthaus and others (2014, ISPRS Journal 94, 194)
@@ -78,8 +79,9 @@ def _sunlight(ground: Landscape) -> np.ndarray:
     cosine = np.sin(height) - np.cos(height) * (down * towards[0] + right * towards[1])
     cosine = np.clip(cosine / np.sqrt(1 + down**2 + right**2), 0, None) / np.sin(height)
     shaded = np.zeros(ground.cover.shape, bool)
-    for step in range(1, 5):  # a building or tree `step` cells nearer to the sun that reaches above the ray
-        shift = round(-step * towards[0]), round(-step * towards[1])
-        risen = np.roll(ground.height, shift, axis=(0, 1)) - ground.height
+    side, beyond = len(shaded), np.pad(ground.height, STEPS, "edge")
+    for step in range(1, STEPS + 1):  # a building or tree `step` cells nearer to the sun that reaches above the ray
+        row, column = (STEPS + round(step * part) for part in towards)
+        risen = beyond[row : row + side, column : column + side] - ground.height
         shaded |= risen > step * CELL_M * np.tan(height)
     return DIFFUSE + (1 - DIFFUSE) * cosine * np.where(shaded, 0.3, 1)
