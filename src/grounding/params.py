@@ -23,6 +23,7 @@ class Simulate(Section):
 class Sar(Section):
     product: Literal["GRD", "RTC"]
     coefficient: Literal["sigma0", "gamma0"]
+    looks: Above
     scale: Literal["dB", "linear"]
     clip_db: Interval
 
@@ -126,6 +127,10 @@ class Evaluate(Section):
     samples: Annotated[int, Field(ge=2)]
 
 
+class Infer(Section):
+    overlap_px: Count
+
+
 class Params(Section):
     seed: Count
     threads: Positive
@@ -140,6 +145,7 @@ class Params(Section):
     pretrain: Training
     ground: Ground
     evaluate: Evaluate
+    infer: Infer
 
     @model_validator(mode="after")
     def _rules_between_keys(self) -> "Params":
@@ -166,6 +172,11 @@ class Params(Section):
             raise ValueError(
                 f"tiles.tile_px: found {self.tiles.tile_px}, expected a multiple of model.patch_px "
                 f"{self.model.patch_px}"
+            )
+        if self.infer.overlap_px >= self.tiles.tile_px:
+            raise ValueError(
+                f"infer.overlap_px: found {self.infer.overlap_px}, expected less than tiles.tile_px "
+                f"{self.tiles.tile_px}"
             )
         if self.model.width % self.model.heads:
             raise ValueError(
