@@ -215,48 +215,47 @@ def _village(
     distance = np.hypot(along, across)
     inside = (distance < radius * (1 + 0.35 * smooth(generator, canvas.side, 8))) & land
     canvas.paint(inside, "garden", angle)
-    along = along + 2.5 * smooth(generator, canvas.side, 16)  # streets wind
-    across = across + 2.5 * smooth(generator, canvas.side, 16)
-    lot = np.array([8, 8] if town else [6, 7])  # cells
-    streets = (along % (lot[0] * generator.integers(2, 5)) < 1.2) | (across % (lot[1] * 2) < 1.2)
     if town:
         canvas.paint(inside & (distance < radius * generator.uniform(0.2, 0.6)), "paved", angle)
+    along = along + 2.5 * smooth(generator, canvas.side, 16)  # streets wind
+    across = across + 2.5 * smooth(generator, canvas.side, 16)
+    lot = (8, 8) if town else (6, 7)  # cells
+    streets = (along % (lot[0] * generator.integers(2, 5)) < 1.2) | (across % (lot[1] * 2) < 1.2)
     canvas.paint(inside & streets, "road", angle)
-    _buildings(canvas, generator, inside & ~streets, (along / lot[0], across / lot[1]), lot, angle, town)
+    free = np.nonzero(inside & ~streets)
+    if len(free[0]):
+        _buildings(canvas, generator, free, (along[free] / lot[0], across[free] / lot[1]), lot, angle, town)
 
 
 def _buildings(
     canvas: _Canvas,
     generator: np.random.Generator,
-    free: np.ndarray,
+    free: tuple[np.ndarray, np.ndarray],
     place: tuple[np.ndarray, np.ndarray],
-    lot: np.ndarray,
+    lot: tuple[int, int],
     angle: float,
     town: bool,
 ) -> None:
-    """Paint buildings on the cells that are `free`; `place` is in lots of `lot` cells along and across."""
-    columns, rows = (np.floor(where - where.min()).astype(int) for where in place)
-    shape = rows.max() + 1, columns.max() + 1
+    """Paint buildings on the cells `free` (rows and columns, (K,) each); `place` (K,) each is in lots of `lot` cells
+    along and across."""
+    numbers = [np.floor(where).astype(int) - int(np.floor(where.min())) for where in place]
+    shape = numbers[0].max() + 1, numbers[1].max() + 1
+    lots = tuple(numbers)
     built = generator.random(shape) < (0.8 if town else 0.6)
     long = generator.uniform(2.5, 7, shape) if town else generator.uniform(2, 4, shape)
     wide = generator.uniform(2, 4, shape) if town else generator.uniform(1.6, 2.6, shape)
-    hall = generator.random(shape) < 0.06
-    long[hall], wide[hall] = 1.8 * long[hall], 1.8 * wide[hall]
+    larger = np.where(generator.random(shape) < 0.06, 1.8, 1)  # a barn or a hall
     height = generator.gamma(4, 2.8 if town else 1.6, shape)  # m
     turn = 0.12 * generator.standard_normal(shape) + np.where(generator.random(shape) < 0.3, np.pi / 2, 0)
     shift = 0.6 * generator.standard_normal((2, *shape))
-    lots = rows, columns
-    u = ((place[0] - place[0].min()) % 1 - 0.5) * lot[0] - shift[0][lots]
-    v = ((place[1] - place[1].min()) % 1 - 0.5) * lot[1] - shift[1][lots]
+    u, v = ((place[axis] % 1 - 0.5) * lot[axis] - shift[axis][lots] for axis in range(2))
     cos, sin = np.cos(turn)[lots], np.sin(turn)[lots]
-    house = (
-        free & built[lots] & (np.abs(u * cos + v * sin) < long[lots] / 2) & (np.abs(v * cos - u * sin) < wide[lots] / 2)
-    )
-    ones = np.unique((rows * shape[1] + columns)[house])
-    number = np.zeros(shape, int)
-    number.flat[ones] = len(canvas.angles) + np.arange(len(ones))
-    canvas.cover[house], canvas.parcel[house] = CODE["building"], number[lots][house]
-    canvas.height[house] = height[lots][house]
+    house = built[lots] & (np.abs(u * cos + v * sin) < (larger * long)[lots] / 2)
+    house &= np.abs(v * cos - u * sin) < (larger * wide)[lots] / 2
+    ones, parcel = np.unique(np.ravel_multi_index(lots, shape)[house], return_inverse=True)
+    cells = free[0][house], free[1][house]
+    canvas.cover[cells], canvas.parcel[cells] = CODE["building"], len(canvas.angles) + parcel
+    canvas.height[cells] = height[lots][house]
     canvas.angles += (angle + turn.flat[ones]).tolist()
 
 

@@ -29,7 +29,9 @@ SOIL_DB, MOIST_DB = -15.5, 8.0  # VV of dry soil, and gain from dry to saturated
 WALL_DB = 9.0  # VV of ground and wall together, where a wall faces the radar; the 10 m pixel around holds less
 FACING = np.radians(14)  # width of directions in which a wall faces the radar
 BESIDE = 12  # cells east and west of the scene that are like its border
-CANOPY_RISE = 0.45  # share of a tree's height from which backscatter seems to come
+# Shares of a tree's height: from there on it shades, and that much it leans to the radar, for the surface models that
+# terrain correction uses (30 m) hold woods, but no single buildings.
+CANOPY_SHADE, CANOPY_LEAN = 0.6, 0.2
 
 
 def backscatter(ground: Landscape, generator: np.random.Generator) -> np.ndarray:
@@ -78,25 +80,26 @@ def project(ground: Landscape, power: np.ndarray) -> np.ndarray:
 
     Cells of equal distance to the radar share a bin of slant range. A bin's power is divided by the area of bare
     terrain in it (Small 2011, IEEE Transactions on Geoscience and Remote Sensing 49, 3081) and given back to the
-    terrain at that range. So buildings and trees, which the terrain model lacks, lean to the radar; slopes
-    steeper than the incidence angle mix (layover); what the radar does not reach is dark (shadow).
+    terrain at that range. So buildings lean to the radar, and trees a little; slopes steeper than the incidence angle
+    mix (layover); what the radar does not reach is dark (shadow).
     """
     bands, side, _ = power.shape
     margin = (0, 0), (BESIDE, BESIDE)  # or the scene's east would be in the shadow of nothing
     power = np.pad(power, ((0, 0), *margin), "edge")
     elevation = np.pad(ground.elevation, margin, "edge")
-    share = np.where(ground.cover == CODE["building"], 1, CANOPY_RISE)
-    rise = np.pad(share * ground.height, margin, "edge")
+    building = ground.cover == CODE["building"]
+    shade, lean = (
+        np.pad(np.where(building, 1, share) * ground.height, margin, "edge") for share in (CANOPY_SHADE, CANOPY_LEAN)
+    )
     east = CELL_M * np.arange(power.shape[-1])
     ray = east * np.cos(INCIDENCE) + elevation * np.sin(INCIDENCE)  # across the rays, from the nearest on
     area = np.clip(np.gradient(ray, axis=1), 0, None) * _unshaded(ray)
-    # A bin of slant range is as long as a flat cell.
-    at = (east * np.tan(INCIDENCE) - elevation) * np.cos(INCIDENCE) / (CELL_M * np.sin(INCIDENCE))
-    leaning = at - rise * np.cos(INCIDENCE) / (CELL_M * np.sin(INCIDENCE))
+    at = (east - elevation / np.tan(INCIDENCE)) / CELL_M  # slant range, in bins that are as long as a flat cell
+    leaning = at - lean / np.tan(INCIDENCE) / CELL_M
     first = int(np.floor(leaning.min()))
     at, leaning = at - first, leaning - first
     count = int(at.max()) + 3
-    lit = area * _unshaded(ray + rise * np.sin(INCIDENCE))
+    lit = area * _unshaded(ray + shade * np.sin(INCIDENCE))
     terrain = np.maximum(_binned(at, area, count), 1e-6)
     whole, lines = at.astype(int), np.arange(side)[:, None]
     image = np.zeros_like(power)

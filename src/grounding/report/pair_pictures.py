@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from src.core.report.figures import drawing
 
@@ -17,8 +18,11 @@ def natural_colour(optical: np.ndarray) -> np.ndarray:
 
 
 def radar_colour(sar: np.ndarray) -> np.ndarray:
-    """(H, W, 3), 0 to 1: VV in red, VH in green, their ratio in blue, of (2, H, W) dB."""
-    layers = (sar[0], sar[1], sar[0] - sar[1])
+    """(H, W, 3), 0 to 1: VV in red, VH in green, their ratio in blue, of (2, H, W) dB.
+
+    The ratio is a mean of 5 x 5 px, for it has the speckle of both bands.
+    """
+    layers = (sar[0], sar[1], uniform_filter(sar[0] - sar[1], 5))
     scaled = [(layer - low) / (high - low) for layer, (low, high) in zip(layers, SAR_LIMITS, strict=True)]
     return np.clip(np.stack(scaled, axis=-1), 0, 1)
 
@@ -26,7 +30,9 @@ def radar_colour(sar: np.ndarray) -> np.ndarray:
 def contact_sheet(pairs: dict[str, tuple[np.ndarray, np.ndarray]], title: str, path: Path) -> None:
     """A row of optical images above a row of radar images; `pairs` is name -> (radar, optical)."""
     with drawing(path, 2.2 * len(pairs), 5.2, 9) as figure:
-        for (upper, lower), (name, (sar, optical)) in zip(figure.subplots(2, len(pairs)).T, pairs.items(), strict=True):
+        for (upper, lower), (name, (sar, optical)) in zip(
+            figure.subplots(2, len(pairs), squeeze=False).T, pairs.items(), strict=True
+        ):
             upper.imshow(natural_colour(optical), interpolation="nearest")
             upper.set_title(name, fontsize=9)
             lower.imshow(radar_colour(sar), interpolation="nearest")
