@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from src.core.data import archive
 from src.core.stage import files, run
 from src.core.stage.errors import DataError, StorageError
 from src.grounding.data import (
@@ -39,7 +40,8 @@ from src.grounding.data.units import Measured
 from src.grounding.params import DEGRADE, Data, Degradation, Params
 
 MEANINGS = {
-    "shifted": "the radar image lies more than data.max_shift_px off the optical one",
+    "shifted": "edges in the radar image lie more than data.max_shift_px off those in the optical one, by the grid "
+    "or because trees and buildings lean towards the radar",
     "shift_unknown": "the shift cannot be told: too few edges that both images share",
     "vh_above_vv": "VH exceeds VV almost everywhere: the bands may be swapped",
     "offset_suspect": "dark pixels near 0.1: the offset that is declared may be wrong",
@@ -51,6 +53,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     run.set_threads(params.threads)
     data, root = params.data, Path(inputs.root)
     pairs = open_all(root, data)
+    require_side(pairs, params.tiles.tile_px)
     table = roles.assign(list(pairs.values()), params.split)
     used = table[table["role"] != roles.BUFFER].reset_index(drop=True)
     counts = Counter(used["role"])
@@ -67,9 +70,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             rows.append(row)
             prints.append([role_audit.fingerprint(image) for image in (scene.sar, scene.optical)])
         used[["sar", "optical"]] = prints
-        audit = role_audit.report(used, overlaps, role_audit.check_copies(used))
+        copies = role_audit.check_copies(used)
+        role_audit.check_pixels(folder, rows)
         role_audit.draw(table, folder / "roles.png")
-        scene_store.finish(folder, rows, facts(root, params, details), audit)
+        scene_store.finish(folder, rows, facts(root, params, details), role_audit.report(used, overlaps, copies))
     say(rows, details)
     print(f"preprocess: wrote {out.out}; opt_v2 is {'synthetic' if data.first_guess == DEGRADE else 'given'}")
 
@@ -79,7 +83,7 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
 
     Raises:
         StorageError: there is no such folder.
-        DataError: no pair, pairs of both formats, or as the formats' modules say.
+        DataError: no pair, pairs of both formats, or as the formats' modules say, of up to 20 scenes at once.
     """
     if not root.is_dir():
         raise StorageError(f"{root}: no such folder; correct `root`")
@@ -88,13 +92,26 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
     if bool(tiles) == bool(rasters):
         found = f"{len(tiles)} NPZ tiles and {len(rasters)} GeoTIFF pairs"
         raise DataError(f"{root}: found {found}, expected scenes of one of the two formats; correct `root`")
-    pairs = {name: npz_tiles.open_tile(path) for name, path in tiles.items()} | {
-        name: geotiff_pairs.open_pair(name, *paths, _sar_names(data), data.optical.bands)
-        for name, paths in rasters.items()
-    }
-    for pair in pairs.values():
+
+    def opened(name: str) -> Pair:
+        if tiles:
+            pair = npz_tiles.open_tile(tiles[name])
+        else:
+            pair = geotiff_pairs.open_pair(name, *rasters[name], _sar_names(data), data.optical.bands)
         check_days(pair, data.max_days)
-    return pairs
+        return pair
+
+    return {pair.name: pair for pair in archive.collect(tiles or rasters, opened)}
+
+
+def require_side(pairs: dict[str, Pair], side: int) -> None:
+    """Raise DataError where a scene is smaller than a window of `side` px."""
+    for pair in pairs.values():
+        if min(pair.height, pair.width) < side:
+            raise DataError(
+                f"{pair.optical}: size: found {pair.height} x {pair.width} px, expected at least `tile_px` = {side} a "
+                "side; leave the scene out, or lower `tile_px`"
+            )
 
 
 def prepare(pair: Pair, about: Any, root: Path, params: Params) -> tuple[Scene, dict[str, Any], dict[str, Any]]:
@@ -160,14 +177,14 @@ def first_guess(
     folder = root / params.data.first_guess
     stored = companions.read_first_guess(folder, pair, params.data.optical.bands)
     guess = _reflectance(stored, pair, params.data, f"{folder}/{pair.name}")
-    values = np.where(guess.known, guess.values, np.float32(0))
     both = valid & guess.known
-    if np.array_equal(values[:, both], truth[:, both]):
+    if np.array_equal(guess.values[:, both], truth[:, both]):
         raise DataError(
             f"{folder}/{pair.name}: opt_v2: found the optical image itself, expected a first guess of it; give the "
             "output of the method that is to be refined"
         )
-    return values, ~guess.known, None
+    mean = guess.values[:, guess.known].mean(axis=1)  # as `degrade` fills what is missing
+    return np.where(guess.known, guess.values, mean[:, None, None]), ~guess.known, None
 
 
 def degradation(role: str, params: Params) -> Degradation:

@@ -5,6 +5,9 @@ cross-correlation (Guizar-Sicairos et al. 2008, "Efficient subpixel image regist
 skimage.registration). It needs such edges. On flat scenes, and under strong speckle, the highest correlation lies
 anywhere: the scene and its four quarters are compared, the median of the five counts, and where they disagree the shift
 is not known.
+
+It is a shift of what shows edges. Trees and buildings lie nearer to the radar than their ground does (layover), and
+beside a shadow: among them a shift of one or two pixels along the radar's line of sight is no fault of the grid.
 """
 
 import numpy as np

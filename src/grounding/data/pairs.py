@@ -9,7 +9,7 @@ from typing import Any
 from src.core.stage import files
 from src.core.stage.errors import DataError
 
-MAX_BYTES = 2**30  # of one array as stored; a header may claim anything, and a scene is read whole
+MAX_BYTES = 2**28  # of one file's bands as stored; a header may claim anything, and a scene is read whole
 GIVEN = ("train", "val", "validation", "test", "pretrain", "ground")  # roles that a sidecar may give
 PIXELS = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # transform of a scene whose place is not known
 
@@ -115,12 +115,12 @@ def check_days(pair: Pair, max_days: int | None) -> None:
     """Raise DataError where the images are more than `max_days` apart, or a date is not known; None checks nothing."""
     if max_days is None:
         return
-    for sensor, path, found in (("radar", pair.sar, pair.sar_date), ("optical", pair.optical, pair.optical_date)):
+    for sensor, path, found in (("sar", pair.sar, pair.sar_date), ("optical", pair.optical, pair.optical_date)):
         if not found:
+            key = f"{sensor}_date in {path.stem}.json" if pair.sar == pair.optical else f"date in {path.name}.json"
             raise DataError(
-                f"{path}: date: found none of the {sensor} image, expected one, so that a truth of another season is "
-                "not taken; declare it in the JSON file beside the image (geotiff_pairs.py, npz_tiles.py), or leave "
-                "`max_days` blank: dates are then not compared"
+                f"{path}: date: found none of the {sensor} image, expected one, so that no truth of another season is "
+                f"taken; declare {key}, or leave `max_days` blank: then dates are not compared"
             )
     apart = abs((date.fromisoformat(pair.sar_date) - date.fromisoformat(pair.optical_date)).days)
     if apart > max_days:

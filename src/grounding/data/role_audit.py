@@ -1,4 +1,8 @@
-"""Audit of roles: no scene in two, no ground shown in two, no image in two; the least distance; the map of roles."""
+"""Audit of roles: no scene in two, no ground shown in two, no image in two; the least distance; the map of roles.
+
+Ground shown in two roles is found by places, and by pixels too: tiles without a place may have been cut so that they
+overlap.
+"""
 
 import hashlib
 from itertools import combinations
@@ -11,12 +15,15 @@ from rasterio.warp import transform_bounds
 
 from src.core.geo.distances import nearest_km, pairs_within
 from src.core.report.figures import drawing
-from src.core.splits.near_duplicates import orientations
+from src.core.splits import near_duplicates
+from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.grounding.data.pairs import Pair
-from src.grounding.data.scene_store import ROLES
+from src.grounding.data.scene_store import ROLES, scene_file
+from src.grounding.data.sensors import OPTICAL_BANDS
 
 COLOURS = {"pretrain": "#4477aa", "ground": "#228833", "validation": "#ccbb44", "test": "#ee6677"}
+STEPS = 10_000  # of a reflectance of 1: equal numbers stay equal
 TOUCH_PX = 0.5  # scenes that touch are no overlap
 
 
@@ -45,7 +52,7 @@ def check_ground(pairs: dict[str, Pair], table: pd.DataFrame) -> int:
 
 
 def overlap(one: Pair, other: Pair) -> bool:
-    """Whether the footprints share more than a border; of two CRS, the box around the other's counts."""
+    """True where footprints share more than a border; of two CRS, the box around the other's counts."""
     west, south, east, north = bounds(one)
     left, bottom, right, top = bounds(other)
     if one.crs != other.crs:
@@ -64,7 +71,7 @@ def fingerprint(image: np.ndarray) -> str:
     """Digest of a (C, H, W) image that is the same for its flips and rotations."""
     return min(
         hashlib.sha256(str(turned.shape).encode() + np.ascontiguousarray(turned).tobytes()).hexdigest()
-        for turned in orientations(image)
+        for turned in near_duplicates.orientations(image)
     )
 
 
@@ -90,6 +97,41 @@ def check_copies(table: pd.DataFrame) -> int:
     return copies
 
 
+class OpticalImages:
+    """Optical images in the folder of a store, as `near_duplicates` reads them: uint16, reflectance times 10,000."""
+
+    bands = len(OPTICAL_BANDS)
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]):
+        self.paths = [folder / scene_file(row["name"]) for row in rows]
+        self.height, self.width = (max(row[side] for row in rows) for side in ("height", "width"))
+
+    def view(self, row: int) -> np.ndarray:
+        """(4, H, W) of one scene."""
+        return np.rint(files.read_arrays(self.paths[row])["optical"] * STEPS).astype(np.uint16)
+
+    def valid(self, rows: list[int]) -> list[np.ndarray]:
+        """(H, W) bool of each scene."""
+        return [files.read_arrays(self.paths[row])["valid"].astype(bool) for row in rows]
+
+
+def check_pixels(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Raise DataError where optical images of two roles have a quarter of their distinct pixels in common.
+
+    Args:
+        folder: a store's, with all scenes written.
+        rows: of its table.
+    """
+    tiles = pd.DataFrame({"tile": range(len(rows)), "role": [row["role"] for row in rows]})
+    shared = near_duplicates.shared_pixels(OpticalImages(folder, rows), tiles, list(combinations(ROLES, 2)))
+    if len(shared):
+        one, other = (f"{rows[number]['name']} ({rows[number]['role']})" for number in shared[0])
+        raise DataError(
+            f"split: scenes {one} and {other}, and {len(shared) - 1} more pairs, have many pixels of the optical image "
+            "in common, as tiles that overlap, expected none in two roles; give both one role, or cut tiles apart"
+        )
+
+
 def report(table: pd.DataFrame, overlaps: int, copies: int) -> dict[str, Any]:
     """audit.json of scenes in use that passed: counts, and the least distance of centres between roles (km)."""
     known = table.dropna(subset=["lat"])
@@ -107,6 +149,7 @@ def report(table: pd.DataFrame, overlaps: int, copies: int) -> dict[str, Any]:
         "scenes_without_place": int(table["lat"].isna().sum()),
         "overlaps_between_roles": 0,
         "copies_between_roles": 0,
+        "common_pixels_between_roles": 0,
         "overlaps_within_roles": overlaps,
         "copies_within_roles": copies,
         "nearest_km": nearest,

@@ -84,7 +84,7 @@ class SceneStore:
 
     def read(self, name: str) -> Scene:
         """One scene, read whole; raises DataError where its arrays are not of the size that the table says."""
-        row, path = self._rows[name], self.folder / _file(name)
+        row, path = self._rows[name], self.folder / scene_file(name)
         arrays, shape = files.read_arrays(path), (row.height, row.width)
         bands = {"sar": len(SAR_BANDS), "optical": len(OPTICAL_BANDS), "first_guess": len(OPTICAL_BANDS)}
         expected = {key: (count, *shape) for key, count in bands.items()} | {"valid": shape, "missing": shape}
@@ -108,7 +108,7 @@ def write_scene(folder: Path, scene: Scene) -> None:
         "valid": scene.valid.astype(np.uint8),
         "missing": scene.missing.astype(np.uint8),
     }
-    path = Path(folder) / _file(scene.name)
+    path = Path(folder) / scene_file(scene.name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
 
@@ -120,10 +120,11 @@ def finish(folder: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any], 
     files.write_table(folder / "scenes.parquet", table)
     files.write_json(folder / "store.json", facts)
     files.write_json(folder / "audit.json", audit)
-    written = ["scenes.parquet", "store.json", "audit.json", *map(_file, table["name"])]
+    written = ["scenes.parquet", "store.json", "audit.json", *map(scene_file, table["name"])]
     manifest = {"format": FORMAT, "files": {name: files.sha256(folder / name) for name in written}}
     files.write_json(folder / "manifest.json", manifest)
 
 
-def _file(name: str) -> str:
+def scene_file(name: str) -> str:
+    """Path of a scene's arrays below the store's folder."""
     return f"scenes/{name}.safetensors"

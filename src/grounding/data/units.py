@@ -135,8 +135,7 @@ def to_reflectance(
         raise DataError(
             f"{where}: reflectance: found the darkest percentile of blue at {dark[0]:.3f} and of red at {dark[2]:.3f} "
             f"{declared}, expected shade near 0: ESA's offset (baseline 04.00 and later) is forgotten; set "
-            f"data.optical.offset: {ESA_OFFSET}, or declare the offset in the file's JSON ({ESA_OFFSET}; 0 where the scene "
-            "is so bright)"
+            f"data.optical.offset: {ESA_OFFSET}, or declare the offset in the file's JSON (0 if the scene is so bright)"
         )
     values, clipped = _clipped(values, known, 0, 1)
     return Measured(values, known, clipped, ("offset_suspect",) if forgotten else ())
@@ -149,7 +148,7 @@ def _without_margin(stored: np.ndarray, where: str) -> tuple[np.ndarray, np.ndar
     _require_some(finite, where)
     flat = [band for band in stored if np.ptp(band[finite]) == 0]
     if flat:
-        value = flat[0][finite][0]
+        value = flat[0][finite][0] + 0.0  # no -0
         raise DataError(
             f"{where}: pixels: found {value:g} everywhere in {len(flat)} of {len(stored)} bands, expected an image; "
             "remove the scene, or export it again"
