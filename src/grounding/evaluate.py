@@ -6,8 +6,8 @@
         --plots plots/grounding/evaluate
 
 Writes metrics/grounding.json (predictor -> test -> scores with intervals over spatial blocks), figures, and index.html
-with scenes.parquet beside it (every score of every scene). An image is the mean of `evaluate.samples` draws, that of a
-control the mean of `evaluate.control_samples`; the main predictor is scored with as few draws too, for comparisons.
+with scenes.parquet beside it (every score of every scene). Of each generator the mean of `evaluate.samples` images is
+scored, of all with as many, since the mean of more has a smaller error.
 """
 
 import pandas as pd

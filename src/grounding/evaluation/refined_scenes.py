@@ -52,8 +52,9 @@ def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params:
     if one.radar == SHUFFLED:
         scene = replace(scene, sar=tiled_to(other.sar, scene.valid.shape))
     elif one.radar == ZEROED:
-        scene = replace(scene, sar=np.zeros_like(scene.sar))
-    samples = params.evaluate.samples if one.name == MAIN else params.evaluate.control_samples
+        level = np.array(networks.adapted.scaling.sar_mean, np.float32)[:, None, None]
+        scene = replace(scene, sar=np.broadcast_to(level, scene.sar.shape))
+    samples = params.evaluate.samples
     network = getattr(networks, one.weights)
     return refine_scene(scene, network, params.model.steps, params.infer.overlap_px, samples, params.seed)
 
