@@ -34,7 +34,7 @@ def minerals_params(changes: dict | None = None) -> minerals.Params:
 
 
 def grounding_params(changes: dict | None = None) -> grounding.Params:
-    """`grounding_params({"split.test": 0.3})` -> the committed params of grounding with those keys changed, validated."""
+    """`grounding_params({"split.test": 0.3})` -> the committed params with those keys changed, validated."""
     return validate(values_of("grounding", changes), grounding.Params, where="params.yaml")
 
 

@@ -40,9 +40,7 @@ def load(base: Path, grounded: Path, controls: Path) -> Networks:
     )
 
 
-def draw(
-    one: Predictor, scene: Scene, other: Scene, networks: Networks, params: Params, samples: int
-) -> np.ndarray:
+def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params: Params, samples: int) -> np.ndarray:
     """(samples, 4, H, W) images of a scene by one predictor; a single one where it does not draw.
 
     Args:

@@ -19,7 +19,8 @@ from src.grounding.report.panels import Refined
 SHOWN = 4
 """Scenes in the panels: the first ones by name, so that no result chooses them."""
 TEST = (
-    "psnr", "degraded_psnr", "missing_psnr", "mae", "rmse", "ssim", "sam_deg", "ndvi_mae", "agreement", "seed_agreement",
+    "psnr", "degraded_psnr", "missing_psnr", "mae", "rmse", "ssim", "sam_deg", "ndvi_mae", "agreement",
+    "seed_agreement",
 )  # fmt: skip
 PAIRED = ("psnr", "degraded_psnr", "missing_psnr", "ssim", "agreement")
 REFERENCES = ("agreement", "seed_agreement")
@@ -147,7 +148,7 @@ def kind_rows(scenes: list[Scene], networks: Networks, params: Params) -> list[d
 
 
 def summary(found: Found, store: SceneStore, params: Params) -> dict:
-    """Contents of metrics/grounding.json: facts, predictor -> test -> scores, differences, kinds, calibration.
+    """Contents of metrics/grounding.json: data, predictor -> test -> scores, differences, kinds, calibration.
 
     Errors of single bands are in the report's table alone: a file that is compared from run to run has to stay short.
     """
@@ -155,10 +156,12 @@ def summary(found: Found, store: SceneStore, params: Params) -> dict:
     by_reference = dict(list(found.references.groupby("predictor", sort=False)))
     kinds = found.kinds.groupby(["kind", "predictor"], sort=False)["psnr"].mean()
     return {
-        "simulated": store.facts["simulated"],
-        "opt_v2": store.facts["opt_v2"],
-        "scenes": int(found.rows["scene"].nunique()),
-        "blocks": int(found.rows["block"].nunique()),
+        "data": {
+            "simulated": store.facts["simulated"],
+            "opt_v2": store.facts["opt_v2"],
+            "scenes": int(found.rows["scene"].nunique()),
+            "blocks": int(found.rows["block"].nunique()),
+        },
         "audit": files.read_json(store.folder / "audit.json"),
         **{one.name: {"test": image_scores.pooled(by_predictor[one.name], "block", TEST)} for one in PREDICTORS},
         "paired": {
