@@ -134,9 +134,9 @@ def truth_section(scores: dict, plots: Path, samples: int) -> Section:
         [
             Table("Scores against the true image", ["", *(title for title, _ in TRUTH.values())],
                   _score_rows(scores, TRUTH), frozenset([0])),
-            Table(f"What it means that {TITLES[MAIN]} has a higher PSNR than another predictor",
+            Table(f"What it means that the {TITLES[MAIN]} has a higher PSNR than another predictor",
                   ["compared with", "claim", "shown"], claims, words=3),
-            Table(f"{TITLES[MAIN]} minus another predictor, on the same scenes",
+            Table(f"The {TITLES[MAIN]} minus another predictor, on the same scenes",
                   ["", *(title for title, _ in PAIRED.values())], differences),
         ],
         [Figure(plots / "gains.png", "Gain in PSNR; where the interval lies right of the dashed line it is shown")],
