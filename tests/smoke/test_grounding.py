@@ -144,7 +144,7 @@ def test_a_dry_run_checks_the_networks_and_writes_nothing(finished, tmp_path, ca
 
 @pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(finished, tmp_path):
-    """Where a folder's own path is left out: the generator that was grounded names its base."""
+    """Leaving out the folder's own path: the generator that was grounded names its base."""
     again = run_chain(tmp_path)
     for name in ("simulate", "preprocess", "pretrain", "ground", "controls", "curves", "plots", "report"):
         assert without_paths(again, name) == without_paths(finished, name), name
