@@ -26,6 +26,7 @@ class Sar(Section):
     looks: Above
     scale: Literal["dB", "linear"]
     clip_db: Interval
+    bands: list[Text] | None
 
 
 class Optical(Section):
@@ -40,7 +41,7 @@ class Data(Section):
     optical: Optical
     cloud_mask: Text | None
     first_guess: Text
-    max_days: Count
+    max_days: Count | None
     max_shift_px: Weight
 
 
@@ -124,7 +125,8 @@ class Ground(Training):
 
 
 class Evaluate(Section):
-    samples: Annotated[int, Field(ge=2)]
+    samples: Positive
+    spread_samples: Annotated[int, Field(ge=4)]
 
 
 class Infer(Section):

@@ -97,7 +97,7 @@ def open_all(root: Path, data: Data) -> dict[str, Pair]:
         if tiles:
             pair = npz_tiles.open_tile(tiles[name])
         else:
-            pair = geotiff_pairs.open_pair(name, *rasters[name], _sar_names(data), data.optical.bands)
+            pair = geotiff_pairs.open_pair(name, *rasters[name], data.sar.bands, data.optical.bands)
         check_days(pair, data.max_days)
         return pair
 
@@ -157,7 +157,7 @@ def read(pair: Pair, data: Data) -> tuple[Measured, Measured]:
     if pair.sar == pair.optical:
         sar, optical = (npz_tiles.read(pair.sar, keys) for keys in (npz_tiles.SAR_KEYS, npz_tiles.OPTICAL_KEYS))
     else:
-        sar = geotiff_pairs.read_bands(pair.sar, SAR_BANDS, _sar_names(data), "data.sar.bands")
+        sar = geotiff_pairs.read_bands(pair.sar, SAR_BANDS, data.sar.bands, "data.sar.bands")
         optical = geotiff_pairs.read_bands(pair.optical, OPTICAL_BANDS, data.optical.bands, "data.optical.bands")
     return units.to_db(sar, data.sar, str(pair.sar)), _reflectance(optical, pair, data, str(pair.optical))
 
@@ -224,10 +224,6 @@ def say(rows: list[dict[str, Any]], details: dict[str, Any]) -> None:
 def _reflectance(stored: np.ndarray, pair: Pair, data: Data, where: str) -> Measured:
     offset = data.optical.offset if pair.offset is None else pair.offset
     return units.to_reflectance(stored, data.optical.scale, offset, where, pair.offset is not None)
-
-
-def _sar_names(data: Data) -> list[str] | None:
-    return getattr(data.sar, "bands", None)
 
 
 if __name__ == "__main__":
