@@ -1,4 +1,4 @@
-"""What `infer` writes of one scene: refined image and spread as cloud-optimised GeoTIFF, a preview, a summary.
+"""Files that `infer` writes of one scene: refined image and spread as cloud-optimised GeoTIFF, preview, summary.
 
 Images are float32 reflectance, not uint16 times 10000: the numbers then mean themselves in every program, for a scale
 in a tag is overlooked by many, and a spread of a thousandth is not rounded away. No data is NaN.
@@ -44,7 +44,7 @@ def cloud_optimised(path: Path, pair: Pair, meaning: str, tags: Mapping[str, obj
 
     Args:
         pair: height, width, CRS and transform of the raster.
-        meaning: of the numbers, which all four bands' descriptions begin with no word of.
+        meaning: of the numbers, for the tag of that name.
     """
     rows = path.with_name(f"{path.stem}.rows.tif")
     crs = CRS.from_user_input(pair.crs) if pair.crs else None
