@@ -3,8 +3,8 @@
     python -m src.grounding.visualise --results refined --out pictures
 
 --results is the --out of `infer`, of one scene or of many. Writes <scene>.png for each; truth and error are left out
-where `infer` knew no truth, and spread where it drew one sample. Large scenes are thinned to 400 px. Error and spread share a
-scale: where the spread is honest, they look alike on average.
+where `infer` knew no truth, and spread where it drew one sample. Large scenes are thinned to 400 px. Error and spread
+share a scale: where the spread is honest, they look alike on average.
 """
 
 from pathlib import Path

@@ -129,9 +129,10 @@ def radar_db(stored: np.ndarray, physical: Physical) -> tuple[np.ndarray, np.nda
     known = np.isfinite(stored).all(0) & (stored != 0).any(0)
     if physical.linear:
         known &= (stored > 0).all(0)
+    values = np.where(known, stored, 1)
     low, high = physical.clip_db
-    values = np.where(known, stored, 1 if physical.linear else low)
-    return (10 * np.log10(values) if physical.linear else values).clip(low, high).astype(np.float32), known
+    db = 10 * np.log10(values) if physical.linear else values
+    return np.where(known, db.clip(low, high), low).astype(np.float32), known
 
 
 def reflectance(stored: np.ndarray, physical: Physical) -> tuple[np.ndarray, np.ndarray]:
