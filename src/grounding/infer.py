@@ -4,10 +4,9 @@
     python -m src.grounding.infer --input-dir tiles --model models/grounding/ground --out refined
 
 A pair is two GeoTIFF of one grid: radar VV and VH, and a first guess with B02, B03, B04 and B08, found by the bands'
-names. What their numbers mean is declared by the params (`data.sar`, `data.optical`) or by --sar-scale, --scale,
---offset and --bands. The radar image is clipped as it was in training. Pixels that are no data, NaN, or 0 in every band
-of the first guess are filled; where the radar image has none, and where no window has any first guess, the result is
-NaN.
+names. What their numbers mean is declared by the params (`data.sar`, `data.optical`) or by options. The radar image is
+clipped as it was in training. Pixels that are no data, NaN, or 0 in every band of the first guess are filled; where the
+radar image has none, and where no window has any first guess, the result is NaN.
 
 Writes opt_v3.tif, the mean of --samples drawn images, and spread.tif, their standard deviation (not with --samples 1):
 cloud-optimised GeoTIFF of four bands, float32 reflectance, NaN where there is no data. Beside them summary.json, and
@@ -61,16 +60,19 @@ PARSER.add_argument(
     help="default: pipelines/grounding/params.yaml",
 )
 PARSER.add_argument("--sar-scale", choices=("dB", "linear"), help="of the radar numbers; default: data.sar.scale")
+PARSER.add_argument("--sar-bands", nargs="+", help="names of all bands of the radar file; default: data.sar.bands")
 PARSER.add_argument("--scale", type=float, help="number of a reflectance of 1; default: data.optical.scale")
 PARSER.add_argument("--offset", type=float, help="added before scaling; default: data.optical.offset")
-PARSER.add_argument("--bands", nargs="+", help="names of all bands of --optical; default: data.optical.bands")
+PARSER.add_argument("--bands", nargs="+", help="names of all bands of the optical file; default: data.optical.bands")
 
 
 class Refiner:
     """A model folder, ready to refine scenes."""
 
     def __init__(self, model: Path, params: Params, data: Data, samples: int, seed: int):
-        # Imported here: they import torch and diffusers, which --help does without.
+        # Imported here: torch and diffusers, which --help does without.
+        import torch
+
         from src.grounding.models import denoiser, whole_scene
 
         run.set_threads(params.threads)
@@ -81,6 +83,7 @@ class Refiner:
                 f"`overlap_px`: found {self.overlap}, expected less than the model's window of {self.side} px; lower it"
             )
         self.data, self.samples, self.seed, self.scenes = data, samples, seed, whole_scene
+        self.network.to("cuda" if torch.cuda.is_available() else "cpu")
         self.refine = whole_scene.refiner(self.network, self.facts["steps"])
 
     def warnings(self) -> list[str]:
@@ -219,7 +222,8 @@ def declared(given: argparse.Namespace, params: Params) -> Data:
     """Section `data` of the params with the command line's units."""
     data = params.data
     optical = {key: getattr(given, key) for key in ("scale", "offset", "bands") if getattr(given, key) is not None}
-    sar = {"scale": given.sar_scale} if given.sar_scale else {}
+    sar = {"scale": given.sar_scale, "bands": given.sar_bands}
+    sar = {key: value for key, value in sar.items() if value is not None}
     return data.model_copy(
         update={"sar": data.sar.model_copy(update=sar), "optical": data.optical.model_copy(update=optical)}
     )

@@ -9,9 +9,10 @@ import pytest
 import rasterio
 
 from src.core.stage import run
+from src.core.stage.files import read_arrays
 from src.grounding import infer
 from src.grounding.models import denoiser, whole_scene
-from tests.grounding.pair_files import images, write_pair, write_raster, write_tile
+from tests.grounding.pair_files import REAL, images, write_pair, write_raster, write_tile
 from tests.grounding.scenes import scene
 from tests.grounding.small_models import write
 
@@ -192,6 +193,30 @@ def test_a_folder_with_bad_scenes_refines_the_others_and_lists_what_failed(model
     write_tile(folder, "b", arrays={"opt_v2": guess})
     assert call("--input-dir", folder, "--model", model, "--out", out, "--samples", 2) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c"]
+
+
+def test_a_first_guess_of_four_bands_beside_a_truth_of_more(pair, model, tmp_path):
+    optical = read(pair[1])
+    order = ("B8A", "B08", "B04", "B03", "B02")
+    write_raster(pair[1], np.concatenate([optical[3:], optical[::-1]]))
+    write_raster(tmp_path / "v2" / "a.tif", optical + np.int16(50), ("B02", "B03", "B04", "B08"))
+    options = ["--input-dir", tmp_path / "in", "--first-guess", tmp_path / "v2", "--bands", *order]
+    assert call(*options, "--model", model, "--out", tmp_path / "out", "--samples", 1) == (0, "")
+    shown = read_arrays(tmp_path / "out" / "a" / "preview.safetensors")
+    np.testing.assert_allclose(shown["truth"], optical / 10_000, atol=1e-6)
+    np.testing.assert_allclose(shown["first_guess"], (optical + 50) / 10_000, atol=1e-6)
+
+
+def test_a_real_pair_whose_files_name_no_bands(model, tmp_path):
+    tile = "38D_378R_2_3.tif"
+    sar, optical = (REAL / "terramesh" / sensor / tile for sensor in ("S1RTC", "S2L2A"))
+    if not sar.is_file():
+        pytest.skip("no real data")
+    names = [*(f"B0{number}" for number in range(1, 9)), "B8A", "B09", "B11", "B12"]
+    options = ["--sar-bands", "VV", "VH", "--bands", *names]
+    out = refine((sar, optical), model, tmp_path / "out", *options)
+    with rasterio.open(out / "opt_v3.tif") as dataset, rasterio.open(sar) as given:
+        assert dataset.shape == given.shape and dataset.crs == given.crs and np.isfinite(dataset.read()).all()
 
 
 def test_a_first_guess_that_is_not_there_is_a_storage_error(pair, model, tmp_path):

@@ -153,15 +153,19 @@ def thinned(path: Path, numbers: list[int]) -> np.ndarray:
 
 
 def _rasters(files: Files, data: Data, stack: ExitStack) -> Opened:
-    names = getattr(data.sar, "bands", None), data.optical.bands
-    pair = geotiff_pairs.open_pair(files.name, files.sar, files.optical, *names, MAX_RASTER_BYTES)
-    optical = OPTICAL_BANDS, names[1], "data.optical.bands"
-    images = [_raster(files.sar, SAR_BANDS, names[0], "data.sar.bands", stack)]
-    images += [_raster(path, *optical, stack) for path in (files.optical, files.truth) if path]
+    sar_names, names = data.sar.bands, data.optical.bands
+    truth, guess_names = None, names
+    if files.truth:  # then the names are those of its bands, and the first guess may have fewer
+        truth = _raster(files.truth, OPTICAL_BANDS, names, "data.optical.bands", stack)
+        with geotiff_pairs.opened(files.optical) as dataset:
+            guess_names = names if dataset.count == len(names or ()) else None
+    pair = geotiff_pairs.open_pair(files.name, files.sar, files.optical, sar_names, guess_names, MAX_RASTER_BYTES)
     if files.truth:
         with geotiff_pairs.opened(files.truth) as dataset:
             geotiff_pairs.check_grid(dataset, pair, files.truth)
-    return Opened(pair, *images, *[None] * (3 - len(images)))
+    sar = _raster(files.sar, SAR_BANDS, sar_names, "data.sar.bands", stack)
+    guess = _raster(files.optical, OPTICAL_BANDS, guess_names, "data.optical.bands", stack)
+    return Opened(pair, sar, guess, truth)
 
 
 def _raster(path: Path, wanted: tuple[str, ...], names: list[str] | None, key: str, stack: ExitStack) -> Image:

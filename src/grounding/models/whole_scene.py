@@ -97,10 +97,16 @@ def refine_scene(
 
 
 def refiner(model: Denoiser | Regression, steps: int) -> Refine:
-    """`model` as a function of a batch of windows."""
-    if isinstance(model, Regression):
-        return lambda first_guess, missing, sar, noise: model.refine(first_guess, missing, sar)
-    return lambda first_guess, missing, sar, noise: model.sample(first_guess, missing, sar, noise, steps)
+    """`model` as a function of a batch of windows, on the device where it is."""
+    device = next(model.parameters()).device
+
+    def refine(first_guess: torch.Tensor, missing: torch.Tensor, sar: torch.Tensor, noise: torch.Tensor):
+        images = (image.to(device) for image in (first_guess, missing, sar))
+        if isinstance(model, Regression):
+            return model.refine(*images).cpu()
+        return model.sample(*images, noise.to(device), steps).cpu()
+
+    return refine
 
 
 def noise_rows(seed: int, sample: int, top: int, height: int, width: int) -> np.ndarray:
