@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from src.core.stage import files, run
 from src.core.stage import params as params_file
@@ -142,7 +143,8 @@ class Refiner:
             if self.samples > 1:
                 spread = results.cloud_optimised(folder / results.SPREAD, pair, "standard deviation of samples", tags)
                 spread = stack.enter_context(spread)
-            for drawn in self.scenes.refine_rows(read, windows, self.refine, self.samples, self.seed):
+            strips = self.scenes.refine_rows(read, windows, self.refine, self.samples, self.seed)
+            for drawn in tqdm(strips, pair.name, len(windows.tops), leave=False, unit="strip"):
                 mean.write(drawn.mean(0))
                 if spread:
                     spread.write(drawn.std(0, ddof=1))

@@ -167,6 +167,14 @@ def test_a_full_disk_leaves_nothing_half_written(pair, model, tmp_path, monkeypa
     assert code == 74 and [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_an_overlap_as_large_as_the_window_is_named(pair, model, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text(infer.PARSER.get_default("params").read_text().replace("overlap_px: 8", "overlap_px: 16"))
+    options = ["--sar", pair[0], "--optical", pair[1], "--model", model, "--out", tmp_path / "out", "--params", params]
+    expected = "infer.overlap_px: found 16, expected less than the model's window of 16 px; lower it"
+    assert call(*options) == (2, expected)
+
+
 def test_options_that_do_not_go_together(pair, model, tmp_path):
     known = ["--model", model, "--out", tmp_path / "out"]
     assert call("--sar", pair[0], *known) == (2, "--optical: missing; name the first guess that belongs to --sar")
