@@ -5,8 +5,8 @@
 The bar of time is a ratio: `whole_scene.refine_rows` (noise, radar tokens, sampler, blending) to ten forward passes of
 the same windows in the same batches, which no sampler of ten steps can do without. The generator is that of the params,
 with random weights. Memory is the peak of `src.grounding.infer` in a process of its own, for a raster and for one of
-`TIMES` as many rows, with a small generator, one step and a small cache of GDAL, none of which grows with the rows; most
-of it is torch.
+`TIMES` as many rows, with a small generator, one step and a small cache of GDAL, none of which grows with the rows;
+most of it is torch.
 """
 
 import os
