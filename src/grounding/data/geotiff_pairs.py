@@ -56,13 +56,13 @@ def find(root: Path, beside: Sequence[Path] = ()) -> dict[str, tuple[Path, Path]
 
 def open_pair(
     name: str, sar: Path, optical: Path, sar_names: list[str] | None, names: list[str] | None,
-    largest: int = pairs.MAX_BYTES,
+    largest: int | None = None,
 ) -> Pair:  # fmt: skip
     """Headers of both files, checked; no pixel is read.
 
     Args:
         sar_names, names: declared names of all bands of the radar and of the optical file; None: the files name them.
-        largest: bytes that either image may need; more than a scene that is read whole, where strips are read.
+        largest: bytes that either image may need; None: those of a scene that is read whole.
 
     Raises:
         DataError: not a GeoTIFF, a band that is not there, scale or offset in tags, no CRS, another grid, no date.
@@ -166,7 +166,7 @@ def _name(text: str) -> str:
     return f"B0{text[1]}" if re.fullmatch(r"B\d", text) else text
 
 
-def _check_numbers(dataset: DatasetReader, numbers: list[int], path: Path, largest: int = pairs.MAX_BYTES) -> None:
+def _check_numbers(dataset: DatasetReader, numbers: list[int], path: Path, largest: int | None = None) -> None:
     dtypes = {np.dtype(dataset.dtypes[number - 1]) for number in numbers}
     if any(dtype.kind not in "iuf" for dtype in dtypes):
         found = ", ".join(sorted(map(str, dtypes)))

@@ -92,8 +92,9 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_size(shape: tuple[int, ...], itemsize: int, where: str, largest: int = MAX_BYTES) -> None:
-    """Raise DataError where an array would need more bytes than `largest`."""
+def check_size(shape: tuple[int, ...], itemsize: int, where: str, largest: int | None = None) -> None:
+    """Raise DataError where an array would need more bytes than `largest`, MAX_BYTES unless given."""
+    largest = largest or MAX_BYTES
     if math.prod(shape) * itemsize > largest:
         found = " x ".join(map(str, shape))
         raise DataError(
