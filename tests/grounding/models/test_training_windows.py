@@ -99,7 +99,7 @@ def test_one_validation_scene_is_compared_with_another_place_of_itself():
     windows = GridWindows([numbered("a", 0, 40, 40)], SIDE, 0.8, 0, STEPS)
     rows = windows.__getitems__(list(range(4)))
     assert all(not torch.equal(own, other) for own, other in zip(rows["sar"], rows["other_sar"], strict=True))
-    with pytest.raises(DataError, match="role validation: found 1 windows of 16 px .* expected two or more"):
+    with pytest.raises(DataError, match=r"role validation: found 1 windows of 16 px .* expected two or more"):
         len(GridWindows([numbered("a", 0)], SIDE, 0.8, 0, STEPS))
 
 
