@@ -15,6 +15,7 @@ from tests.grounding.trainings import (
     contents,
     largest_difference,
     losses_of,
+    run_controls,
     run_ground,
     run_pretrain,
     small,
@@ -25,7 +26,7 @@ from tests.together import together
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STAGES = ["pretrain", "ground"]
-LONG = {f"{stage}.{key}": value for stage in STAGES for key, value in (("epochs", 12), ("save_steps", 1))}
+LONG = {f"{stage}.{key}": value for stage in STAGES for key, value in (("epochs", 8), ("save_steps", 1))}
 LONG |= {"ground.stop.patience": 20}
 
 
@@ -58,6 +59,15 @@ def test_two_processes_train_as_one(store, base, tmp_path, stage, accumulate):
     assert not any((two / "checkpoints").iterdir())
 
 
+def test_two_processes_train_the_controls(store, tmp_path):
+    changes = {"pretrain.epochs": 1, "ground.epochs": 1}
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert together(1, run_controls, store, one, changes) == [0]
+    assert together(2, run_controls, store, two, changes) == [0, 0]
+    assert largest_difference(two / "controls", one / "controls") < 1e-5
+    assert not any((two / "checkpoints").iterdir())
+
+
 def start(stage: str, store: Path, base: Path, folder: Path) -> subprocess.Popen:
     """A process that runs the stage from the command line below `folder`."""
     path = folder / "params.yaml"
@@ -73,7 +83,7 @@ def start(stage: str, store: Path, base: Path, folder: Path) -> subprocess.Popen
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_a_random_moment(store, base, tmp_path, stage):
     generator = random.Random(0)
-    process, step = start(stage, store, base, tmp_path), generator.randrange(3, 30)
+    process, step = start(stage, store, base, tmp_path), generator.randrange(3, 20)
     deadline = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
         saved = [int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoints/*/checkpoint-*")]
