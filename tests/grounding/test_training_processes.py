@@ -64,7 +64,8 @@ def test_two_processes_train_the_controls(store, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert together(1, run_controls, store, one, changes) == [0]
     assert together(2, run_controls, store, two, changes) == [0, 0]
-    assert largest_difference(two / "controls", one / "controls") < 1e-5
+    # Without radar many gradients of the cross-attention are rounding alone; a step is 1e-3.
+    assert largest_difference(two / "controls", one / "controls") < 1e-4
     assert not any((two / "checkpoints").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""What the trainings minimise and report: clear pixels alone, the target of each prediction, scores by name."""
+"""Losses and reports of the trainings: clear pixels alone, the target of each prediction, scores by name."""
 
 from types import SimpleNamespace
 
@@ -84,7 +84,7 @@ def test_a_generator_that_is_right_has_no_loss_and_the_one_that_answers_zero_tha
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_the_five_losses_see_the_predicted_image(kind, monkeypatch):
-    """Where the prediction is right, the image is the truth: no spectral loss, for each prediction and every step."""
+    """A right prediction gives the truth as image, for each kind and at every step."""
     model, batch = generator(kind), rows()
     inner = model.denoiser
     residual = inner.scaled(torch.where(batch["valid"][:, None], batch["truth"] - batch["first_guess"], 0))
