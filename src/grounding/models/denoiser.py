@@ -107,8 +107,9 @@ class Denoiser(nn.Module):
         state = noise
         for step in self.scheduler.timesteps:
             prediction = self(state, step.expand(len(state)), condition)
-            state = self.scheduler.step(prediction, step, state, return_dict=False)[0]
-        return self.refined(first_guess, state)
+            state, residual = self.scheduler.step(prediction, step, state, return_dict=False)
+        # Not `state`, in which noise is left where `steps` does not divide the number of training steps.
+        return self.refined(first_guess, residual)
 
 
 def build(settings, tile_px: int, scaling: Scaling, sees_sar: bool) -> Denoiser:
@@ -158,6 +159,7 @@ def scheduler(train_steps: int, prediction: str) -> DDIMScheduler:
 
 def save(folder: Path, model: Denoiser, facts: dict) -> None:
     """Write weights in diffusers' layout, the radar tokens beside them, and grounding.json with `facts`."""
+    model.transformer.register_to_config(_name_or_path="")  # or the folder that it was read from would be written
     model.transformer.save_pretrained(folder / TRANSFORMER)
     model.scheduler.save_pretrained(folder / SCHEDULER)
     weights = {name: value.contiguous() for name, value in model.sar_tokens.state_dict().items()}
@@ -183,7 +185,13 @@ def load(folder: Path) -> tuple[Denoiser, dict]:
             f"{BANDS} for {', '.join(OPTICAL_BANDS)}; it is of other bands: train again"
         )
     tokens = token_embedding(shape.sample_size, shape.patch_size, shape.cross_attention_dim)
-    tokens.load_state_dict(safetensors.torch.load_file(folder / TOKENS))
+    weights = {name: torch.from_numpy(array) for name, array in files.read_arrays(folder / TOKENS).items()}
+    if weights["proj.weight"].shape != tokens.proj.weight.shape:
+        raise DataError(
+            f"{folder}/{TOKENS}: found weights of {weights['proj.weight'].shape[1]} radar bands, expected "
+            f"{len(SAR_BANDS)} for {', '.join(SAR_BANDS)}; train again"
+        )
+    tokens.load_state_dict(weights)
     steps = DDIMScheduler.from_pretrained(folder / SCHEDULER)
     scaling = Scaling(**{name: facts[name] for name in Scaling.__dataclass_fields__})
     return Denoiser(transformer, tokens, steps, scaling, facts["sees_sar"]).eval(), facts

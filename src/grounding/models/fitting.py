@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from src.core.stage import distributed
+from src.core.stage.errors import ParamsError
 from src.core.training import driver
 from src.core.training.dry_run import memory_and_time
 from src.core.training.parameter_groups import ParameterGroups
@@ -55,13 +56,14 @@ def generator(store: SceneStore, params: Params, sees_sar: bool) -> Prepared:
     set_seed(params.seed)
     scales = Scaling(**scaling(train.scenes))
     network = denoiser.build(params.model, params.tiles.tile_px, scales, sees_sar)
-    groups = training.everything(network, "generator", params.pretrain.lr)
+    groups = training.everything(network, params.pretrain.lr)
     model = training.DenoisingTraining(network, params.model.steps)
     return Prepared("generator", training.plan(params, params.pretrain), model, groups, train, validation)
 
 
 def grounding(store: SceneStore, params: Params, network: Denoiser) -> Prepared:
     """A pretrained generator with adapters in its cross-attention, to learn from scenes of role ground."""
+    check(network, params)
     train, validation = training.windows(store, ["ground"], params, params.ground)
     train.scenes = train.scenes[: params.ground.max_samples]
     groups = training.add_lora(network, params)
@@ -70,12 +72,21 @@ def grounding(store: SceneStore, params: Params, network: Denoiser) -> Prepared:
     return Prepared("grounding", plan, model, groups, train, validation, training.measure)
 
 
+def check(network: Denoiser, params: Params) -> None:
+    """Raise ParamsError where a pretrained generator reads other windows, or another noise schedule, than asked."""
+    asked = {"tiles.tile_px": params.tiles.tile_px, "model.train_steps": params.model.train_steps}
+    found = network.tile_px, network.scheduler.config.num_train_timesteps
+    for (key, value), own in zip(asked.items(), found, strict=True):
+        if value != own:
+            raise ParamsError(f"{key}: found {value}, expected {own} as the generator was pretrained; run pretrain too")
+
+
 def regression_network(store: SceneStore, params: Params) -> Prepared:
     """A regression network of random weights, to learn from all that the generator and its grounding see."""
     train, validation = training.windows(store, ["pretrain", "ground"], params, params.pretrain)
     set_seed(params.seed)
     network = regression.build(params.tiles.tile_px, REGRESSION_WIDTH, Scaling(**scaling(train.scenes)))
-    groups = training.everything(network, "regression", params.pretrain.lr)
+    groups = training.everything(network, params.pretrain.lr)
     model = training.RegressionTraining(network)
     return Prepared("regression", training.plan(params, params.pretrain), model, groups, train, validation)
 

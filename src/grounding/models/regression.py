@@ -67,6 +67,7 @@ def build(tile_px: int, width: int, scaling: Scaling) -> Regression:
 
 def save(folder: Path, model: Regression, facts: dict) -> None:
     """Write weights in diffusers' layout and grounding.json with `facts`."""
+    model.unet.register_to_config(_name_or_path="")  # or the folder that it was read from would be written
     model.unet.save_pretrained(folder / NETWORK)
     files.write_json(folder / SETTINGS, {"format": FORM} | facts | asdict(model.scaling))
 
@@ -77,4 +78,9 @@ def load(folder: Path) -> Regression:
     if facts.get("format") != FORM:
         raise DataError(f"{folder}/{SETTINGS}: format: found {facts.get('format')!r}, expected {FORM!r}; train again")
     unet = UNet2DModel.from_pretrained(folder / NETWORK)
+    if (unet.config.in_channels, unet.config.out_channels) != (INPUTS, BANDS):
+        raise DataError(
+            f"{folder}: channels: found {unet.config.in_channels} in and {unet.config.out_channels} out, expected "
+            f"{INPUTS} and {BANDS}; it is of other bands: train again"
+        )
     return Regression(unet, Scaling(**{name: facts[name] for name in Scaling.__dataclass_fields__})).eval()

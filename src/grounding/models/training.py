@@ -1,5 +1,6 @@
 """Trainings of the generator and of the regression network, through the one training driver."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import EvalPrediction, set_seed
 
 from src.core.models import lora
 from src.core.report import figures
+from src.core.stage.errors import DataError
 from src.core.training.parameter_groups import ParameterGroups, train_only
 from src.core.training.trainer_arguments import Plan
 from src.grounding.data.scene_store import Scene, SceneStore
@@ -23,6 +25,7 @@ from src.grounding.models.regression import Regression
 from src.grounding.models.training_windows import GridWindows, RandomWindows
 from src.grounding.params import Params, Training
 
+logger = logging.getLogger(__name__)
 LABEL = "truth"
 SCORES = ("agreement", "seed_agreement")
 PARTS = ("denoising", "sar", "cycle", "identity", "spectral", "lpips")
@@ -52,7 +55,8 @@ class DenoisingTraining(nn.Module):
         other_valid: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         model = self.denoiser
-        residual = model.scaled(truth - first_guess)
+        # Under cloud the truth is unknown; a network that saw it in the noisy residual would learn from it.
+        residual = model.scaled(torch.where(valid[:, None], truth - first_guess, 0.0))
         noisy = model.noisy(residual, noise, timestep)
         prediction = model(noisy, timestep, model.condition(first_guess, missing, sar))
         velocity = model.scheduler.config.prediction_type == "v_prediction"
@@ -104,21 +108,36 @@ def plan(params: Params, section: Training, best: str | None = None) -> Plan:
 def windows(
     store: SceneStore, roles: Sequence[str], params: Params, section: Training
 ) -> tuple[RandomWindows, GridWindows]:
-    """Training windows of the scenes of `roles`, and the validation windows."""
+    """Training windows of the scenes of `roles`, and the validation windows; no other scene is read.
+
+    Raises DataError where a role has no scene, or a scene is smaller than a window.
+    """
     side, least, steps = params.tiles.tile_px, params.tiles.min_valid_ratio, params.model.train_steps
-    names = [name for role in roles for name in store.names(role)]
-    train = RandomWindows(read(store, names), side, least, section.windows, params.seed, steps)
-    return train, GridWindows(read(store, store.names("validation")), side, least, params.seed, steps)
+    scenes = [scene for role in roles for scene in read(store, role, side)]
+    train = RandomWindows(scenes, side, least, section.windows, params.seed, steps)
+    return train, GridWindows(read(store, "validation", side), side, least, params.seed, steps)
 
 
-def read(store: SceneStore, names: Sequence[str]) -> list[Scene]:
-    """Scenes by name."""
+def read(store: SceneStore, role: str, side: int) -> list[Scene]:
+    """Scenes of a role, of `side` px at least; raises DataError where there is none, or a smaller one."""
+    names = store.names(role)
+    if not names:
+        raise DataError(
+            f"{store.folder}: role {role}: found no scene, expected one or more; give scenes that role in their JSON "
+            "(`split`), or all of them none, so that roles are drawn"
+        )
+    for row in store.table[store.table["role"] == role].itertuples():
+        if min(row.height, row.width) < side:
+            raise DataError(
+                f"{store.folder}: scene {row.name}: found {row.height} x {row.width} px, expected at least a window "
+                f"of {side} x {side}; lower `tile_px`, or leave it out"
+            )
     return [store.read(name) for name in names]
 
 
-def everything(model: nn.Module, name: str, rate: float) -> ParameterGroups:
-    """All weights as one group."""
-    return train_only(model, {name: (list(model.parameters()), rate, 0)})
+def everything(model: nn.Module, rate: float) -> ParameterGroups:
+    """All weights, each part of `model` as a group of its own: a radar image that reaches nothing is then noticed."""
+    return train_only(model, {name: (list(part.parameters()), rate, 0) for name, part in model.named_children()})
 
 
 def add_lora(denoiser: Denoiser, params: Params) -> ParameterGroups:
@@ -134,9 +153,12 @@ def add_lora(denoiser: Denoiser, params: Params) -> ParameterGroups:
 
 
 def extra_losses(params: Params):
-    """The five losses with their weights, as `DenoisingTraining` calls them, and what to say of LPIPS."""
+    """The five losses with their weights, as `DenoisingTraining` calls them; says where LPIPS is off."""
     weights, sar = params.ground.weights.model_dump(), params.data.sar
     distance = perceptual_network.read_lpips(params.ground.lpips_weights) if weights["lpips"] else None
+    if distance is None:
+        why = "its weight is 0" if not weights["lpips"] else "ground.lpips_weights names no file"
+        logger.info(f"grounding: LPIPS is off: {why}")
 
     def total(*images):
         return losses.total(*images, weights=weights, clip_db=tuple(sar.clip_db), looks=sar.looks, distance=distance)

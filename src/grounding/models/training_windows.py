@@ -50,7 +50,10 @@ class RandomWindows(ReadyBatches):
 
 
 class GridWindows(ReadyBatches):
-    """Windows side by side over scenes, each with the radar image of another scene; noise by (seed, index)."""
+    """Windows side by side over scenes, each with another radar image; noise by (seed, index).
+
+    That is of another scene, or of another place where there is one scene alone.
+    """
 
     def __init__(self, scenes: Sequence[Scene], side: int, least_valid: float, seed: int, steps: int):
         self.scenes, self.side, self.least_valid, self.seed, self.steps = scenes, side, least_valid, seed, steps
@@ -65,6 +68,12 @@ class GridWindows(ReadyBatches):
                 for left in range(0, width - side + 1, side):
                     if scene.valid[top : top + side, left : left + side].mean() >= self.least_valid:
                         found.append((number, top, left))
+        if len(found) < 2:
+            raise DataError(
+                f"scenes of role validation: found {len(found)} windows of {side} px with {self.least_valid:.0%} clear "
+                "pixels, expected two or more, for agreement compares radar images of two places; lower "
+                "`min_valid_ratio` or `tile_px`, or bring more scenes"
+            )
         return found
 
     def __len__(self) -> int:
@@ -79,14 +88,12 @@ class GridWindows(ReadyBatches):
             row["noise"] = generator.standard_normal(row["truth"].shape, dtype=np.float32)
             # Spread evenly, so that the loss of an epoch does not hang on which steps were drawn.
             row["timestep"] = np.int64((index * 2 + 1) * self.steps // (2 * len(self)) % self.steps)
-            other = next((place for place in self._after(index) if place[0] != number), None)
-            other = window(self.scenes[other[0]], *other[1:], self.side) if other else row
+            after = self.places[index + 1 :] + self.places[:index]
+            other = next((place for place in after if place[0] != number), after[0])
+            other = window(self.scenes[other[0]], *other[1:], self.side)
             row |= {"other_sar": other["sar"], "other_valid": other["valid"]}
             rows.append(row)
         return stack(rows)
-
-    def _after(self, index: int) -> list[tuple[int, int, int]]:
-        return self.places[index + 1 :] + self.places[:index]
 
 
 def window(scene: Scene, top: int, left: int, side: int) -> dict[str, np.ndarray]:
@@ -126,5 +133,5 @@ def scaling(scenes: Sequence[Scene]) -> dict[str, list[float]]:
         if not (found[name] > 0).all():
             bands = OPTICAL_BANDS if len(found[name]) == len(OPTICAL_BANDS) else ("VV", "VH")
             band = bands[int(np.argmin(found[name]))]
-            raise DataError(f"scenes of role pretrain: {band}: {name} is 0, expected variation; check the files")
+            raise DataError(f"scenes to learn from: {band}: {name} is 0, expected variation; check the files")
     return {name: values.tolist() for name, values in found.items()}

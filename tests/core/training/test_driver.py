@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_patience_ends_it_and_the_best_epoch_is_kept(tmp_path):
     batch = Sums(8, 1).__getitems__(list(range(8)))
     losses = evaluated(history, "loss")
     assert model(**batch)["loss"].item() == pytest.approx(losses[1], rel=1e-4) and losses[1] > losses[3]
+
+
+@pytest.mark.parametrize(
+    ("delta", "epochs"),
+    [(0.0, 6), (0.004, 6), (0.05, 4)],
+    ids=["any rise counts", "each rise is above delta", "rises below delta are none"],
+)
+def test_patience_counts_epochs_that_are_not_better_by_delta(tmp_path, delta, epochs):
+    scores = iter([0.1, 0.3, 0.31, 0.32, 0.33, 0.34])
+    plan = replace(PLAN, delta=delta)
+    model, history = fit(tmp_path, plan, measure=lambda predicted: {"score": next(scores)})
+    assert len(evaluated(history)) == epochs
+    batch = Sums(8, 1).__getitems__(list(range(8)))
+    kept = evaluated(history, "loss")[epochs - 1]
+    assert model(**batch)["loss"].item() == pytest.approx(kept, rel=1e-4), "the best is kept, by however little"
 
 
 def test_a_group_that_the_loss_does_not_reach_or_that_stays_stops_it(tmp_path):

@@ -1,5 +1,7 @@
 """LPIPS is off, or has the weights of the file; a package that stands in for lpips has two layers."""
 
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -30,7 +32,9 @@ class LPIPS(torch.nn.Module):
 def package(tmp_path, monkeypatch):
     (tmp_path / "lpips.py").write_text(STAND_IN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "lpips", raising=False)
+    monkeypatch.delitem(sys.modules, "lpips", raising=False)
+    yield
+    sys.modules.pop("lpips", None)  # or later tests would find it installed
 
 
 def weights(path, **changes):
