@@ -117,18 +117,18 @@ def read(store: SceneStore, names: Sequence[str]) -> list[Scene]:
 
 
 def everything(model: nn.Module, name: str, rate: float) -> ParameterGroups:
-    """All weights as one group."""
-    return train_only(model, {name: (list(model.parameters()), rate, 0)})
+    """All weights that are not frozen as one group."""
+    return train_only(model, {name: ([p for p in model.parameters() if p.requires_grad], rate, 0)})
 
 
 def add_lora(denoiser: Denoiser, params: Params) -> ParameterGroups:
-    """Freeze `denoiser`, give its cross-attention adapters, and return them as the one group that trains."""
+    """Freeze `denoiser`, give its adapted part adapters, and return them as the one group that trains."""
     set_seed(params.seed)
     section = params.ground.lora
     adapters = LoraConfig(
         r=section.rank, lora_alpha=section.alpha, lora_dropout=section.dropout, target_modules=section.targets
     )
-    denoiser.transformer = lora.wrap(denoiser.transformer, adapters)
+    denoiser.set_submodule(denoiser.adapted, lora.wrap(denoiser.get_submodule(denoiser.adapted), adapters))
     trained = [p for name, p in denoiser.named_parameters() if "lora_" in name]
     return train_only(denoiser, {"lora": (trained, params.ground.lr, 0)})
 
