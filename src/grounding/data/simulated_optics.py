@@ -8,10 +8,10 @@ from src.grounding.data.simulated_landscape import CELL_M, CODE, COVERS, FINE, L
 SUN = np.radians(150), np.radians(52)  # azimuth from north over east, height: a June morning at 50° north
 DIFFUSE = 0.2  # share of light that comes from the sky
 STEPS = 4  # cells that a shadow is long at most
-# Reflectance of leaves or surfaces in B02, B03, B04, B08, as Sentinel-2 sees them: crops and trees after the seasonal
-# spectra of Vuolo and others (2018, International Journal of Applied Earth Observation 72, 122) and Immitzer and
-# others (2016, Remote Sensing 8, 166); roofs, roads and water after Kotthaus and others (2014, ISPRS Journal 94, 194)
-# and Toming and others (2016, Remote Sensing 8, 640), rounded.
+# Reflectance of leaves or surfaces in B02, B03, B04, B08: round values of the order that is published for crops and
+# trees (Vuolo and others 2018, International Journal of Applied Earth Observation 72, 122; Immitzer and others 2016,
+# Remote Sensing 8, 166), roofs and roads (Kotthaus and others 2014, ISPRS Journal 94, 194) and lakes (Toming and
+# others 2016, Remote Sensing 8, 640).
 COLOURS = {
     "water": (0.050, 0.052, 0.035, 0.015), "cereals": (0.032, 0.068, 0.042, 0.38), "maize": (0.030, 0.065, 0.038, 0.42),
     "rapeseed": (0.038, 0.095, 0.060, 0.44), "root crops": (0.030, 0.078, 0.038, 0.49),

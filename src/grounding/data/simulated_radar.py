@@ -11,10 +11,10 @@ from src.grounding.data.simulated_landscape import CELL_M, CODE, COVERS, FINE, L
 
 INCIDENCE = np.radians(39)  # in the middle of Sentinel-1's IW swath (29° to 46°)
 NOISE_DB = -25.0  # noise-equivalent backscatter of Sentinel-1 IW, specified as below -22 dB
-# gamma0 in dB, VV and VH, of covers whose soil is not seen: forest and built-up land after the C-band statistics of
-# Ulaby and Dobson (1989, Handbook of Radar Scattering Statistics for Terrain), water after Bioresita and others (2018,
-# Remote Sensing 10, 217). Crops: of their canopy when full, after Vreugdenhil and others (2018, Remote Sensing 10,
-# 1396) and Khabbazan and others (2019, Remote Sensing 11, 1887).
+# gamma0 in dB, VV and VH, of a cover, and of crops whose canopy is full: round values of the order that is published
+# for C band in general (Ulaby and Dobson 1989, Handbook of Radar Scattering Statistics for Terrain), water (Bioresita
+# and others 2018, Remote Sensing 10, 217) and crops (Vreugdenhil and others 2018, Remote Sensing 10, 1396; Khabbazan
+# and others 2019, Remote Sensing 11, 1887).
 CANOPY_DB = {
     "water": (-22.5, -29), "cereals": (-15, -20.5), "maize": (-9, -14.5), "rapeseed": (-9.5, -14),
     "root crops": (-8, -14.5), "grassland": (-12.5, -19), "bare soil": (-13, -20), "broadleaf": (-8, -13.7),
