@@ -85,8 +85,7 @@ def test_its_environment_differs_in_torch_alone():
     lists = [(ROOT / name).read_text().split("\n") for name in ("requirements.txt", terramind.REQUIREMENTS)]
     usual, own = (dict(line.split("==") for line in lines if "==" in line) for lines in lists)
     assert {name for name in own if name in usual and own[name] != usual[name]} == {"torch"}
-    assert {name for name in own if name not in usual} == {"torchvision", "terratorch"}
-    assert (ROOT / terramind.REQUIREMENTS).is_file()
+    assert {"torchvision", "terratorch"} <= own.keys() - usual.keys()
 
 
 @WITH_TERRATORCH
@@ -127,7 +126,7 @@ def test_the_loss_on_the_image_reaches_every_adapter(weights, store, tmp_path):
         f"cross_attn.{layer}" for layer in ("q", "kv", "proj")
     }
     assert all(grad.any() for name, grad in adapters.items() if "lora_B" in name)  # A's is 0 while B is
-    print(training.share_trained(part.model))
+    assert "(1.6%)" in training.share_trained(part.model)
 
 
 @WITH_TERRATORCH
@@ -137,11 +136,7 @@ def test_no_loss_can_train_through_the_drawing_of_tokens(weights):
     options = {"modalities": ["S1RTC"], "output_modalities": ["S2L2A"], "timesteps": 1, "pretrained": False}
     generator = FULL_MODEL_REGISTRY.build(f"{TINY}_generate", **options)
     image = generator({"S1RTC": torch.randn(1, 2, SIDE, SIDE)})["S2L2A"]
-    if image.requires_grad:
-        generator.zero_grad()
-        image.square().mean().backward()
-    trained = generator.sampler.model.parameters()
-    assert image.shape == (1, 12, SIDE, SIDE) and all(p.grad is None or not p.grad.any() for p in trained)
+    assert image.shape == (1, 12, SIDE, SIDE) and not image.requires_grad
 
 
 @WITH_TERRATORCH
