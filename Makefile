@@ -34,4 +34,4 @@ deps: $(INSTALLED)
 	python .ci/deps.py
 
 bench: $(INSTALLED)
-	for name in preprocess crops pca mae split store minerals; do python -m bench.$$name --json || exit 1; done
+	for name in preprocess crops pca mae split store minerals grounding; do python -m bench.$$name --json || exit 1; done

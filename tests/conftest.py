@@ -5,6 +5,7 @@ import gc
 import pytest
 
 from src.core.stage.params import validate
+from src.grounding import params as grounding
 from src.minerals import params as minerals
 from src.population import params as population
 from src.species import params as species
@@ -30,6 +31,11 @@ def species_params(changes: dict | None = None) -> species.Params:
 def minerals_params(changes: dict | None = None) -> minerals.Params:
     """`minerals_params({"split.test": 0.3})` -> the committed params of minerals with those keys changed, validated."""
     return validate(values_of("minerals", changes), minerals.Params, where="params.yaml")
+
+
+def grounding_params(changes: dict | None = None) -> grounding.Params:
+    """`grounding_params({"split.test": 0.3})` -> the committed params with those keys changed, validated."""
+    return validate(values_of("grounding", changes), grounding.Params, where="params.yaml")
 
 
 def pytest_collection_finish() -> None:

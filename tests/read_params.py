@@ -51,6 +51,10 @@ class Recorded:
         self._keys.read.add(key)
         return value
 
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        """Names and values, as pydantic gives them; all of them have been read."""
+        return ((name, getattr(self, name)) for name in type(self._section).model_fields)
+
     def model_dump(self, include: set[str] | None = None, **options) -> dict:
         """The section as a dict, as pydantic gives it."""
         values = self._section.model_dump(include=include, **options)

@@ -25,7 +25,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         fitting.explain(fitting.generator(store, params, sees_sar=False))
         fitting.explain(fitting.regression_network(store, params))
         return
-    settings = params.model_dump(include={"seed", "threads", "tiles", "model", "pretrain", "ground", "data"})
+    settings = params.model_dump(include={"seed", "threads", "tiles", "model", "pretrain", "ground"})
+    settings |= {"sar": params.data.sar.model_dump(include={"clip_db", "looks"})}  # of the losses
     read = [inputs.store / "manifest.json"]
     scratch = {
         name: scratch_folder(params.checkpoint_root, f"grounding-{name}", settings, read)

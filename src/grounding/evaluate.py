@@ -6,12 +6,10 @@
         --plots plots/grounding/evaluate
 
 Writes metrics/grounding.json (predictor -> test -> scores with intervals over spatial blocks), figures, and index.html
-with scenes.parquet beside it (every score of every scene). Of each generator the mean of `evaluate.samples` images is
-scored, of all with as many, since the mean of more has a smaller error.
+with three tables beside it: scenes.parquet (every score of every scene), kinds.parquet (each kind of degradation
+alone), spread.parquet (is the spread of samples as large as their error?). Of each generator the mean of
+`evaluate.samples` images is scored, of all with as many, since the mean of more has a smaller error.
 """
-
-import pandas as pd
-from tqdm import tqdm
 
 from src.core.evaluation.regression_scores import rounded
 from src.core.stage import files, run
@@ -27,20 +25,18 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
     run.set_threads(params.threads)
     store = SceneStore.open(inputs.store)
-    names = store.names("test")
-    print(f"evaluate: {len(names)} test scenes; opt_v2 is {store.facts['opt_v2']}")
+    others = scored_scenes.other_scenes(store)
+    print(f"evaluate: {len(others)} test scenes; opt_v2 is {store.facts['opt_v2']}")
     networks = refined_scenes.load(inputs.base, inputs.grounded, inputs.controls)
     if dry_run:
         return
-    scenes = [store.read(name) for name in names]
-    blocks = store.table.set_index("name")["block"]
-    found = scored_scenes.score(tqdm(scenes, desc="evaluate", unit="scene"), scenes, networks, params)
-    rows = pd.DataFrame(found.rows).assign(block=lambda frame: frame["scene"].map(blocks))
-    kinds = pd.DataFrame(found.kinds).assign(block=lambda frame: frame["scene"].map(blocks))
-    scores = rounded(scored_scenes.summary(rows, kinds, found, store))
+    found = scored_scenes.score(store, networks, params)
+    scores = rounded(scored_scenes.summary(found, store, params))
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:
-        files.write_table(report / "scenes.parquet", rows)
-        page.write(report, plots, scores, found, inputs)
+        for name, table in (("scenes", found.rows), ("kinds", found.kinds), ("spread", found.spread)):
+            files.write_table(report / f"{name}.parquet", table)
+        page.draw(plots, scores, found, inputs.store)
+        page.write(report / "index.html", scores, found.rows, params, plots, inputs.curves)
     files.write_json(out.metrics, scores)
     print(page.verdict(scores))
     print(f"report: {out.out}/index.html")

@@ -26,7 +26,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     if dry_run:
         fitting.explain(part)
         return
-    settings = params.model_dump(include={"seed", "threads", "tiles", "model", "ground", "data"})
+    settings = params.model_dump(include={"seed", "threads", "tiles", "model", "ground"})
+    settings |= {"sar": params.data.sar.model_dump(include={"clip_db", "looks"})}  # of the losses
     read = [inputs.store / "manifest.json", inputs.base]
     scratch = scratch_folder(params.checkpoint_root, "grounding-ground", settings, read)
     with driver.outputs(out, [scratch], "ground", fitting.REMEDIES) as (folder, plots):

@@ -54,11 +54,15 @@ def find(root: Path, beside: Sequence[Path] = ()) -> dict[str, tuple[Path, Path]
     return {scene: (images["1"], images["2"]) for scene, images in sorted(found.items())}
 
 
-def open_pair(name: str, sar: Path, optical: Path, sar_names: list[str] | None, names: list[str] | None) -> Pair:
+def open_pair(
+    name: str, sar: Path, optical: Path, sar_names: list[str] | None, names: list[str] | None,
+    largest: int | None = None,
+) -> Pair:  # fmt: skip
     """Headers of both files, checked; no pixel is read.
 
     Args:
         sar_names, names: declared names of all bands of the radar and of the optical file; None: the files name them.
+        largest: bytes that either image may need; None: those of a scene that is read whole.
 
     Raises:
         DataError: not a GeoTIFF, a band that is not there, scale or offset in tags, no CRS, another grid, no date.
@@ -69,7 +73,7 @@ def open_pair(name: str, sar: Path, optical: Path, sar_names: list[str] | None, 
     ):  # fmt: skip
         with opened(path) as dataset:
             numbers = find_bands(dataset, wanted, declared, key, path)
-            _check_numbers(dataset, numbers, path)
+            _check_numbers(dataset, numbers, path, largest)
             grids.append((dataset.crs, tuple(dataset.transform)[:6], dataset.shape, _date(dataset, path)))
     (crs, transform, shape, sar_date), (other_crs, other, other_shape, optical_date) = grids
     fix = "warp one of them to the other's grid"
@@ -162,12 +166,12 @@ def _name(text: str) -> str:
     return f"B0{text[1]}" if re.fullmatch(r"B\d", text) else text
 
 
-def _check_numbers(dataset: DatasetReader, numbers: list[int], path: Path) -> None:
+def _check_numbers(dataset: DatasetReader, numbers: list[int], path: Path, largest: int | None = None) -> None:
     dtypes = {np.dtype(dataset.dtypes[number - 1]) for number in numbers}
     if any(dtype.kind not in "iuf" for dtype in dtypes):
         found = ", ".join(sorted(map(str, dtypes)))
         raise DataError(f"{path}: dtype: found {found}, expected real numbers; export the intensity")
-    pairs.check_size((len(numbers), *dataset.shape), max(dtype.itemsize for dtype in dtypes), str(path))
+    pairs.check_size((len(numbers), *dataset.shape), max(dtype.itemsize for dtype in dtypes), str(path), largest)
     for number in numbers:
         scale, offset = dataset.scales[number - 1], dataset.offsets[number - 1]
         if (scale, offset) != (1, 0):

@@ -59,7 +59,7 @@ def open_tile(path: Path) -> Pair:
     folder = path.parent.name
     if folder in FOLDERS and split is not None and split != folder:
         raise DataError(f"{beside}: split: found {split!r}, expected {folder!r} as its folder; move it or correct it")
-    crs, transform = _place(sidecar, beside)
+    crs, transform = place(sidecar, beside)
     dates = (pairs.day(sidecar.get(key, ""), f"{beside}: {key}") for key in ("sar_date", "optical_date"))
     return Pair(path.stem, path, path, *first, crs, transform, *dates, split, pairs.offset_given(sidecar, beside))
 
@@ -114,7 +114,7 @@ def header(path: Path, key: str) -> tuple[int, ...]:
     return shape
 
 
-def _place(sidecar: dict, path: Path) -> tuple[str, tuple[float, ...]]:
+def place(sidecar: dict, path: Path) -> tuple[str, tuple[float, ...]]:
     """CRS and transform, "" and PIXELS where neither is declared; raises DataError where one is wrong or alone."""
     crs, transform = sidecar.get("crs"), sidecar.get("transform")
     if crs is None and transform is None:

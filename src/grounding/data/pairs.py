@@ -92,12 +92,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_size(shape: tuple[int, ...], itemsize: int, where: str) -> None:
-    """Raise DataError where an array would need more than MAX_BYTES."""
-    if math.prod(shape) * itemsize > MAX_BYTES:
+def check_size(shape: tuple[int, ...], itemsize: int, where: str, largest: int | None = None) -> None:
+    """Raise DataError where an array would need more bytes than `largest`, MAX_BYTES unless given."""
+    largest = largest or MAX_BYTES
+    if math.prod(shape) * itemsize > largest:
         found = " x ".join(map(str, shape))
         raise DataError(
-            f"{where}: size: found {found} numbers of {itemsize} bytes, expected at most {MAX_BYTES} bytes; cut it "
+            f"{where}: size: found {found} numbers of {itemsize} bytes, expected at most {largest} bytes; cut it "
             "into smaller scenes"
         )
 

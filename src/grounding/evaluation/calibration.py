@@ -16,6 +16,8 @@ from src.core.stage.errors import DataError
 from src.grounding.data.scene_store import Scene
 
 LEVELS = (0.5, 0.8, 0.95)
+COVERAGE = {level: f"coverage_{level * 100:g}" for level in LEVELS}
+"""Level of an interval -> name of the share of errors within it."""
 BINS = 10
 
 
@@ -50,7 +52,7 @@ def spread(samples: np.ndarray, scene: Scene) -> Spread:
 
 def scene_row(samples: np.ndarray, scene: Scene) -> dict[str, float | str | None]:
     """One row: scene, spearman_r of expected and absolute error (None where one is constant), expected_rmse, rmse, and
-    coverage_<percent>: the share of errors within the interval of each of LEVELS, which it should equal."""
+    COVERAGE: the share of errors within the interval of each of LEVELS, which it should equal."""
     found = spread(samples, scene)
     size, degrees = np.abs(found.error), len(samples) - 1
     return {
@@ -59,8 +61,8 @@ def scene_row(samples: np.ndarray, scene: Scene) -> dict[str, float | str | None
         "expected_rmse": _rms(found.expected),
         "rmse": _rms(found.error),
     } | {
-        f"coverage_{level * 100:g}": float((size <= t.ppf((1 + level) / 2, degrees) * found.expected).mean())
-        for level in LEVELS
+        name: float((size <= t.ppf((1 + level) / 2, degrees) * found.expected).mean())
+        for level, name in COVERAGE.items()
     }
 
 

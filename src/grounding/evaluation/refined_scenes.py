@@ -40,8 +40,8 @@ def load(base: Path, grounded: Path, controls: Path) -> Networks:
     )
 
 
-def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params: Params) -> np.ndarray:
-    """(K, 4, H, W) images of a scene by one predictor; K is 1 where it does not draw.
+def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params: Params, samples: int) -> np.ndarray:
+    """(samples, 4, H, W) images of a scene by one predictor; a single one where it does not draw.
 
     Args:
         other: the scene whose radar image is given in place of the scene's own, where the predictor says so.
@@ -54,7 +54,6 @@ def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params:
     elif one.radar == ZEROED:
         level = np.array(networks.adapted.scaling.sar_mean, np.float32)[:, None, None]
         scene = replace(scene, sar=np.broadcast_to(level, scene.sar.shape))
-    samples = params.evaluate.samples
     network = getattr(networks, one.weights)
     return refine_scene(scene, network, params.model.steps, params.infer.overlap_px, samples, params.seed)
 
@@ -72,7 +71,6 @@ def by_kind(scenes: list[Scene], networks: Networks, params: Params) -> Iterator
     network one image is drawn.
     """
     shown = [one for one in PREDICTORS if one.name in (MAIN, "regression_unet", "opt_v2", *FILLED)]
-    single = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"samples": 1})})
     for kind in KINDS:
         strengths = only(kind, params.degrade.ground)
         for scene in scenes:
@@ -80,7 +78,7 @@ def by_kind(scenes: list[Scene], networks: Networks, params: Params) -> Iterator
             guess, missing, _ = degrade(scene.optical, scene.valid, strengths, generator)
             degraded = replace(scene, first_guess=guess, missing=missing)
             for one in shown:
-                yield kind, one.name, degraded, draw(one, degraded, degraded, networks, single).mean(0)
+                yield kind, one.name, degraded, draw(one, degraded, degraded, networks, params, 1)[0]
 
 
 def only(kind: str, strengths: Degradation) -> Degradation:

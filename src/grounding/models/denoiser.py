@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
         return known, self.sar_tokens(radar)
 
     def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, condition: tuple) -> torch.Tensor:
-        """Target that the scheduler's `prediction_type` names, (B, 4, h, w), for a noisy scaled residual of that shape."""
+        """Target that the scheduler's `prediction_type` names, for a noisy scaled residual; both are (B, 4, h, w)."""
         known, tokens = condition
         inputs = torch.cat([noisy, known], dim=1)
         return self.transformer(inputs, encoder_hidden_states=tokens, timestep=timestep, return_dict=False)[0]

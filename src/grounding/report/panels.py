@@ -14,54 +14,89 @@ from src.grounding.evaluation.predictors import COMPARISONS, TITLES
 SIDE_PX = 400  # of an image at most; larger scenes are thinned
 COLUMNS = ("radar (VV)", "first guess (v2)", "refined (v3)", "truth", "error", "spread")
 _RGB = [OPTICAL_BANDS.index(band) for band in ("B04", "B03", "B02")]
+HOLE = 0.6  # grey
 REGIONS = {"psnr": ("all pixels", ACCENT), "degraded_psnr": ("degraded pixels", SECOND)}
 
 
 class Refined(NamedTuple):
-    """One scene with its refined image and the standard deviation of the samples, both (4, H, W) in reflectance."""
+    """One scene with its refined image and the standard deviation of the samples, both (4, H, W) in reflectance.
+
+    `scene.optical` is None where there is no truth, `spread` None where one image alone was drawn.
+    """
 
     scene: Scene
     mean: np.ndarray
-    spread: np.ndarray
+    spread: np.ndarray | None
 
 
 def draw_panels(path: Path, shown: Sequence[Refined]) -> None:
     """A row for each scene: radar, first guess, refined, truth, error and spread.
 
-    Optical images are in natural colour, between the truth's 2nd and 98th percentile in all three. Error (mean over
-    bands of |refined - truth|) and spread (mean over bands) share one scale over all scenes, so that they can be
-    compared. What is not valid is left white.
+    Optical images are in natural colour: refined image and truth between the 2nd and 98th percentile of the truth (of
+    the refined image where there is none), the first guess between its own, for haze would be white else, with holes in
+    grey. Error (mean over bands of |refined - truth|) and spread (mean over bands) share
+    one scale over all scenes, so that they can be compared. What is not valid is left white. Truth and error are left
+    out where a scene has no truth, and spread where a scene has none.
     """
-    errors = [np.where(one.scene.valid, np.abs(one.mean - one.scene.optical).mean(0), np.nan) for one in shown]
-    spreads = [np.where(one.scene.valid, one.spread.mean(0), np.nan) for one in shown]
-    limit = float(np.nanpercentile(np.concatenate([error.ravel() for error in errors]), 98)) or 1e-3
-    with drawing(path, 1.9 * len(COLUMNS) + 0.8, 0.5 + 1.75 * len(shown), 9) as figure:
-        grid = figure.subplots(len(shown), len(COLUMNS), squeeze=False)
-        for row, one, error, spread in zip(grid, shown, errors, spreads, strict=True):
-            _images(row[:4], one)
-            for axes, values in zip(row[4:], (error, spread), strict=True):
-                image = axes.imshow(_thinned(values), cmap="magma", vmin=0, vmax=limit, interpolation="nearest")
+    maps = {}
+    if all(one.scene.optical is not None for one in shown):
+        maps["error"] = [_over_bands(one, np.abs(one.mean - one.scene.optical)) for one in shown]
+    if all(one.spread is not None for one in shown):
+        maps["spread"] = [_over_bands(one, one.spread) for one in shown]
+    columns = COLUMNS[: 4 if "error" in maps else 3] + tuple(maps)
+    with drawing(path, 1.9 * len(columns) + 0.8, 0.5 + 1.75 * len(shown), 9) as figure:
+        grid = figure.subplots(len(shown), len(columns), squeeze=False)
+        for row, one in zip(grid, shown, strict=True):
+            _images(row[: len(columns) - len(maps)], one)
             row[0].set_ylabel(one.scene.name, fontsize=8)
             for axes in row:
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
-        for axes, title in zip(grid[0], COLUMNS, strict=True):
+        for axes, title in zip(grid[0], columns, strict=True):
             axes.set_title(title, fontsize=10)
-        bar = figure.colorbar(image, ax=grid[:, 4:], shrink=min(1, 1.6 / len(shown) + 0.2), extend="max")
-        bar.set_label("reflectance, mean over bands")
+        if maps:
+            _maps(figure, grid[:, -len(maps) :], list(maps.values()))
+
+
+def _maps(figure, grid: np.ndarray, maps: list[list[np.ndarray]]) -> None:
+    """Columns of maps under one scale, the 98th percentile of the first column at its top."""
+    limit = float(np.nanpercentile(np.concatenate([values.ravel() for values in maps[0]]), 98)) or 1e-3
+    for column, images in zip(grid.T, maps, strict=True):
+        for axes, values in zip(column, images, strict=True):
+            image = axes.imshow(_thinned(values), cmap="magma", vmin=0, vmax=limit, interpolation="nearest")
+    bar = figure.colorbar(image, ax=grid, shrink=min(1, 1.6 / len(grid) + 0.2), extend="max")
+    bar.set_label("reflectance, mean over bands")
+
+
+def _over_bands(one: Refined, values: np.ndarray) -> np.ndarray:
+    return np.where(one.scene.valid, values.mean(0), np.nan)
 
 
 def _images(row: np.ndarray, one: Refined) -> None:
-    """Radar image and three optical ones in four axes."""
+    """Radar image and optical ones in the axes of a row."""
     scene = one.scene
     radar = np.where(scene.valid, scene.sar[0], np.nan)
     low, high = np.nanpercentile(radar, [2, 98])
     row[0].imshow(_thinned(radar), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    low, high = np.percentile(scene.optical[_RGB][:, scene.valid], [2, 98])
-    for axes, image in zip(row[1:], (scene.first_guess, one.mean, scene.optical), strict=True):
-        colours = np.clip((image[_RGB] - low) / max(high - low, 1e-6), 0, 1)
-        shown = np.where(scene.valid, colours, 1.0)
-        axes.imshow(_thinned(shown.transpose(1, 2, 0)), interpolation="nearest")
+    true = one.mean if scene.optical is None else scene.optical
+    limits = _limits(true, scene.valid)
+    seen = scene.valid & ~scene.missing
+    guess = _colours(scene.first_guess, _limits(scene.first_guess, seen) if seen.any() else limits)
+    guess[scene.missing] = HOLE
+    pictures = guess, _colours(one.mean, limits), _colours(true, limits)
+    for axes, colours in zip(row[1:], pictures, strict=False):
+        shown = np.where(scene.valid[..., None], colours, 1.0)
+        axes.imshow(_thinned(shown), interpolation="nearest")
+
+
+def _limits(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    return np.percentile(image[_RGB][:, seen], [2, 98])
+
+
+def _colours(image: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """(H, W, 3) from 0 to 1."""
+    low, high = limits
+    return np.clip((image[_RGB] - low) / max(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
 
 
 def _thinned(image: np.ndarray) -> np.ndarray:
