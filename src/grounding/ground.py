@@ -34,7 +34,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         fitting.fit(part, params.ground.weight_decay, scratch, plots)
         if distributed.is_main():
             network = part.model.denoiser
-            lora.save_adapter(network.transformer, folder / "adapter", inputs.base / denoiser.TRANSFORMER)
+            adapted = network.get_submodule(network.adapted)
+            lora.save_adapter(adapted, folder / "adapter", inputs.base / network.adapted.partition(".")[0])
             denoiser.save(folder, fitting.merged(network), fitting.facts(params, store))
 
 

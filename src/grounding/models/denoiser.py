@@ -17,6 +17,7 @@ from torch import nn
 from src.core.stage import files
 from src.core.stage.errors import DataError
 from src.grounding.data.sensors import OPTICAL_BANDS, SAR_BANDS
+from src.grounding.params import COMPACT
 
 TRANSFORMER, SCHEDULER, TOKENS, SETTINGS = "transformer", "scheduler", "sar_tokens.safetensors", "grounding.json"
 FORM = "bandwise-grounding-1"
@@ -49,6 +50,8 @@ class Denoiser(nn.Module):
     Images are (B, C, tile_px, tile_px): reflectance, dB. With `sees_sar` False the radar tokens are those of an image
     that is its mean everywhere: the network of equal size that never sees radar.
     """
+
+    adapted, backbone = "transformer", COMPACT  # the part that LoRA adapts; terramind.py has another
 
     def __init__(
         self, transformer: nn.Module, sar_tokens: nn.Module, scheduler: DDIMScheduler, scaling: Scaling, sees_sar: bool
@@ -171,7 +174,8 @@ def save(folder: Path, model: Denoiser, facts: dict) -> None:
     model.scheduler.save_pretrained(folder / SCHEDULER)
     weights = {name: value.contiguous() for name, value in model.sar_tokens.state_dict().items()}
     safetensors.torch.save_file(weights, folder / TOKENS, metadata={"format": "pt"})
-    files.write_json(folder / SETTINGS, {"format": FORM} | facts | {"sees_sar": model.sees_sar} | asdict(model.scaling))
+    own = {"sees_sar": model.sees_sar, "backbone": model.backbone}
+    files.write_json(folder / SETTINGS, {"format": FORM} | facts | own | asdict(model.scaling))
 
 
 def load(folder: Path) -> tuple[Denoiser, dict]:
@@ -184,6 +188,10 @@ def load(folder: Path) -> tuple[Denoiser, dict]:
     facts = files.read_json(Path(folder) / SETTINGS)
     if facts.get("format") != FORM:
         raise DataError(f"{folder}/{SETTINGS}: format: found {facts.get('format')!r}, expected {FORM!r}; train again")
+    if facts.get("backbone", COMPACT) != COMPACT:
+        from src.grounding.models import terramind  # it imports this module
+
+        return terramind.load(folder, facts), facts
     transformer = PixArtTransformer2DModel.from_pretrained(folder / TRANSFORMER)
     shape = transformer.config
     if (shape.in_channels, shape.out_channels) != (INPUTS, BANDS):

@@ -20,7 +20,7 @@ from src.core.training.dry_run import memory_and_time
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan
 from src.grounding.data.scene_store import SceneStore
-from src.grounding.models import denoiser, regression, training
+from src.grounding.models import denoiser, regression, terramind, training
 from src.grounding.models.denoiser import Denoiser, Scaling
 from src.grounding.models.training_windows import scaling
 from src.grounding.params import Params
@@ -55,7 +55,10 @@ def generator(store: SceneStore, params: Params, sees_sar: bool) -> Prepared:
     train, validation = training.windows(store, ["pretrain"], params, params.pretrain)
     set_seed(params.seed)
     scales = Scaling(**scaling(train.scenes))
-    network = denoiser.build(params.model, params.tiles.tile_px, scales, sees_sar)
+    if terramind.is_terramind(params.model.backbone):
+        network = terramind.build(params, scales.residual_sd, sees_sar)
+    else:
+        network = denoiser.build(params.model, params.tiles.tile_px, scales, sees_sar)
     groups = training.everything(network, params.pretrain.lr)
     model = training.DenoisingTraining(network, params.model.steps)
     return Prepared("generator", training.plan(params, params.pretrain), model, groups, train, validation)
@@ -129,5 +132,5 @@ def facts(params: Params, store: SceneStore) -> dict:
 
 def merged(network: Denoiser) -> Denoiser:
     """The generator with its adapters added to the weights."""
-    network.transformer = network.transformer.merge_and_unload()
+    network.set_submodule(network.adapted, network.get_submodule(network.adapted).merge_and_unload())
     return network.requires_grad_(False).to(torch.float32)

@@ -136,18 +136,20 @@ def read(store: SceneStore, role: str, side: int) -> list[Scene]:
 
 
 def everything(model: nn.Module, rate: float) -> ParameterGroups:
-    """All weights, each part of `model` as a group of its own: a radar image that reaches nothing is then noticed."""
-    return train_only(model, {name: (list(part.parameters()), rate, 0) for name, part in model.named_children()})
+    """All weights that are not frozen, each part of `model` as a group of its own: a radar image that reaches nothing is
+    then noticed."""
+    parts = {name: [p for p in part.parameters() if p.requires_grad] for name, part in model.named_children()}
+    return train_only(model, {name: (part, rate, 0) for name, part in parts.items() if part})
 
 
 def add_lora(denoiser: Denoiser, params: Params) -> ParameterGroups:
-    """Freeze `denoiser`, give its cross-attention adapters, and return them as the one group that trains."""
+    """Freeze `denoiser`, give its adapted part adapters, and return them as the one group that trains."""
     set_seed(params.seed)
     section = params.ground.lora
     adapters = LoraConfig(
         r=section.rank, lora_alpha=section.alpha, lora_dropout=section.dropout, target_modules=section.targets
     )
-    denoiser.transformer = lora.wrap(denoiser.transformer, adapters)
+    denoiser.set_submodule(denoiser.adapted, lora.wrap(denoiser.get_submodule(denoiser.adapted), adapters))
     trained = [p for name, p in denoiser.named_parameters() if "lora_" in name]
     return train_only(denoiser, {"lora": (trained, params.ground.lr, 0)})
 
