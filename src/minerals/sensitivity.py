@@ -19,6 +19,7 @@ from src.core.report.figures import ACCENT, SECOND, drawing
 from src.core.stage import files, run
 from src.minerals.data import simulated_geology, simulated_spectra, spectral_library
 from src.minerals.data.spectral_library import Library
+from src.minerals.mapping import thresholds
 from src.minerals.mapping.feature_fit import FeatureFit
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.thresholds import classify
@@ -44,8 +45,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     kept = ~np.any([(nm >= low) & (nm <= high) for low, high in outside], axis=0)
     sensed = library.at(nm, simulated_spectra.FWHM)
     fit = FeatureFit(nm, kept, {name: sensed[library.rows(name, "reference")] for name in NAMES})
-    chosen = files.read_json(inputs.map / "thresholds.json")["feature fit"]
-    limits = np.array([chosen[name] for name in NAMES])
+    limits = thresholds.read(inputs.map / "thresholds.json")
     print(f"sensitivity: {len(SNR) + len(INTIMATE)} settings, {SCENES} scenes each, and {len(sensed)} library spectra")
     if dry_run:
         return
