@@ -22,6 +22,7 @@ from src.minerals.data import band_table, blocks, cube_store, spectral_library, 
 from src.minerals.data.cube_store import CubeStore, reflectance
 from src.minerals.mapping import other_methods, scene_map, thresholds
 from src.minerals.mapping.feature_fit import FeatureFit
+from src.minerals.mapping.map_classes import NO_DATA
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.thresholds import FEATURE_FIT, NEVER, choose, classify
 from src.minerals.params import Params
@@ -133,7 +134,7 @@ def compare(
         tests = list(table[table["role"] == "test"].itertuples())
         for block in tqdm(tests, desc=f"{name}: test", unit="block"):
             values, valid = read(block)
-            found = np.full(valid.shape, scene_map.NO_DATA, np.uint8)
+            found = np.full(valid.shape, NO_DATA, np.uint8)
             if valid.any():
                 found[valid] = classify(score(values[valid], values[valid]), limits[name])
             classes[f"{name}/{block.block}"] = found
