@@ -35,7 +35,8 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
         draw_confusion(plots / "confusion.png", *pixels_of_test_blocks(store, table, mapped))
     draw_spectra(plots / "spectra.png", store, tests, mapped, library)
-    for folder, name in (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"):
+    copied = (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"), (inputs.sensitivity, "one_sample")
+    for folder, name in copied:
         shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
 
 
