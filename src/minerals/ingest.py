@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.core.stage import files, run
-from src.core.stage.errors import DataError
+from src.core.stage.errors import DataError, StorageError
 from src.minerals.data import cube_files, cube_store, truth, wavelengths
 from src.minerals.data.cube_files import Cube
 from src.minerals.params import Data, Params
@@ -64,7 +64,7 @@ def open_all(root: Path, data: Data) -> list[Cube]:
         DataError: as `cube_files.open_cube`; two cubes have other bands; an integer cube has no scale.
     """
     listed = wavelengths.read_list(Path(data.wavelengths)) if data.wavelengths else None
-    cubes = [cube_files.open_cube(path, listed, data.scale, data.nodata) for path in cube_files.find(root)]
+    cubes = [cube_files.open_cube(path, listed, data.scale, data.nodata) for path in find(root)]
     first = cubes[0]
     for cube in cubes:
         apart = np.inf
@@ -78,6 +78,28 @@ def open_all(root: Path, data: Data) -> list[Cube]:
             )
         cube_files.require_scale(cube)
     return cubes
+
+
+def find(root: Path) -> list[Path]:
+    """The cubes directly below `root`, sorted by name; a single cube is its own root.
+
+    Raises:
+        StorageError: there is no such folder or file.
+        DataError: no cube is there, or two would have one name.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise StorageError(f"{root}: no such folder; correct `root`")
+    paths = sorted(path for path in root.iterdir() if path.suffix.lower() in (".hdr", ".tif", ".tiff", ".mat"))
+    if not paths:
+        raise DataError(f"{root}: found no cube, expected *.hdr (ENVI), *.tif or *.mat; correct `root`")
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{root}: found two cubes named {twice}, expected one; rename or remove one")
+    return paths
 
 
 def write(cube: Cube, path: Path) -> np.ndarray:

@@ -254,3 +254,14 @@ def test_truth_of_another_size_or_with_an_unknown_mineral_is_named(root, change,
     with pytest.raises(DataError, match=said):
         run(root, truth="truth")
     assert not root.with_name("store").exists()
+
+
+def test_a_folder_without_cubes_or_with_two_of_one_name_is_named(tmp_path):
+    with pytest.raises(DataError, match="found no cube"):
+        ingest.find(tmp_path)
+    write_envi(tmp_path, "scene", STORED)
+    (tmp_path / "scene.mat").touch()
+    with pytest.raises(DataError, match="two cubes named scene"):
+        ingest.find(tmp_path)
+    with pytest.raises(StorageError, match="no such folder"):
+        ingest.find(tmp_path / "none")

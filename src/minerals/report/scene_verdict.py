@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from src.minerals.data import tile_table
+from src.minerals.mapping.map_classes import NO_DATA
 from src.minerals.mapping.minerals import BACKGROUND, NAMES
-from src.minerals.mapping.scene_map import NO_DATA
 from src.minerals.params import Tiles
 
 
