@@ -114,6 +114,9 @@ def settings(kind: str, inputs, images, params: Params, about: dict, side: int) 
         languages=list(read.languages),
         altered=about["altered"],
         present=read.present,
+        pretrained=params.model.backbone != TINY,
+        simulated=store.manifest["about"]["simulated"],
+        scenes=list(store.scenes),
     )
 
 
