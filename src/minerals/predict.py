@@ -8,10 +8,11 @@
     python -m src.minerals.predict --spectra table.csv --out minerals.csv
 
 A cube is ENVI (.hdr), GeoTIFF or .mat of surface reflectance. It is read a block of lines at a time, twice (with
---model three times), and never copied; .mat is read whole. Writes minerals.tif (classes with colours and names),
-fit.tif and depth.tif (a band a mineral), iron.tif and clay.tif (depth at 870 and 2200 nm), all cloud-optimised
-GeoTIFF, map.png and summary.json (shares of minerals, background and no data; share of altered tiles, laid side by side
-from the first line and sample on, the last ones moved back to the scene's edge; pixels with data that are in no tile).
+--model three times), and never copied; .mat is read whole. Its maps are held in memory, about 120 bytes a pixel.
+Writes minerals.tif (classes with colours and names), fit.tif and depth.tif (a band a mineral), iron.tif and clay.tif
+(depth at 870 and 2200 nm), all cloud-optimised GeoTIFF, map.png and summary.json (shares of minerals, background and no
+data; share of altered tiles, laid side by side from the first line and sample on, the last ones moved back to the
+scene's edge; pixels with data that are in no tile).
 
 With --model the tiles are as large as the model's, and answers.csv holds its answers to the three tasks about each:
 tile_row, tile_column, top, left, task, text, altered, minerals (these two as read from the text; empty where it is in

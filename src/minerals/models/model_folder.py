@@ -81,7 +81,8 @@ def load(folder: Path) -> tuple[MineralModel, PreTrainedTokenizerBase, Settings]
         settings = validate(files.read_json(path), Settings, where=str(path))
     except BandwiseError as error:
         raise DataError(
-            f"{error}; expected a folder that the sft stage wrote, such as models/minerals/sft/bands"
+            f"{error}; expected a folder that the sft stage wrote, such as models/minerals/sft/bands; else "
+            "run sft again"
         ) from error
     channels = len(settings.mean) if settings.input == "bands" else 3
     vlm = qwen_vl.load(folder, channels=channels, dtype="auto" if torch.cuda.is_available() else torch.float32)
