@@ -54,7 +54,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in arrays},
         }
         files.write_json(folder / "manifest.json", manifest)
-    print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
+    print(f"ingest: wrote {out.out}; bands without values in some cube: {int((~filled.all(0)).sum())}")
 
 
 def open_all(root: Path, data: Data) -> list[Cube]:

@@ -104,7 +104,7 @@ def test_one_scene_without_blocks_is_named_and_nothing_written(tmp_path):
     assert not (tmp_path / "split").exists()
 
 
-@pytest.mark.parametrize("shape", [(300, 310), (614, 972), (64, 192), (131, 140)])
+@pytest.mark.parametrize("shape", [(300, 310), (614, 972), (64, 192), (131, 140), (60, 400)])
 def test_the_blocks_that_the_refusal_names_are_the_largest_that_work(tmp_path, shape):
     store = write(tmp_path / "store", scene=shape)
     with pytest.raises(DataError) as error:

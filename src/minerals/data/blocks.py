@@ -68,7 +68,7 @@ def _too_few(folder: Path, found: int, shapes: list[tuple[int, int]], split: Spl
     return f"{say}; {advice(enough)} would do, or add scenes" + _interval(shapes, split, enough)
 
 
-def _interval(shapes: list[tuple[int, int]], split: Split, enough: tuple[int, int]) -> str:
+def _interval(shapes: list[tuple[int, int]], split: Split, enough: tuple[int, int, int]) -> str:
     """Sentence on the blocks that give scores an interval, where they are smaller than those of `enough`."""
     found = largest(shapes, int(np.ceil((MINIMUM_UNITS - 0.5) / split.test)), split.gap_px)
     if found == enough:
@@ -78,22 +78,23 @@ def _interval(shapes: list[tuple[int, int]], split: Split, enough: tuple[int, in
     return f". Scores have an interval from {MINIMUM_UNITS} test blocks on: {advice(found)}"
 
 
-def largest(shapes: list[tuple[int, int]], needed: int, gap: int) -> tuple[int, int] | None:
-    """The largest `block_px` with which scenes give `needed` blocks, and gap and tile that fit into it.
+def largest(shapes: list[tuple[int, int]], needed: int, gap: int) -> tuple[int, int, int] | None:
+    """The largest `block_px` with which scenes give `needed` blocks, a gap for it, and the largest tile that then fits.
 
-    The gap is also the largest tile, and no larger than `gap`, or than half a block, then a multiple of 16.
-    None where such a tile is smaller than `SMALLEST_TILE`.
+    The gap is `gap`, or half a block where that is smaller, as a multiple of 16. None where no tile of `SMALLEST_TILE`
+    fits.
     """
+    narrowest = min(map(min, shapes))
     for block in range(max(map(max, shapes)), 2 * SMALLEST_TILE - 1, -1):
         if sum(max(lines // block, 1) * max(samples // block, 1) for lines, samples in shapes) >= needed:
-            return block, gap if SMALLEST_TILE <= gap <= block // 2 else block // 2 // 16 * 16
+            between = gap if SMALLEST_TILE <= gap <= block // 2 else block // 2 // 16 * 16
+            return (block, between, min(between, narrowest)) if narrowest >= SMALLEST_TILE else None
     return None
 
 
-def advice(found: tuple[int, int]) -> str:
+def advice(found: tuple[int, int, int]) -> str:
     """Keys and values of what `largest` found."""
-    block, gap = found
-    return f"`block_px` {block}, `gap_px` {gap} and `tile_px` of at most {gap}"
+    return "`block_px` {}, `gap_px` {} and `tile_px` of at most {}".format(*found)
 
 
 def _cut(length: int, split: Split) -> list[tuple[int, int]]:

@@ -68,7 +68,8 @@ def say(summary: dict, out: Path, altered: float) -> None:
     pixels = summary["pixels_with_data"]
     most = f", most of it {order[0]} ({percent(summary['minerals'][order[0]], pixels)})" if total > 0 else ""
     if tiles["count"]:
-        where = f"{tiles['altered']} of {tiles['count']} tiles altered (over {altered:.0%} copper-related minerals)"
+        noun = "tile" if tiles["count"] == 1 else "tiles"
+        where = f"{tiles['altered']} of {tiles['count']} {noun} altered (over {altered:.0%} copper-related minerals)"
         if words:
             unread = f" (of {words['not_readable']} the answer cannot be read)" if words["not_readable"] else ""
             where += f", {words['altered']} by the words of the model{unread}"
