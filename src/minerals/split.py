@@ -32,7 +32,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     store = CubeStore.open(inputs.store)
     table = blocks.divide(store, params.split)
     counts = table["role"].value_counts()
-    print("split: " + ", ".join(f"{counts[role]} blocks {role}" for role in blocks.ROLES))
+    print(f"split: {len(table)} blocks: " + ", ".join(f"{counts[role]} {role}" for role in blocks.ROLES))
     audit = check(store, table, params.split.gap_px)
     check_ground(store, table)
     check_spectra(store, table)

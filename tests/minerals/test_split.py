@@ -1,6 +1,7 @@
 """The stage `split`: its audit, and what it refuses."""
 
 import json
+import re
 from argparse import Namespace
 
 import numpy as np
@@ -156,6 +157,35 @@ def test_the_stage_itself_looks_for_the_same_spectra(tmp_path):
 
 
 def test_one_scene_without_blocks_is_named_and_nothing_written(tmp_path):
-    with pytest.raises(DataError, match=r"found 1 spatial blocks.*; set `block_px`"):
+    said = (
+        r"found 1 spatial block in 1 scene of 300 x 310 px .*, expected at least 3, .*; `block_px` 150, `gap_px` 64 and"
+    )
+    with pytest.raises(DataError, match=said):
         run(tmp_path, write(tmp_path / "store", scene=(300, 310)))
     assert not (tmp_path / "split").exists()
+
+
+@pytest.mark.parametrize("shape", [(300, 310), (614, 972), (64, 192), (131, 140), (60, 400)])
+def test_the_blocks_that_the_refusal_names_are_the_largest_that_work(tmp_path, shape):
+    store = write(tmp_path / "store", scene=shape)
+    with pytest.raises(DataError) as error:
+        run(tmp_path, store, block_px=600, gap_px=224)
+    numbers = [int(number) for number in re.findall(r"`\w+_px` (?:of at most )?(\d+)", str(error.value))[:3]]
+    block, gap, tile = numbers
+    table = pd.read_parquet(run(tmp_path, store, **{"block_px": block, "gap_px": gap}) / "blocks.parquet")
+    assert len(table) >= 3 and len(list(blocks.windows(table, tile, tile))) >= len(table)
+    with pytest.raises(DataError, match=f"`block_px` {block}, `gap_px` "):
+        run(tmp_path, store, "larger", block_px=block + 1, gap_px=gap)
+
+
+def test_the_blocks_that_give_intervals_are_named_too(tmp_path):
+    with pytest.raises(DataError, match=r"Scores have an interval from 10 test blocks on: `block_px` 153, `gap_px` 64"):
+        run(tmp_path, write(tmp_path / "store", scene=(614, 972)))
+    table = pd.read_parquet(run(tmp_path, tmp_path / "store", block_px=153, gap_px=64) / "blocks.parquet")
+    assert (table["role"] == "test").sum() == 10
+
+
+def test_a_scene_too_small_for_any_block_is_named(tmp_path):
+    said = r"in 1 scene of 90 x 90 px \(lines x samples\), .*; blocks of 64 px, the smallest, are too few as well: add"
+    with pytest.raises(DataError, match=said):
+        run(tmp_path, write(tmp_path / "store", scene=(90, 90)))

@@ -90,7 +90,10 @@ def test_metrics_hold_every_predictor_but_those_that_were_not_asked_for(finished
 
 def test_the_report_says_that_it_is_simulated_and_shows_every_figure(finished):
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
-    assert "The scenes are simulated" in page and page.count("data:image/png;base64,") == 10
+    assert "The scenes are simulated" in page and page.count("it needs 10 test blocks, and there are 2.") == 2
+    about = json.loads((finished / "sft" / "rgb" / "minerals.json").read_text(encoding="utf-8"))
+    assert about["simulated"] and about["scenes"][0] == "scene_01" and not about["pretrained"]
+    assert page.count("data:image/png;base64,") == 10
     answers = pd.read_parquet(finished / "report" / "answers.parquet")
     assert {"bands", "bands_blank", "rgb_shuffled", "logistic", "map"} <= set(answers["predictor"])
 

@@ -68,7 +68,7 @@ def fit(
 def callbacks(plan: Plan, plots: Path) -> list:
     """Curves in `plots`, and the early stop that `plan` asks for."""
     log = [LiveLog(plots)] if distributed.is_main() else []
-    return log + ([EarlyStoppingCallback(plan.patience)] if plan.patience else [])
+    return log + ([EarlyStoppingCallback(plan.patience, plan.delta)] if plan.patience else [])
 
 
 def finish(trainer: Trainer, groups: ParameterGroups, plan: Plan) -> None:

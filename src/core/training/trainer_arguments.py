@@ -24,6 +24,7 @@ class Plan:
         save_steps: steps between resumable checkpoints; every epoch ends with one too.
         best: metric by which the best epoch is kept, the lower the better for "loss"; None: the last one is.
         patience: epochs without a better `best` after which training ends; None: never.
+        delta: by how much `best` has to be better to count for `patience`.
         warmup_ratio: share of all steps in which the rate rises.
         precision: auto | float32 | bfloat16, of computation.
         checkpointing: whether activations are computed twice to hold fewer of them.
@@ -39,6 +40,7 @@ class Plan:
     save_steps: int = 0
     best: str | None = None
     patience: int | None = None
+    delta: float = 0.0
     warmup_ratio: float = 0.0
     precision: str = "float32"
     checkpointing: bool = False

@@ -112,6 +112,9 @@ def settings(kind: str, images: TileImages, params: Params, about: dict, side: i
         languages=list(read.languages),
         altered=about["altered"],
         present=read.present,
+        pretrained=params.model.backbone != TINY,
+        simulated=store.manifest["about"]["simulated"],
+        scenes=list(store.scenes),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.core.evaluation.jackknife import MINIMUM_UNITS
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
 from src.minerals.data.blocks import ROLES
@@ -147,7 +148,17 @@ def words_lead(scores: dict, altered: float) -> str:
         f"tile. An answer of another form than the asked one counts as wrong (a list: as naming nothing); with more "
         f"than one in ten there is no score. {source} Balanced accuracy is the mean of the share of altered tiles "
         "and of the share of other tiles that are told right: 0.5 is chance. F1 is the harmonic mean of how much "
-        "of what is named is there and how much of what is there is named."
+        "of what is named is there and how much of what is there is named." + no_interval(scores["blocks"])
+    )
+
+
+def no_interval(blocks: int) -> str:
+    """Sentence about scores of so few test blocks that they have no interval, or ""."""
+    if blocks >= MINIMUM_UNITS:
+        return ""
+    return (
+        f" Scores stand without an interval: it needs {MINIMUM_UNITS} test blocks, and there "
+        f"{'is' if blocks == 1 else 'are'} {blocks}. Smaller blocks (split.block_px) or more scenes give it."
     )
 
 
@@ -160,7 +171,7 @@ def map_section(scores: dict, plots: Path) -> Section:
     each = [[one.title, *(cell(scores[one.name]["map"][f"f1_{name}"]) for name in NAMES)] for one in found]
     lead = (
         "Each method names the mineral with the highest score where it reaches a threshold, chosen for each mineral on "
-        "training blocks, and background elsewhere."
+        "training blocks, and background elsewhere." + no_interval(scores["feature_fit"]["map"]["n_units"])
     )
     if scores["simulated"]:
         lead += (
