@@ -113,8 +113,8 @@ def settings(kind: str, images: TileImages, params: Params, about: dict, side: i
         altered=about["altered"],
         present=read.present,
         pretrained=params.model.backbone != TINY,
-        simulated=store.manifest["about"]["simulated"],
-        scenes=list(store.scenes),
+        simulated=reader.store.manifest["about"]["simulated"],
+        scenes=list(reader.store.scenes),
     )
 
 
