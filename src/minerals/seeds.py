@@ -68,7 +68,9 @@ def check(runs: dict[str, dict], pattern: str) -> None:
                     "with one split and the same params but `seed`"
                 )
         if twin := next((other for other in seen if runs[other] == scores), None):
-            raise DataError(f"{path}: found the scores of {twin}, expected those of another seed; run it with one")
+            raise DataError(
+                f"{path}: found the scores of {twin}, expected others: another `seed`, and answers that parse"
+            )
         seen.append(path)
 
 
