@@ -50,7 +50,7 @@ def scores_of(runs: dict[str, dict], name: str, key: str, score: str) -> np.ndar
     absent = [path for path, value in found.items() if value is None]
     if absent and len(absent) < len(found):
         raise DataError(
-            f"{absent[0]}: {name}.{key}.{score}: found none, but other runs have it; expected the same params"
+            f"{absent[0]}: {name}.{key}.{score}: found none, other runs have it: no answer parsed, or other params"
         )
     return np.array([] if absent else list(found.values()))
 
@@ -68,7 +68,9 @@ def check(runs: dict[str, dict], pattern: str) -> None:
                     "with one split and the same params but `seed`"
                 )
         if twin := next((other for other in seen if runs[other] == scores), None):
-            raise DataError(f"{path}: found the scores of {twin}, expected those of another seed; run it with one")
+            raise DataError(
+                f"{path}: found the scores of {twin}, expected others: another `seed`, and answers that parse"
+            )
         seen.append(path)
 
 

@@ -36,7 +36,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="found 1 files, expected the metrics of two runs or more"):
         seeds.main(pattern, out)
     write(tmp_path, 1, 0.9)
-    with pytest.raises(DataError, match=r"seed-1.json: found the scores of .*seed-0.json, expected those of another"):
+    with pytest.raises(DataError, match=r"seed-1.json: found the scores of .*seed-0.json, expected others: another"):
         seeds.main(pattern, out)
     write(tmp_path, 1, 0.8, tiles=5)
     with pytest.raises(
