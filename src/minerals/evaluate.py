@@ -12,6 +12,7 @@ and index.html with answers.parquet beside it (every answer of every model). Ans
 truth; test tiles of which less than `tiles.min_valid_ratio` is known are left out. How answers agree with the map, from
 which training answers come, stands beside it (alteration_map, minerals_map): the difference is the price of such
 labels. Where no truth is known, these stand alone.
+`apart_minerals_of_one_sample` are shares named right of minerals of which no sample can be held out.
 """
 
 import logging
@@ -25,7 +26,7 @@ from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.minerals.data import blocks, tile_table
 from src.minerals.data.cube_store import CubeStore
-from src.minerals.evaluation import answer_scores, map_scores, tile_baselines
+from src.minerals.evaluation import answer_scores, map_scores, one_sample, tile_baselines
 from src.minerals.evaluation.predictors import PAIRS, TITLES, WORDS, key_end, require_listed
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params
@@ -66,6 +67,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             **{name: score_answers(answers[name], tested, source, params) for name in WORDS if name in answers},
             "paired": paired(answers, tested, source),
             "library": files.read_json(inputs.sensitivity / "library.json"),
+            "apart_minerals_of_one_sample": one_sample.summary(one_sample.read(inputs.sensitivity)),
         }
     )
     with files.complete_folder(out.plots) as plots, files.complete_folder(out.out) as report:

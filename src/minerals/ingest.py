@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from src.core.stage import files, run
-from src.core.stage.errors import DataError
+from src.core.stage.errors import DataError, StorageError
 from src.minerals.data import cube_files, cube_store, truth, wavelengths
 from src.minerals.data.cube_files import Cube
 from src.minerals.params import Data, Params
@@ -29,8 +29,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     first = cubes[0]
     size = sum(2 * int(np.prod(cube.shape)) for cube in cubes)
     print(
-        f"ingest: {len(cubes)} cubes of {first.shape[2]} bands, {first.bands.wavelengths[0]:.0f} to "
-        f"{first.bands.wavelengths[-1]:.0f} nm, {size / 1e6:.0f} MB"
+        f"ingest: {len(cubes)} cube{'s' if len(cubes) > 1 else ''} of {first.shape[2]} bands, "
+        f"{first.bands.wavelengths[0]:.0f} to {first.bands.wavelengths[-1]:.0f} nm, {size / 1e6:.0f} MB"
     )
     if dry_run:
         return
@@ -48,13 +48,13 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             "fwhm": first.bands.fwhm.tolist(),
             "good": np.all([cube.bands.good for cube in cubes], axis=0).tolist(),
             "filled": filled.all(0).tolist(),
-            "about": read_about(inputs.root),
+            "about": cube_store.read_about(inputs.root),
             "scenes": scenes,
             "truth": params.data.truth is not None,
             "files": {path.relative_to(folder).as_posix(): files.sha256(path) for path in arrays},
         }
         files.write_json(folder / "manifest.json", manifest)
-    print(f"ingest: wrote {out.out}; {int((~filled.all(0)).sum())} bands hold no values in some cube")
+    print(f"ingest: wrote {out.out}; bands without values in some cube: {int((~filled.all(0)).sum())}")
 
 
 def open_all(root: Path, data: Data) -> list[Cube]:
@@ -64,7 +64,7 @@ def open_all(root: Path, data: Data) -> list[Cube]:
         DataError: as `cube_files.open_cube`; two cubes have other bands; an integer cube has no scale.
     """
     listed = wavelengths.read_list(Path(data.wavelengths)) if data.wavelengths else None
-    cubes = [cube_files.open_cube(path, listed, data.scale, data.nodata) for path in cube_files.find(root)]
+    cubes = [cube_files.open_cube(path, listed, data.scale, data.nodata) for path in find(root)]
     first = cubes[0]
     for cube in cubes:
         apart = np.inf
@@ -78,6 +78,28 @@ def open_all(root: Path, data: Data) -> list[Cube]:
             )
         cube_files.require_scale(cube)
     return cubes
+
+
+def find(root: Path) -> list[Path]:
+    """The cubes directly below `root`, sorted by name; a single cube is its own root.
+
+    Raises:
+        StorageError: there is no such folder or file.
+        DataError: no cube is there, or two would have one name.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise StorageError(f"{root}: no such folder; correct `root`")
+    paths = sorted(path for path in root.iterdir() if path.suffix.lower() in (".hdr", ".tif", ".tiff", ".mat"))
+    if not paths:
+        raise DataError(f"{root}: found no cube, expected *.hdr (ENVI), *.tif or *.mat; correct `root`")
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{root}: found two cubes named {twice}, expected one; rename or remove one")
+    return paths
 
 
 def write(cube: Cube, path: Path) -> np.ndarray:
@@ -107,13 +129,7 @@ def write_truth(root: Path, name: str | None, cube: Cube, folder: Path) -> None:
         np.save(folder / kind / f"{cube.name}.npy", array)
 
 
-def read_about(root: Path) -> dict:
-    """Contents of source.json beside the cubes: simulated (bool) and description; without it, measured."""
-    path = Path(root) / "source.json"
-    return files.read_json(path) if path.is_file() else {"simulated": False, "description": ""}
-
-
 if __name__ == "__main__":
-    sources = {"root": "folder of cubes, or one cube (data.root)"}
+    sources = {"root": "folder of cubes, or one cube; dvc.yaml gives data.root, by hand it is named here"}
     outputs = {"out": "folder of the store"}
     run.stage(main, Params, name="minerals.ingest", doc=__doc__, inputs={}, sources=sources, outputs=outputs)

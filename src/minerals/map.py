@@ -5,8 +5,8 @@
 
 Writes for each scene minerals/<scene>.tif (classes, with colours and names), fit/, depth/ (a band a mineral), iron/ and
 clay/ (depth of ferric iron's band and of that at 2200 nm, which compete with no mineral), all cloud-optimised GeoTIFF;
-other_methods.npz (classes of the test blocks), thresholds.json (below which a method says none; chosen on training
-blocks where minerals are known), label_map.png and clay_index.png.
+other_methods.npz (classes of the test blocks), thresholds.json (below which a method says none, null where it never
+names that mineral; chosen on training blocks where minerals are known), label_map.png and clay_index.png.
 """
 
 import logging
@@ -20,10 +20,11 @@ from src.core.stage import files, run
 from src.core.stage.errors import DataError
 from src.minerals.data import band_table, blocks, cube_store, spectral_library, truth
 from src.minerals.data.cube_store import CubeStore, reflectance
-from src.minerals.mapping import other_methods, scene_map
+from src.minerals.mapping import other_methods, scene_map, thresholds
 from src.minerals.mapping.feature_fit import FeatureFit
+from src.minerals.mapping.map_classes import NO_DATA
 from src.minerals.mapping.minerals import NAMES
-from src.minerals.mapping.thresholds import FEATURE_FIT, choose, classify
+from src.minerals.mapping.thresholds import FEATURE_FIT, NEVER, choose, classify
 from src.minerals.params import Params
 from src.minerals.report.scene_pictures import Picture, contact_sheet, depth_sheet, shown_bands, stretched
 
@@ -64,9 +65,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
             classes, others = compare(store, table, training, scorers, seen)
             limits |= others
             np.savez_compressed(folder / "other_methods.npz", **classes)
-        files.write_json(folder / "thresholds.json", {
-            name: dict(zip(NAMES, values.tolist(), strict=True)) for name, values in limits.items()
-        })  # fmt: skip
+        thresholds.write(folder / "thresholds.json", limits)
         contact_sheet(pictures, f"{title}, and the mineral whose features fit best", folder / "label_map.png")
         depth_sheet(clay, scene_map.AL_OH_2200.name, folder / "clay_index.png")
 
@@ -118,6 +117,7 @@ def compare(
 ) -> tuple[dict, dict]:
     """Classes of each test block by each method ("<method>/<block>" -> (h, w) uint8), and the methods' thresholds.
 
+    A mineral that a method nowhere names right in training is one that it never names: any threshold would be a guess.
     Of a block only `bands`, those that the methods see, are held as float.
     """
 
@@ -130,11 +130,11 @@ def compare(
         for block, mask in training.of_blocks(f"{name}: training"):
             values, valid = read(block)
             scores.append(score(values[mask], values[valid]))
-        limits[name] = choose(np.concatenate(scores), training.classes, 0.0)
+        limits[name] = choose(np.concatenate(scores), training.classes, NEVER)
         tests = list(table[table["role"] == "test"].itertuples())
         for block in tqdm(tests, desc=f"{name}: test", unit="block"):
             values, valid = read(block)
-            found = np.full(valid.shape, scene_map.NO_DATA, np.uint8)
+            found = np.full(valid.shape, NO_DATA, np.uint8)
             if valid.any():
                 found[valid] = classify(score(values[valid], values[valid]), limits[name])
             classes[f"{name}/{block.block}"] = found

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from src.core.stage.model_params import Backbone, ByBackbone, Lora, Steps, Tiny
 from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
 
-TINY = "tiny"  # the backbone with random weights
 Wavelengths = Annotated[list[Weight], Field(min_length=2, max_length=2)]
 
 
@@ -60,29 +60,10 @@ class Annotate(Section):
     present: Fraction
 
 
-class Tiny(Section):
-    patch_size: Positive
-    vision_depth: Positive
-    vision_width: Positive
-    vision_heads: Positive
-    text_depth: Positive
-    text_width: Positive
-    text_heads: Positive
-
-
-class Model(Section):
-    backbone: Text
-    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+class Model(Backbone):
     inputs: list[Literal["rgb", "bands", "rgb_groups"]]
     init: Literal["copy", "normal", "zero"]
     tiny: Tiny
-
-
-class Lora(Section):
-    rank: Positive
-    alpha: Positive
-    dropout: Share
-    targets: Text
 
 
 class PretrainedRates(Section):
@@ -91,25 +72,16 @@ class PretrainedRates(Section):
     patch_embed: Weight
 
 
-class Rates(Section):
-    tiny: Rate
-    pretrained: PretrainedRates
-
-
-class Sft(Section):
+class Sft(Steps):
     epochs: Positive
     patience: Positive
-    batch_size: Positive
-    accumulate: Positive
-    lr: Rates
+    lr: ByBackbone[Rate, PretrainedRates]
     weight_decay: Weight
-    warmup_ratio: Share
     augment: bool
     lora: Lora
     min_pixels: Positive
     max_pixels: Positive
     precision: Literal["auto", "float32", "bfloat16"]
-    save_steps: Positive
 
 
 class Params(Section):
@@ -151,10 +123,5 @@ class Params(Section):
             raise ValueError(
                 f"split.block_px: found {self.split.block_px}, expected at least the sum of split.gap_px "
                 f"{self.split.gap_px} and tiles.tile_px {self.tiles.tile_px}, or 0; a block between others has no tile"
-            )
-        if self.sft.batch_size % self.sft.accumulate:
-            raise ValueError(
-                f"sft.batch_size: found {self.sft.batch_size}, expected a multiple of sft.accumulate "
-                f"{self.sft.accumulate}"
             )
         return self

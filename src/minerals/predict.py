@@ -2,25 +2,31 @@
 
     python -m src.minerals.predict --cube scene.hdr --out maps
     python -m src.minerals.predict --cube scene.hdr --out maps --model models/minerals/sft/bands
-    python -m src.minerals.predict --cube scene.hdr --tile 0 64 --model models/minerals/sft/bands --ask "Any clay?"
+    python -m src.minerals.predict --cube scene.hdr --tile 0 64 --model models/minerals/sft/bands \\
+        --ask "Which alteration minerals does this area hold?"
     python -m src.minerals.predict --png tile.png --model models/minerals/sft/rgb --interactive
     python -m src.minerals.predict --spectra table.csv --out minerals.csv
 
 A cube is ENVI (.hdr), GeoTIFF or .mat of surface reflectance. It is read a block of lines at a time, twice (with
---model three times), and never copied; .mat is read whole. Writes minerals.tif (classes with colours and names),
-fit.tif and depth.tif (a band a mineral), iron.tif and clay.tif (depth at 870 and 2200 nm), all cloud-optimised
-GeoTIFF, map.png and summary.json (shares of minerals, background and no data; share of altered tiles, laid side by side
-from the first line and sample on).
+--model three times), and never copied; .mat is read whole. Its maps are held in memory, about 120 bytes a pixel.
+Writes minerals.tif (classes with colours and names), fit.tif and depth.tif (a band a mineral), iron.tif and clay.tif
+(depth at 870 and 2200 nm), all cloud-optimised GeoTIFF, map.png and summary.json (shares of minerals, background and no
+data; share of altered tiles, laid side by side from the first line and sample on, the last ones moved back to the
+scene's edge; pixels with data that are in no tile).
 
 With --model the tiles are as large as the model's, and answers.csv holds its answers to the three tasks about each:
-tile_row, tile_column, top, left, task, text, altered, minerals (the last two as read from the text; empty where it is
-in no known form, or its task does not ask). --ask prints the most probable answer to any question about one tile,
---interactive to one question after another from standard input, until an empty line. Questions are independent: none
-knows of the one before. A model of all bands needs a cube with its own bands, one of rgb the three of its composite.
+tile_row, tile_column, top, left, task, text, altered, minerals (these two as read from the text; empty where it is in
+no known form, or its task does not ask), warning (where the model was trained on scenes of other origin). A model of
+all bands needs a cube with its own bands, one of rgb the three of its composite.
+
+--ask prints the most probable answer to a question about one tile, --interactive to one question after another from
+standard input, until an empty line. Questions are independent: none knows of the one before. A model that was not
+pretrained knows the questions of its training alone; other words get a list of these instead of an answer.
 
 Spectra are a .csv or .xlsx (first column wavelength, then one column a spectrum) or a .npz of wavelengths (B,), spectra
 (N, B) and perhaps names (N,). The fit works at the wavelengths of the table, nm or µm. Printed, and written with --out:
-name, mineral or none, fit, depth, runner_up, minerals that the wavelengths do not reach, rules left out.
+name, mineral or none, fit, depth, runner_up, not_tried and rules_left_out (minerals and rules for which the spectrum
+has no values; printed are their numbers, then which they are, and the wavelengths that `bands` removes).
 
 Thresholds are `map.threshold`, or those of --thresholds, which the map chose where minerals were known.
 """
@@ -43,6 +49,7 @@ from src.minerals.data.cube_files import Cube
 from src.minerals.mapping import scene_map, spectra_names, spectra_table, thresholds
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Params
+from src.minerals.report import spectra_verdict
 from src.minerals.report.scene_pictures import Picture, beside, shown_bands, stretched
 from src.minerals.report.scene_verdict import say, summarise, whole_tiles
 
@@ -70,6 +77,7 @@ PARSER.add_argument("--library", type=Path, help="folder of the spectral library
 PARSER.add_argument("--thresholds", type=Path, help="thresholds.json that the map wrote")
 PARSER.add_argument("--wavelengths", type=Path, help="cube: CSV of its bands' wavelengths, where it holds none")
 PARSER.add_argument("--scale", type=float, help="cube: stored number of a reflectance of 1, where it does not say it")
+PARSER.add_argument("--nodata", type=float, help="cube: stored number of no data, where it does not say it")
 PARSER.add_argument("--model", type=Path, help="folder of one input that the sft stage wrote")
 PARSER.add_argument("--language", choices=LANGUAGES, help=f"of answers.csv; default: {LANGUAGES[0]}")
 PARSER.add_argument("--tile", type=int, nargs=2, metavar=("TOP", "LEFT"), help="cube: tile to ask about, px from 0")
@@ -121,7 +129,7 @@ def map_cube(
     if model:
         corners = [(top, left) for top, left, _ in whole_tiles(classes, params.tiles)]
         answers = model.answer_scene(seen, corners, language)
-        summary["words"] = model.summarise(answers, language)
+        summary["words"] = model.summarise(answers, language, cube.path)
     with files.complete_folder(out) as folder:
         paths = {name: folder / f"{name}.tif" for name in scene_map.MAPS}
         scene_map.write_maps(paths, cube.place, fitted, classes)
@@ -137,19 +145,7 @@ def name_spectra(path: Path, out: Path | None, params: Params, library: spectral
     """Name the minerals of the spectra in `path`: printed, and written to the CSV file `out` if there is one."""
     spectra = spectra_table.read(path, params.bands)
     table = spectra_names.name(spectra, library, limits)
-    named = table["mineral"].isin(NAMES)
-    found = ", ".join(f"{count} {name}" for name, count in table.loc[named, "mineral"].value_counts().items())
-    nm = spectra.bands.wavelengths
-    print(
-        f"{path.name}: {named.sum()} of {len(table)} spectra hold a mineral of the map"
-        + (f": {found}" if found else "")
-    )
-    print(f"{len(nm)} wavelengths, {nm[0]:g} to {nm[-1]:g} nm")
-    columns = ["name", "mineral", "fit", "depth", "runner_up"]
-    print(table[columns].to_string(index=False, float_format="%.3f", na_rep=""))
-    for column, text in (("not_tried", "not tried"), ("rules_left_out", "rules left out, no values for them")):
-        for notes, rows in table[table[column] != ""].groupby(column, sort=False):
-            print(f"{text} ({len(rows)} of {len(table)} spectra): {notes}")
+    spectra_verdict.say(table, spectra, params.bands)
     if out is not None:
         with files.complete_file(out) as aside:
             table.to_csv(aside, index=False, float_format="%.4f", lineterminator="\n")
@@ -158,7 +154,7 @@ def name_spectra(path: Path, out: Path | None, params: Params, library: spectral
 def check_options(given: argparse.Namespace) -> None:
     """Raise ParamsError for options that do not go together, and before anything of the user's would be replaced."""
     asked = given.interactive or given.ask is not None
-    of_cubes, of_maps = ("wavelengths", "scale", "tile"), ("out", "library", "thresholds", "language")
+    of_cubes, of_maps = ("wavelengths", "scale", "nodata", "tile"), ("out", "library", "thresholds", "language")
     if given.spectra:
         mode, unused = "with --spectra", (*of_cubes, "model", "language", "ask", "interactive")
     elif given.png:
@@ -177,6 +173,8 @@ def check_options(given: argparse.Namespace) -> None:
         return
     if given.scale is not None and not given.scale > 0:
         raise ParamsError(f"--scale: found {given.scale:g}, expected a number above 0, such as 10000")
+    if given.nodata is not None and not np.isfinite(given.nodata):
+        raise ParamsError(f"--nodata: found {given.nodata:g}, which is no data without saying so; leave it out")
     if given.png or asked:
         check_question(given, asked)
         return
@@ -208,24 +206,31 @@ def check_question(given: argparse.Namespace, asked: bool) -> None:
 
 
 def open_cube(given: argparse.Namespace, params: Params) -> Cube:
-    """The cube of the command line, with the scale that it says, or else --scale or `data.scale`."""
+    """The cube of the command line, with the scale that it says, or else --scale or `data.scale`; so of no data."""
     listing = given.wavelengths or params.data.wavelengths
     listed = wavelengths.read_list(Path(listing)) if listing else None
-    cube = cube_files.open_cube(given.cube, listed, given.scale or params.data.scale, params.data.nodata)
+    nodata = params.data.nodata if given.nodata is None else given.nodata
+    cube = cube_files.open_cube(given.cube, listed, given.scale or params.data.scale, nodata)
     cube_files.require_scale(cube)
-    if given.scale and cube.scale != given.scale:
-        raise ParamsError(f"--scale: found {given.scale:g}, {given.cube} itself says {cube.scale:g}; leave it out")
+    for name in ("scale", "nodata"):
+        value, said = getattr(given, name), getattr(cube, name)
+        if value is not None and said != value:
+            raise ParamsError(f"--{name}: found {value:g}, {given.cube} itself says {said:g}; leave it out")
     return cube
 
 
 def converse(given: argparse.Namespace, params: Params, model) -> None:
-    """Print the answers of a `TileModel` about the one tile of the command line."""
+    """Print the answers of a `TileModel` about the one tile of the command line, and to stderr a warning, if any."""
+    if given.ask is not None and (said := model.not_known(given.ask)):
+        raise ParamsError(f"--ask: {said}")
     if given.png:
         tiles, tile = model.png_tile(given.png)
     else:
         cube = open_cube(given, params)
         filled = cube_files.bands_with_values(cube)
         tiles, tile = model.tile_of(cube, filled, tuple(given.tile), params.tiles.min_valid_ratio)
+    if said := model.warning(given.png or given.cube):
+        print(f"warning: {said}", file=sys.stderr)
     model.converse(tiles, tile, typed() if given.interactive else [given.ask])
 
 
@@ -243,7 +248,9 @@ def typed() -> Iterator[str]:
 
 
 @spelled(
-    spelling(Params) | {"root": "--cube"} | {name: f"--{name}" for name in ("spectra", "scale", "wavelengths", "png")}
+    spelling(Params)
+    | {"root": "--cube"}
+    | {name: f"--{name}" for name in ("spectra", "scale", "nodata", "wavelengths", "png")}
 )
 def command(given: argparse.Namespace) -> None:
     """Run a parsed command line."""

@@ -4,14 +4,17 @@
         --map data/minerals/map --out data/minerals/sensitivity
 
 Simulates small scenes anew with each signal-to-noise ratio and share of intimate mixing, maps them with the thresholds
-that `map` chose, and names every spectrum of the library without itself among the references. Writes sweeps.json,
-library.csv (a row a spectrum), library.json (shares named right, and rightly named none) and sweeps.png.
+that `map` chose, and names every spectrum of the library without itself among the references. Minerals of which the
+library has one sample are named by it, changed in grain size, noise and share of a pixel. Writes sweeps.json,
+library.csv (a row a spectrum), library.json (shares named right, and rightly named none), one_sample.csv (a row a
+mineral and change), sweeps.png and one_sample.png.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 from sklearn.metrics import f1_score
 from tqdm import tqdm
 
@@ -19,7 +22,10 @@ from src.core.report.figures import ACCENT, SECOND, drawing
 from src.core.stage import files, run
 from src.minerals.data import simulated_geology, simulated_spectra, spectral_library
 from src.minerals.data.spectral_library import Library
+from src.minerals.evaluation import one_sample
+from src.minerals.mapping import thresholds
 from src.minerals.mapping.feature_fit import FeatureFit
+from src.minerals.mapping.map_classes import COLOURS
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.mapping.thresholds import classify
 from src.minerals.params import Params
@@ -44,8 +50,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     kept = ~np.any([(nm >= low) & (nm <= high) for low, high in outside], axis=0)
     sensed = library.at(nm, simulated_spectra.FWHM)
     fit = FeatureFit(nm, kept, {name: sensed[library.rows(name, "reference")] for name in NAMES})
-    chosen = files.read_json(inputs.map / "thresholds.json")["feature fit"]
-    limits = np.array([chosen[name] for name in NAMES])
+    limits = thresholds.read(inputs.map / "thresholds.json")
     print(f"sensitivity: {len(SNR) + len(INTIMATE)} settings, {SCENES} scenes each, and {len(sensed)} library spectra")
     if dry_run:
         return
@@ -59,12 +64,18 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         sweeps.append({"swept": name, "value": value, "macro_f1": float(scores.mean()), "pixels": len(truth)}
                       | dict(zip(NAMES, scores.tolist(), strict=True)))  # fmt: skip
     named = name_library(library, sensed, nm, kept)
+    alone = one_sample.name_all(library, sensed, fit, limits, usual.snr, usual.seed)
     with files.complete_folder(out.out) as folder:
         files.write_json(folder / "sweeps.json", sweeps)
         named.to_csv(folder / "library.csv", index=False, lineterminator="\n", float_format="%.4f")
         files.write_json(folder / "library.json", summary(named))
+        one_sample.write(alone, folder)
         draw(folder / "sweeps.png", sweeps)
+        draw_one_sample(folder / "one_sample.png", alone)
     print(f"sensitivity: library: {summary(named)}")
+    for mineral, kinds in one_sample.summary(alone).items():
+        means = ", ".join(f"{kind} {share:.2f}" for kind, share in kinds.items())
+        print(f"sensitivity: {mineral} (one sample), share named right by what is changed: {means}")
 
 
 def scenes(
@@ -124,6 +135,18 @@ def draw(path, sweeps: list[dict]) -> None:
             axes.set(xlabel=title, ylim=(0, 1))
         axes.legend(frameon=False, loc="lower right")
         figure.axes[0].set_ylabel("F1 of the dominant mineral")
+
+
+def draw_one_sample(path, table: pd.DataFrame) -> None:
+    """one_sample.png: share named right of each mineral that has one sample, by what is changed."""
+    with drawing(path, 11, 3.4, 9) as figure:
+        for axes, (kind, title) in zip(figure.subplots(1, 4, sharey=True), one_sample.TITLES.items(), strict=True):
+            for mineral, rows in table[table["kind"] == kind].groupby("mineral", sort=False):
+                axes.plot(rows["level"], rows["right"], color=np.array(COLOURS[mineral]) / 255, marker="o")
+            axes.set(xlabel=title, ylim=(-0.03, 1.03))
+        figure.axes[0].set_ylabel("share named right")
+        lines = [Line2D([], [], color=np.array(COLOURS[name]) / 255, label=name) for name in table["mineral"].unique()]
+        figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ backbone LoRA and the merger train, and with all bands the patch embedding; of `
 import logging
 
 from src.core.stage import distributed, files, run
+from src.core.stage.model_params import TINY
 from src.core.stage.scratch import scratch_folder
-from src.minerals.params import TINY, Params
+from src.minerals.params import Params
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +21,11 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, tiles and conversations -> a model for each input."""
     # Imported here: they import torch and transformers, which --help does without.
+    from src.core.models import hub
     from src.core.training import driver
     from src.core.training.dry_run import memory_and_time
-    from src.minerals.models import finetuning, model_folder, starting_model
+    from src.core.training.precision import weights_dtype
+    from src.minerals.models import finetuning, model_folder
 
     run.set_threads(params.threads)
     items = {name: files.read_json(inputs.annotations / f"{name}.json") for name in ("train", "val")}
@@ -37,7 +40,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
     facts = params.model_dump(include={"seed", "threads", "sft"}) | params.model.model_dump(exclude={"inputs"})
     read = [inputs.store / "manifest.json", inputs.bands, inputs.tiles, inputs.annotations]
-    read += starting_model.files_of(params)
+    read += hub.files_of(params.model.backbone)
     scratch = {
         kind: scratch_folder(params.checkpoint_root, f"minerals-sft-{kind}", facts, read)
         for kind in params.model.inputs
@@ -59,8 +62,8 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
                 plots=plots / kind,
             )
             if distributed.is_main():
-                base = starting_model.files_of(params) or [folder]
-                dtype = starting_model.weights_dtype(params)
+                base = hub.files_of(params.model.backbone) or [folder]
+                dtype = weights_dtype(params.model.backbone, params.sft.precision)
                 model_folder.save(folder / kind, part.model, part.tokenizer, part.settings, base[0], dtype)
                 finetuning.draw_curves(plots / kind / "curves.png", kind, history)
 

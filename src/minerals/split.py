@@ -4,7 +4,7 @@
         --out data/minerals/split
 
 Writes blocks.parquet (scene, block, role, rectangle in px), audit.json (pixels in two roles: none, least gap) and
-blocks.png, the map of roles. Stops where scenes of two roles show the same ground.
+blocks.png, the map of roles. Stops where scenes of two roles show the same ground, or hold the same spectra.
 """
 
 from itertools import combinations
@@ -23,6 +23,8 @@ from src.minerals.data import blocks
 from src.minerals.data.cube_store import NODATA, CubeStore
 from src.minerals.params import Params
 
+COMPARED = 32  # bands at least, evenly spaced, that make two spectra the same
+BY_CHANCE = 8  # different spectra that two scenes may share, such as those of saturated or filled pixels
 COLOURS = {"train": "#4477aa", "validation": "#ccbb44", "test": "#ee6677"}
 
 
@@ -30,9 +32,10 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     store = CubeStore.open(inputs.store)
     table = blocks.divide(store, params.split)
     counts = table["role"].value_counts()
-    print("split: " + ", ".join(f"{counts[role]} blocks {role}" for role in blocks.ROLES))
+    print(f"split: {len(table)} blocks: " + ", ".join(f"{counts[role]} {role}" for role in blocks.ROLES))
     audit = check(store, table, params.split.gap_px)
     check_ground(store, table)
+    check_spectra(store, table)
     if dry_run:
         return
     with files.complete_folder(out.out) as folder:
@@ -65,7 +68,7 @@ def check(store: CubeStore, table: pd.DataFrame, gap: int) -> dict:
 def check_ground(store: CubeStore, table: pd.DataFrame) -> None:
     """Raise DataError where scenes show the same ground in two roles, as overlapping flight lines do.
 
-    Pixels without data do not count; nothing is known of scenes without a CRS.
+    Pixels without data do not count; of scenes without a CRS only `check_spectra` knows something.
     """
     rows = [row for row in table.itertuples() if store.place(row.scene).crs]
     boxes = {row.block: bounds(store, row) for row in rows}
@@ -102,6 +105,36 @@ def shared_pixels(store: CubeStore, block, other) -> int:
     column, line = np.floor(samples).astype(int) - other.left, np.floor(lines).astype(int) - other.top
     within = (column >= 0) & (column < other.width) & (line >= 0) & (line < other.height)
     return int(known[line[within], column[within]].sum())
+
+
+def check_spectra(store: CubeStore, table: pd.DataFrame) -> None:
+    """Raise DataError where scenes hold the same spectra in two roles, as copies and cuts of one file do.
+
+    Noise makes every measured spectrum another one. So this finds the same pixels at any place and in any order, with
+    or without a CRS; the same ground in another flight, or resampled, it does not find.
+    """
+    rows = table.groupby(["scene", "role"], sort=False)
+    held = {unit: np.unique(np.concatenate([hashes(store, row) for row in of.itertuples()])) for unit, of in rows}
+    values, counts = np.unique(np.concatenate(list(held.values())), return_counts=True)
+    twice = values[counts > 1]
+    held = {unit: found[np.isin(found, twice)] for unit, found in held.items()}
+    for ((scene, role), mine), ((other, other_role), theirs) in combinations(held.items(), 2):
+        if role == other_role or scene == other:
+            continue
+        if (count := len(np.intersect1d(mine, theirs, assume_unique=True))) > BY_CHANCE:
+            raise DataError(
+                f"split: scenes {scene} ({role}) and {other} ({other_role}): {count} spectra are the same, expected "
+                "none; one is a copy or a cut of the other: leave it out, or join them to one and set `block_px`"
+            )
+
+
+def hashes(store: CubeStore, block) -> np.ndarray:
+    """(N,) uint64 of the spectra of a block's pixels with data, equal where spectra are."""
+    stored = store.stored(block.scene)[blocks.inside(block)]
+    step = max(stored.shape[-1] // COMPARED, 1)
+    spectra = stored[..., ::step][stored[..., 0] != NODATA].view(np.uint16)
+    weights = np.random.default_rng(0).integers(2**64, size=spectra.shape[1], dtype=np.uint64) | np.uint64(1)
+    return spectra.astype(np.uint64) @ weights
 
 
 def draw(store: CubeStore, table: pd.DataFrame, path) -> None:

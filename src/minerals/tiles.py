@@ -23,6 +23,7 @@ from src.core.stage.errors import DataError, ParamsError
 from src.minerals.data import band_table, blocks, tile_table
 from src.minerals.data.cube_store import CubeStore
 from src.minerals.data.tile_reader import TileReader
+from src.minerals.mapping.map_classes import NO_DATA
 from src.minerals.params import Params
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def fill(store: CubeStore, windows: list, params: Params, maps) -> pd.DataFrame:
         inside = slice(top, top + side), slice(left, left + side)
         known = {name: classes[inside] for name, classes in scenes[scene].items() if classes is not None}
         row = {"tile": f"{scene}_{top:04d}_{left:04d}", "scene": scene, "block": block, "role": role, "top": top}
-        row |= {"left": left, "valid": float((known["map"] != 255).mean())}
+        row |= {"left": left, "valid": float((known["map"] != NO_DATA).mean())}
         for name, classes in known.items():
             row |= tile_table.columns(name, classes, params.tiles.altered)
         rows.append(row)

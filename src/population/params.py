@@ -1,17 +1,15 @@
 """The sections of the flagship's params.yaml. What each key is for stands in params.yaml beside it."""
 
-import re
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from src.core.stage.model_params import TINY, Backbone, ByBackbone, Lora, Steps, Tiny
 from src.core.stage.params import Above, Count, Fraction, Positive, Rate, Section, Share, Text, Weight
 
 # How this pipeline calls what core calls region and place: in messages, and as columns of its tables.
 WORDS = {"region": "province", "place": "city"}
 RateOrFrozen = Annotated[float, Field(ge=0, le=1)]
-Rates = TypeVar("Rates", bound=Section)
-TINY = "tiny"  # model.backbone: built from params, not read
 
 
 class Memory(Section):
@@ -76,19 +74,7 @@ class Split(Section):
         return self
 
 
-class Tiny(Section):
-    patch_size: Positive
-    vision_depth: Positive
-    vision_width: Positive
-    vision_heads: Positive
-    text_depth: Positive
-    text_width: Positive
-    text_heads: Positive
-
-
-class Model(Section):
-    backbone: Text
-    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+class Model(Backbone):
     bands: Positive
     input: Literal["bands", "pca3"]
     init: Literal["pca", "copy", "normal", "zero"]
@@ -99,28 +85,6 @@ class Decoder(Section):
     depth: Positive
     width: Positive
     heads: Positive
-
-
-class ByBackbone(Section, Generic[Rates]):
-    """Learning rates of a model from random weights, and of one that goes on from published ones."""
-
-    tiny: Rates
-    pretrained: Rates
-
-
-class Steps(Section):
-    """Samples of a training step, computed in `accumulate` parts one after the other, and the schedule of steps."""
-
-    batch_size: Positive
-    accumulate: Positive
-    warmup_ratio: Share
-    save_steps: Positive
-
-    @model_validator(mode="after")
-    def _parts_are_equal(self) -> "Steps":
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
-        return self
 
 
 class PretrainRates(Section):
@@ -134,7 +98,7 @@ class Pretrain(Steps):
     tiles: Literal["train", "all"]
     epochs: Count
     samples_per_file: Positive
-    lr: ByBackbone[PretrainRates]
+    lr: ByBackbone[PretrainRates, PretrainRates]
     weight_decay: Weight
     mask_ratio: Fraction
     norm_pix_loss: bool
@@ -161,20 +125,9 @@ class SftRates(Section):
     patch_embed: RateOrFrozen
 
 
-class Lora(Section):
-    rank: Count
-    alpha: Positive
-    dropout: Share
-    targets: Text
+class EncoderLora(Lora):
+    rank: Count  # 0: no LoRA
     encoder: bool
-
-    @model_validator(mode="after")
-    def _targets_are_a_pattern(self) -> "Lora":
-        try:
-            re.compile(self.targets)
-        except re.error as error:
-            raise ValueError(f"targets is no regular expression: {error}") from error
-        return self
 
 
 class Sft(Steps):
@@ -189,11 +142,11 @@ class Sft(Steps):
     mse_weight: Weight
     epochs: Positive
     freeze_encoder_epochs: Count
-    lr: ByBackbone[SftRates]
+    lr: ByBackbone[SftRates, SftRates]
     weight_decay: Weight
     patience: Positive
     augment: bool
-    lora: Lora
+    lora: EncoderLora
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Sft":

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 def main(params: Params, inputs, out, dry_run: bool = False) -> None:
     """Store, split and PCA -> the whole model, its vision encoder trained."""
     # Imported here: they import torch and transformers, which --help does without.
+    from src.core.models import hub
     from src.core.training import driver
     from src.core.training.dry_run import memory_and_time
     from src.population.data.stage_inputs import read_pca
@@ -39,7 +40,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
         params.checkpoint_root,
         "pretrain",
         params.model_dump(include={"seed", "threads", "memory", "model", "pretrain"}),
-        [inputs.tiles / "manifest.json", inputs.split, inputs.pca, *starting_model.files_of(params.model)],
+        [inputs.tiles / "manifest.json", inputs.split, inputs.pca, *hub.files_of(params.model.backbone)],
     )
     with driver.outputs(out, [scratch], "pretrain", memory_savings("pretrain")) as (folder, plots):
         if params.pretrain.epochs:

@@ -11,7 +11,7 @@ from tests.minerals.cubes import scene, write_envi
 PLACE = ["UTM", 1, 1, 494000, 4156000, 15, 15, 11, "North", "WGS-84"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cubes(tmp_path_factory):
     """Folder of three scenes that lie apart, as float32 without scale, -1 where there is no data."""
     folder = tmp_path_factory.mktemp("cubes")
@@ -22,7 +22,7 @@ def cubes(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def params_yaml(tmp_path_factory):
     """The pipeline's params with tiles of 32 px and no truth."""
     text = Path("pipelines/minerals/params.yaml").read_text(encoding="utf-8")
@@ -32,6 +32,22 @@ def params_yaml(tmp_path_factory):
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def stages(cubes, params_yaml, tmp_path_factory):
+    """Outputs of the stages up to `tiles`, of the three scenes."""
+    from tests.minerals import trained  # imports torch and transformers, which few tests need
+
+    return trained.run_stages(cubes, params_yaml, tmp_path_factory.mktemp("stages"))
+
+
+@pytest.fixture(scope="session")
+def models(stages, tmp_path_factory):
+    """Folder with an untrained model of each input."""
+    from tests.minerals import trained
+
+    return trained.write_models(stages, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

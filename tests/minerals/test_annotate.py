@@ -1,8 +1,10 @@
 """The stage `annotate`: conversations that other programs load, whose answers are those of the map."""
 
 import json
+import re
 from argparse import Namespace
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,6 +94,22 @@ def test_a_conversation_has_the_form_that_qwens_script_reads(items, made):
         with Image.open(made[0] / item["image"]) as picture:
             assert picture.size == (4, 4)
         assert item["image"] == f"images/clay/{item['tile']}.png"
+
+
+def test_what_ms_swift_llama_factory_and_qwens_script_ask_of_an_item(items, made):
+    """Their loaders drop, refuse or misread an item in which one of these does not hold, some without a word."""
+    for item in items[0]:
+        turns = item["conversations"]
+        assert [turn["from"] for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
+        assert all(turn.keys() == {"from", "value"} and turn["value"].strip() for turn in turns)
+        # Qwen's script reads `image`, the others `images`; one tag an image, none in an answer, which is not searched.
+        assert [turn["value"].count("<image>") for turn in turns] == [len(item["images"]), 0]
+        assert not any(re.search(r"<(video|audio|\|)", turn["value"]) for turn in turns)
+        # Joined with `media_dir`, ROOT_IMAGE_DIR or `data_path`: an absolute path would leave that folder.
+        assert all(not Path(image).is_absolute() and (made[0] / image).is_file() for image in item["images"])
+        # Another column, such as system, label or num_tokens, may have a meaning to a loader.
+        assert list(item) == ["id", "tile", "task", "language", "image", "images", "conversations"]
+        assert all(isinstance(item[name], str) for name in list(item)[:5])  # a column has one type
 
 
 def test_answers_are_those_of_the_map(items):

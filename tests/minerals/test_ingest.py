@@ -206,6 +206,14 @@ def test_a_second_cube_that_is_wrong_leaves_nothing_and_an_old_store_stays(root)
     assert list(CubeStore.open(root.with_name("store")).scenes) == ["a"]
 
 
+@pytest.mark.parametrize(("cubes", "said"), [(1, "ingest: 1 cube of 224 bands"), (2, "ingest: 2 cubes of 224 bands")])
+def test_one_cube_is_no_cubes(root, capsys, cubes, said):
+    for number in range(cubes):
+        write_envi(root, f"s{number}", STORED)
+    run(root, dry_run=True)
+    assert capsys.readouterr().out.startswith(said)
+
+
 def test_a_dry_run_writes_nothing(root):
     write_envi(root, "a", STORED)
     run(root, dry_run=True)
@@ -254,3 +262,14 @@ def test_truth_of_another_size_or_with_an_unknown_mineral_is_named(root, change,
     with pytest.raises(DataError, match=said):
         run(root, truth="truth")
     assert not root.with_name("store").exists()
+
+
+def test_a_folder_without_cubes_or_with_two_of_one_name_is_named(tmp_path):
+    with pytest.raises(DataError, match="found no cube"):
+        ingest.find(tmp_path)
+    write_envi(tmp_path, "scene", STORED)
+    (tmp_path / "scene.mat").touch()
+    with pytest.raises(DataError, match="two cubes named scene"):
+        ingest.find(tmp_path)
+    with pytest.raises(StorageError, match="no such folder"):
+        ingest.find(tmp_path / "none")

@@ -1,12 +1,10 @@
-"""One command on a scene or on spectra: the numbers of the stages, bounded reading, and every bad input named."""
+"""One command on a scene: the numbers of the stages, bounded reading, and every bad input named."""
 
-import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 import scipy.io
@@ -16,15 +14,14 @@ from src.core.stage import run
 from src.core.stage.errors import DataError, ParamsError, StorageError
 from src.minerals import bands, ingest, predict, split
 from src.minerals import map as map_stage
-from src.minerals.data import cube_files, spectral_library
+from src.minerals.data import cube_files
 from src.minerals.data.simulated_spectra import WAVELENGTHS
 from src.minerals.mapping.minerals import MINERALS, NAMES
 from src.minerals.params import Params
+from src.minerals.report import scene_verdict
 from tests.minerals.cubes import scene, write_envi
 
 LIBRARY = Path("data/sample/usgs_minerals")
-KNOWN = spectral_library.read(LIBRARY)
-NM = np.arange(400.0, 2501, 10)
 
 
 def raster(path):
@@ -57,7 +54,10 @@ def test_the_folder_holds_shares_and_altered_tiles_of_its_own_map(cubes, call, c
         assert summary["minerals"][mineral.name] == pytest.approx((known == number).mean())
     copper = [number for number, mineral in enumerate(MINERALS, 1) if mineral.copper]
     tiles = [np.isin(tile[tile != 255], copper).mean() > 0.1 for tile in (classes[:32], classes[32:])]
-    assert summary["tiles"] == {"tile_px": 32, "count": 2, "altered": sum(tiles), "altered_share": sum(tiles) / 2}
+    assert summary["tiles"] == {
+        "tile_px": 32, "count": 2, "altered": sum(tiles), "altered_share": sum(tiles) / 2, "pixels_in_no_tile": 0
+    }  # fmt: skip
+    assert summary["pixels_with_data"] == 64 * 32 - 7 * 9 and "in no tile" not in said
     verdict = said.splitlines()[0]
     assert verdict.startswith("s1.hdr: minerals of the map on ") and f"{sum(tiles)} of 2 tiles altered" in verdict
     with rasterio.open(out / "minerals.tif") as dataset:
@@ -70,14 +70,59 @@ def test_a_tile_with_little_data_and_a_scene_smaller_than_a_tile_are_no_tile(cub
     values[:32, :20] = -1
     write_envi(cubes / "..", "less", values, dtype=np.float32, reflectance_scale_factor=None, data_ignore_value=-1)
     out = call("--cube", cubes / "../less.hdr")
-    assert json.loads((out / "summary.json").read_text())["tiles"]["count"] == 1
+    tiles = json.loads((out / "summary.json").read_text())["tiles"]
+    assert tiles["count"] == 1 and tiles["pixels_in_no_tile"] == 32 * 12
+    assert f"in no tile: {100 * 384 / (64 * 32 - 640):.1f} % of the pixels with data" in capsys.readouterr().out
     default = "pipelines/minerals/params.yaml"
     capsys.readouterr()
     out = call("--cube", cubes / "s1.hdr", "--params", default)
     assert json.loads((out / "summary.json").read_text())["tiles"] == {
-        "tile_px": 64, "count": 0, "altered": 0, "altered_share": None
+        "tile_px": 64, "count": 0, "altered": 0, "altered_share": None, "pixels_in_no_tile": 64 * 32 - 7 * 9
     }  # fmt: skip
     assert "no tile of 64 px with enough data fits into it: lower tiles.tile_px" in capsys.readouterr().out
+
+
+def test_the_last_tiles_end_at_the_edge_of_the_scene(params_yaml):
+    settings = params_file.read(params_yaml, Params).tiles
+    classes = np.zeros((70, 40), np.uint8)
+    classes[64:, 32:] = 1 + NAMES.index("kaolinite")  # 48 pixels in the corner, of a tile's 1024
+    classes[64:, 24:32] = 1 + NAMES.index("alunite")
+    places = [(top, left) for top, left, _ in scene_verdict.whole_tiles(classes, settings)]
+    assert places == [(0, 0), (0, 8), (32, 0), (32, 8), (38, 0), (38, 8)]
+    tiles = scene_verdict.summarise(classes, settings.model_copy(update={"altered": 0.06}))["tiles"]
+    assert tiles["pixels_in_no_tile"] == 0 and tiles["count"] == 6
+    assert tiles["altered"] == 1, "copper-related are 96 pixels of the last tile, 48 of its neighbour"
+    classes[:, 32:] = 255
+    assert scene_verdict.summarise(classes, settings)["tiles"]["pixels_in_no_tile"] == 0
+    classes[:34, 2:] = 255  # the tiles from line 38 on alone have data enough, the left one
+    found = scene_verdict.summarise(classes, settings)["tiles"]
+    assert found["count"] == 2 and found["pixels_in_no_tile"] == 32 * 2
+    assert not list(scene_verdict.whole_tiles(classes[:31], settings))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0, "0.0 %"),
+        (1 / 8100, "<0.1 % (1 pixel)"),
+        (4 / 8100, "<0.1 % (4 pixels)"),
+        (5 / 8100, "0.1 %"),
+        (1, "100.0 %"),
+    ],
+)
+def test_few_pixels_are_not_hidden_by_rounding(share, said):
+    assert scene_verdict.percent(share, 8100) == said
+
+
+def test_no_data_is_named_on_the_command_line(tmp_path, call):
+    stored = np.rint(scene(0)[:40] * 10000).astype(np.int16)
+    assert (stored[:7, :9] == -10000).all()
+    path = write_envi(tmp_path, "bare", stored)
+    out = call("--cube", path, "--nodata", "-10000")
+    classes = raster(out / "minerals.tif")[0]
+    assert (classes[:7, :9] == 255).all() and (classes == 255).sum() == 63
+    out = call("--cube", path, out=tmp_path / "without")
+    assert (raster(out / "minerals.tif") != 255).all()
 
 
 def test_lines_are_read_in_blocks_whose_size_changes_nothing(cubes, call, tmp_path, monkeypatch):
@@ -191,6 +236,9 @@ def test_a_mat_file_takes_scale_and_wavelengths_from_the_command_line(tmp_path, 
         (["--cube", "scene.img"], DataError, r"found \*.img, expected .hdr"),
         (["--cube", "scene.hdr", "--scale", "0"], ParamsError, "--scale: found 0, expected a number above 0"),
         (["--cube", "scene.hdr", "--scale", "100"], ParamsError, "--scale: found 100, .*scene.hdr itself says 10000"),
+        (["--cube", "scene.hdr", "--nodata", "nan"], ParamsError, "--nodata: found nan, which is no data"),
+        (["--cube", "own.hdr", "--nodata", "0"], ParamsError, "--nodata: found 0, .*own.hdr itself says -1; leave it"),
+        (["--spectra", "a.csv", "--nodata", "0"], ParamsError, "--nodata: not used with --spectra"),
         (["--cube", "scene.hdr", "--library", "none"], StorageError, "expected a library of spectra.csv"),
         (["--cube", "scene.hdr", "--wavelengths", "none"], StorageError, "none: no such file"),
         (["--cube", "scene.hdr", "--thresholds", "none"], StorageError, "none: cannot read"),
@@ -205,9 +253,10 @@ def test_a_mat_file_takes_scale_and_wavelengths_from_the_command_line(tmp_path, 
 )
 def test_options_and_files_that_do_not_go_together_are_named(tmp_path, call, monkeypatch, options, error, said):
     write_envi(tmp_path, "scene", STORED)
+    write_envi(tmp_path, "own", STORED, data_ignore_value=-1)
     before = {path.name for path in tmp_path.iterdir()}
-    options = [options[0], *(tmp_path / text if not text.startswith("-") and not text.isdigit() else text
-                             for text in options[1:])]  # fmt: skip
+    values = {text for text in options if text.startswith("-") or text.isdigit() or text == "nan"}
+    options = [options[0], *(text if text in values else tmp_path / text for text in options[1:])]
     with pytest.raises(error, match=said):
         call(*options)
     assert {path.name for path in tmp_path.iterdir()} == before
@@ -217,167 +266,3 @@ def test_a_cube_without_a_folder_to_write_is_refused(params_yaml):
     given = predict.PARSER.parse_args(["--cube", "scene.hdr", "--params", str(params_yaml)])
     code, message = run.outcome(lambda: predict.command(given), "minerals.predict")
     assert code == ParamsError.exit_code and message == "--out: missing; name a folder for the maps"
-
-
-def sensed(nm: np.ndarray) -> dict[str, np.ndarray]:
-    """The first reference of each mineral, and flat grey, at wavelengths (nm) of even spacing."""
-    spectra = KNOWN.at(nm, np.full(len(nm), nm[1] - nm[0]))
-    return {name: spectra[KNOWN.rows(name, "reference")[0]] for name in NAMES} | {"grey": np.full(len(nm), 0.4)}
-
-
-def write_table(path: Path, nm: np.ndarray, spectra: dict[str, np.ndarray], first: str = "wavelength") -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if first:
-            writer.writerow([first, *spectra])
-        for row in np.column_stack([nm, *spectra.values()]):
-            writer.writerow(["" if np.isnan(value) else f"{value:.6f}" for value in row])
-    return path
-
-
-def named(call, path) -> pd.DataFrame:
-    out = path.with_name("named.csv")
-    call("--spectra", path, "--out", out)
-    return pd.read_csv(out, keep_default_na=False).set_index("name")
-
-
-@pytest.mark.parametrize("step", [1, 5, 10])
-def test_references_are_named_at_the_tables_own_wavelengths(call, tmp_path, capsys, step):
-    nm = np.arange(400.0, 2501, step)
-    table = named(call, write_table(tmp_path / "a.csv", nm, sensed(nm)))
-    wrong = [name for name in NAMES if table.loc[name, "mineral"] != name]
-    assert not wrong and table.loc["grey", "mineral"] == "none" and table.loc["grey", "fit"] == ""
-    assert (pd.to_numeric(table.loc[list(NAMES), "fit"]) > 0.99).all()
-    assert capsys.readouterr().out.splitlines()[0].startswith("a.csv: 8 of 9 spectra hold a mineral of the map: 1 ")
-
-
-def test_micrometres_any_order_npz_and_no_header_say_the_same(call, tmp_path, capsys):
-    spectra = sensed(NM)
-    expected = named(call, write_table(tmp_path / "a.csv", NM, spectra))
-    turned = {name: values[::-1] for name, values in spectra.items()}
-    pd.testing.assert_frame_equal(named(call, write_table(tmp_path / "b.csv", NM[::-1] / 1000, turned)), expected)
-    arrays = {"wavelengths": NM, "spectra": np.round(np.stack(list(spectra.values())), 6)}
-    np.savez(tmp_path / "c.npz", **arrays, names=list(spectra))
-    pd.testing.assert_frame_equal(named(call, tmp_path / "c.npz"), expected)
-    np.savez(tmp_path / "d.npz", **arrays)
-    bare = [named(call, tmp_path / "d.npz"), named(call, write_table(tmp_path / "e.csv", NM, spectra, first=""))]
-    for table in bare:
-        assert table.index.tolist() == [f"spectrum {number}" for number in range(1, 10)]
-        assert table["mineral"].tolist() == expected["mineral"].tolist()
-    assert (tmp_path / "named.csv").exists() and "400 to 2500 nm" in capsys.readouterr().out
-
-
-def test_a_mixture_has_a_runner_up_and_none_its_nearest(call, tmp_path):
-    spectra = sensed(NM)
-    mixed = {"mixed": 0.5 * spectra["kaolinite"] + 0.5 * spectra["montmorillonite"]}
-    mixed["traces"] = 0.02 * spectra["kaolinite"] + 0.98 * spectra["grey"]
-    table = named(call, write_table(tmp_path / "a.csv", NM, mixed))
-    assert table["mineral"].tolist() == ["kaolinite", "none"]
-    assert table["runner_up"].tolist() == ["montmorillonite", "kaolinite"]
-
-
-def test_a_gap_in_wavelengths_leaves_out_rules_or_minerals_and_says_so(call, tmp_path, capsys):
-    spectra = sensed(NM)
-    for name, gap, column, said in (
-        ("rule", (NM > 1465) & (NM < 1510), "rules_left_out", "OH at 1480 nm"),
-        ("mineral", (NM > 2280) & (NM < 2330), "not_tried", "calcite: 2280-2330 nm: found no band between"),
-    ):
-        path = write_table(tmp_path / f"{name}.csv", NM[~gap], {key: values[~gap] for key, values in spectra.items()})
-        table = named(call, path)
-        assert (table[column].str.contains(said)).all() and said in capsys.readouterr().out
-        assert table.loc["alunite", "mineral"] == "alunite"
-    assert table.loc["calcite", "mineral"] == "none" and table.loc["kaolinite", "mineral"] == "kaolinite"
-    short = NM < 2400
-    path = write_table(tmp_path / "short.csv", NM[short], {key: values[short] for key, values in spectra.items()})
-    table = named(call, path)
-    assert "chlorite: right shoulder 2410-2445 nm: found no band" in table.loc["alunite", "not_tried"]
-
-
-def test_blank_cells_concern_their_own_spectrum(call, tmp_path):
-    spectra = sensed(NM)
-    whole = named(call, write_table(tmp_path / "a.csv", NM, spectra))
-    blank = spectra["calcite"].copy()
-    blank[(NM > 2280) & (NM < 2360)] = np.nan
-    nothing = np.where(NM < 1200, 0.4, np.nan)
-    table = named(call, write_table(tmp_path / "b.csv", NM, spectra | {"calcite": blank, "nothing": nothing}))
-    others = [name for name in spectra if name != "calcite"]
-    pd.testing.assert_frame_equal(table.loc[others], whole.loc[others])
-    assert table.loc["calcite", "mineral"] == "none" and "calcite: " in table.loc["calcite", "not_tried"]
-    assert table.loc["nothing", "mineral"] == "not measured"
-    with pytest.raises(DataError, match=r"c.csv: found no spectrum with values where a mineral absorbs"):
-        call("--spectra", write_table(tmp_path / "c.csv", NM, {"nothing": nothing}))
-
-
-def test_negative_noise_in_bands_of_water_vapour_is_left_out(call, tmp_path):
-    spectra = sensed(NM)
-    noisy = {name: np.where((NM >= 1790) & (NM <= 1990), -0.3, values) for name, values in spectra.items()}
-    table = named(call, write_table(tmp_path / "a.csv", NM, noisy))
-    assert all(table.loc[name, "mineral"] == name for name in NAMES)
-
-
-ONE = {"rock": np.linspace(0.2, 0.5, len(NM))}
-
-
-@pytest.mark.parametrize(
-    ("nm", "spectra", "said"),
-    [
-        (NM, {"rock": 100 * ONE["rock"]}, "rock at 410 nm: found 20.* 0 to 1.5; per cent. Divide by 100"),
-        (NM, {"rock": 10000 * ONE["rock"]}, "found 20.*times 10000. Divide by 10000"),
-        (NM, {"rock": ONE["rock"] - 0.3}, "rock at 410 nm: found -0.09.*; leave blank what was not measured"),
-        (NM, {"rock": np.where(NM == 2200, np.inf, 0.3)}, "rock at 2200 nm: found inf"),
-        (1e7 / NM, ONE, "wavelength of band 1: found 25000 nm, expected 300 to 3000 nm"),
-        (np.where(NM == 500, 510, NM), ONE, "found two bands at 510 nm"),
-        (np.where(NM == 500, np.nan, NM), ONE, "row 12, column 1: found no wavelength"),
-        (NM[:5], {"rock": ONE["rock"][:5]}, "found 5 wavelengths, expected a spectrum of at least 20"),
-        (NM, {}, "found wavelengths alone"),
-    ],
-)
-def test_values_and_wavelengths_that_are_wrong_are_named(call, tmp_path, nm, spectra, said):
-    path = write_table(tmp_path / "a.csv", nm, spectra)
-    with pytest.raises(DataError, match=f"a.csv.*{said}"):
-        call("--spectra", path, "--out", tmp_path / "out.csv")
-    assert not (tmp_path / "out.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("wavelength,a\n400,x\n", "row 2, column 2 'a': found 'x', expected a number"),
-        ('wavelength,a\n400,"0,5"\n', "found '0,5', expected a number with a decimal point"),
-        ("wavelength,a\n400,0.5,0.6\n", "line 2: found 3 cells, expected the 2 of the header"),
-        ("wavelength;a\n400;0.5\n", "found the separator ;"),
-        ("", "found no column names in row 1"),
-        ("wavelength,a\n", "found 0 wavelengths"),
-    ],
-)
-def test_a_table_that_is_none_is_named(call, tmp_path, text, said):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(DataError, match=said):
-        call("--spectra", tmp_path / "a.csv")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "said"),
-    [
-        ({"wavelengths": NM, "spectra": np.array([[0.5] * len(NM)], object)}, "found no arrays of plain numbers"),
-        (
-            {"wavelengths": NM, "spectra": ONE["rock"][None], "names": np.array([1], object)},
-            "no arrays of plain numbers",
-        ),
-        ({"wavelengths": NM, "spectra": np.stack([ONE["rock"]] * 3, 1)}, r"expected \(N, 211\).*; transpose it"),
-        ({"wavelengths": NM, "spectra": ONE["rock"][None], "names": ["a", "b"]}, r"names: found \(2,\)"),
-        ({"spectra": ONE["rock"][None]}, "wavelengths: found none"),
-        ({"wavelengths": NM}, "spectra: found none"),
-        ({"wavelengths": NM, "spectra": np.array([["a"] * len(NM)])}, "spectra: found <U1, expected numbers"),
-    ],
-)
-def test_npz_with_objects_or_without_its_arrays_is_refused(call, tmp_path, arrays, said):
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=said):
-        call("--spectra", tmp_path / "a.npz")
-
-
-def test_a_file_that_is_no_npz_is_named(call, tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"PK nothing")
-    with pytest.raises(DataError, match=r"a.npz: found no arrays of plain numbers"):
-        call("--spectra", tmp_path / "a.npz")

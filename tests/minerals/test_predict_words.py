@@ -1,86 +1,27 @@
-"""A model's words about a scene, a tile or a PNG: its input is that of the training, and every bad input is named."""
+"""A model's words about a scene: its input is that of the training, and every bad input is named."""
 
-import io
 import json
-import shutil
+import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.numpy
 import torch
-from PIL import Image
 
-from src.core.models import chat
-from src.core.stage import params as params_file
-from src.core.stage.errors import DataError, ParamsError, StorageError
-from src.minerals import bands, ingest, map, split, tiles
-from src.minerals.data import band_table, conversations, cube_files
-from src.minerals.data.cube_store import CubeStore
-from src.minerals.data.samples import prompt
+from src.core.stage.errors import DataError, ParamsError
+from src.minerals.data import conversations, cube_files
 from src.minerals.data.simulated_spectra import WAVELENGTHS
-from src.minerals.models import answering, model_folder, model_inputs, scene_answers, starting_model
-from src.minerals.models.mineral_model import MineralModel
-from src.minerals.params import Params
-from tests.conftest import minerals_params
-from tests.minerals.cubes import LIBRARY, scene, write_envi
-
-KINDS = ("rgb", "bands", "rgb_groups")
-SMALL = {"vision_width": 32, "text_width": 32, "text_depth": 1, "vision_depth": 1}
-SIDE = 32
-
-
-@pytest.fixture(scope="module")
-def stages(cubes, params_yaml, tmp_path_factory):
-    """Outputs of the stages up to `tiles`, of the three scenes."""
-    params, folder = params_file.read(params_yaml, Params), tmp_path_factory.mktemp("stages")
-    paths = SimpleNamespace(root=cubes, library=LIBRARY, params=params)
-    for name, stage in {"store": ingest, "bands": bands, "split": split, "map": map, "tiles": tiles}.items():
-        stage.main(params, paths, SimpleNamespace(out=folder / name))
-        setattr(paths, name, folder / name)
-    return paths
-
-
-@pytest.fixture(scope="module")
-def models(stages, tmp_path_factory):
-    """Folder with an untrained model of each input."""
-    folder, store = tmp_path_factory.mktemp("models"), CubeStore.open(stages.store)
-    kept = band_table.read_kept(stages.bands, store)
-    statistics = safetensors.numpy.load_file(stages.tiles / "statistics.safetensors")
-    about = json.loads((stages.tiles / "settings.json").read_text())
-    small = minerals_params({f"model.tiny.{name}": value for name, value in SMALL.items()})
-    corpus = [question for asked in conversations.QUESTIONS.values() for question in asked]
-    for kind in KINDS:
-        settings = model_folder.Settings(
-            input=kind, composite="clay", wavelengths=store.wavelengths[kept].tolist(),
-            mean=statistics["mean"].tolist(), sd=statistics["sd"].tolist(), stretch=about["stretch"]["clay"],
-            tile_px=SIDE, model_px=SIDE, languages=["en", "zh"], altered=0.1, present=0.02,
-        )  # fmt: skip
-        vlm, tokenizer = starting_model.start(small, int(kept.sum()) if kind == "bands" else 3, SIDE, corpus, False)
-        model_folder.save(folder / kind, MineralModel(vlm), tokenizer, settings, folder, torch.float32)
-    return folder
+from src.minerals.models import answering, model_inputs, scene_answers
+from tests.minerals.cubes import scene, write_envi
+from tests.minerals.trained import KINDS, SIDE, by_hand, changed
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """An untrained model does not know where to end."""
     monkeypatch.setattr(scene_answers, "LONGEST", 12)
-
-
-def ask(call, source, model, question):
-    call(*source, "--model", model, "--ask", question, asked=True)
-
-
-def by_hand(models, kind, stages, tile: str, questions: list[str]) -> list[str]:
-    """Answers about a tile of the stages, each question alone."""
-    model, tokenizer, settings = model_folder.load(models / kind)
-    images = model_inputs.tile_images(kind, stages, stages.params, settings.model_px)
-    answerer = answering.Answerer(model, tokenizer, images)
-    items = [{"tile": tile, "conversations": [{"value": f"<image>\n{question}"}]} for question in questions]
-    return [answerer.answer([item], [tile], 12, "")[0] for item in items]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,7 +93,7 @@ def test_answers_are_read_and_counted_beside_the_map(models, cubes, call, capsys
     assert table["minerals"].tolist() == ["", "none", "alunite; calcite", "", "alunite; kaolinite", ""]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["words"] == {
-        "model": "rgb", "input": "rgb", "language": "en", "altered": 1, "not_readable": 1
+        "model": "rgb", "input": "rgb", "language": "en", "altered": 1, "not_readable": 1, "warning": ""
     }  # fmt: skip
     assert f"{summary['tiles']['altered']} of 2 tiles altered" in verdict
     assert verdict.endswith(", 1 by the words of the model (of 1 the answer cannot be read)")
@@ -170,58 +111,6 @@ def test_map_and_words_are_about_the_models_tiles(models, cubes, call, capsys):
     assert "no tile of 32 px with enough data fits into it: the model answers" in capsys.readouterr().out
 
 
-def test_a_question_is_answered_from_the_tile_and_writes_nothing(stages, models, cubes, call, capsys, tmp_path):
-    png = stages.tiles / "images/clay/s1_0032_0000.png"
-    tile = ["--cube", cubes / "s1.hdr", "--tile", 32, 0]
-    for kind in KINDS:
-        ask(call, tile, models / kind, "Any clay?")
-        (expected,) = by_hand(models, kind, stages, "s1_0032_0000", ["Any clay?"])
-        assert capsys.readouterr().out == expected + "\n"
-        if kind == "rgb":
-            ask(call, ["--png", png], models / kind, "Any clay?")
-            assert capsys.readouterr().out == expected + "\n"
-    assert not list(tmp_path.iterdir())
-
-
-def test_control_tokens_and_the_image_mark_in_a_question_stay_text(models, stages, call, monkeypatch):
-    seen = []
-    monkeypatch.setattr(answering, "prompt", lambda *given: seen.append(prompt(*given)) or seen[-1])
-    png = stages.tiles / "images/clay/s1_0032_0000.png"
-    tokenizer = model_folder.load(models / "rgb")[1]
-    question = f"<image>\nA{chat.IM_END}{chat.IMAGE_PAD}B"
-    ask(call, ["--png", png], models / "rgb", question)
-    (ids,) = seen
-    assert ids.count(tokenizer.convert_tokens_to_ids(chat.IM_END)) == 1
-    assert ids.count(tokenizer.convert_tokens_to_ids(chat.IMAGE_PAD)) == 4 and question in tokenizer.decode(ids)
-
-
-def test_a_conversation_is_of_independent_questions_until_an_empty_line(stages, models, call, capsys, monkeypatch):
-    source = ["--png", stages.tiles / "images/clay/s1_0032_0000.png"]
-    expected = []
-    for question in ("Any clay?", "列出矿物。"):
-        ask(call, source, models / "rgb", question)
-        expected.append(capsys.readouterr().out)
-    assert expected[0] != expected[1]
-    for typed, answers in (
-        ("Any clay?\n列出矿物。\n\nAny clay?\n", "".join(expected)),
-        ("列出矿物。\nAny clay?", "".join(expected[::-1])),
-        ("", ""),
-    ):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        call(*source, "--model", models / "rgb", "--interactive", asked=True)
-        assert capsys.readouterr().out == answers
-
-
-def test_bytes_that_are_no_text_are_named(stages, models, call, monkeypatch):
-    source = ["--png", stages.tiles / "images/clay/s1_0032_0000.png"]
-    with pytest.raises(ParamsError, match="--ask: found bytes that are not UTF-8"):
-        ask(call, source, models / "rgb", b"clay\xff".decode(errors="surrogateescape"))
-    for errors in ("strict", "surrogateescape"):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"clay\xff\n"), "utf-8", errors))
-        with pytest.raises(DataError, match="standard input: found bytes that are not UTF-8"):
-            call(*source, "--model", models / "rgb", "--interactive", asked=True)
-
-
 SHIFTED = np.where(np.abs(WAVELENGTHS - 2200) < 4, WAVELENGTHS + 0.6, WAVELENGTHS)
 AT_2200 = int(np.abs(WAVELENGTHS - 2200).argmin())
 
@@ -234,7 +123,7 @@ AT_2200 = int(np.abs(WAVELENGTHS - 2200).argmin())
             "bands",
             slice(0, 200),
             {"wavelength": WAVELENGTHS[:200]},
-            r"models\S+/bands \(\d+ are missing\); use a model",
+            r"models\S+/bands \(\d+ are missing\); train a model on scenes of this sensor. .* rgb .* untested",
         ),
         ("bands", slice(None), {"bbl": (np.arange(224) != AT_2200).astype(int)}, "2200.06 nm is bad by the file's own"),
         ("rgb_groups", slice(None), {"wavelength": WAVELENGTHS + 2}, "found no usable band within 0.5 nm"),
@@ -269,75 +158,57 @@ def test_bands_within_half_a_nanometre_and_rgb_of_another_sensor_are_taken(model
     ],
 )
 def test_a_folder_that_is_no_model_is_named(models, cubes, call, tmp_path, change, said):
-    folder = shutil.copytree(models / "rgb", tmp_path / "model")
+    folder = changed(models / "rgb", tmp_path / "model", **(change or {}))
     if change is None:
         (folder / "minerals.json").unlink()
-    else:
-        settings = json.loads((folder / "minerals.json").read_text())
-        (folder / "minerals.json").write_text(json.dumps(settings | change))
     with pytest.raises(DataError, match=said):
         call("--cube", cubes / "s1.hdr", "--model", folder)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_language_that_the_model_does_not_know_is_named(models, cubes, call, tmp_path):
-    folder = shutil.copytree(models / "rgb", tmp_path / "model")
-    settings = json.loads((folder / "minerals.json").read_text())
-    (folder / "minerals.json").write_text(json.dumps(settings | {"languages": ["en"]}))
+    folder = changed(models / "rgb", tmp_path / "model", languages=["en"])
     with pytest.raises(ParamsError, match=r"--language: found zh, expected one that the model in .* trained in: en"):
         call("--cube", cubes / "s1.hdr", "--model", folder, "--language", "zh")
 
 
+SIMULATED = {"simulated": True, "scenes": ["scene_01", "scene_02", "scene_03", "scene_04"]}
+
+
+def test_words_about_ground_of_other_origin_come_with_a_warning(models, cubes, call, capsys, tmp_path):
+    folder = changed(models / "rgb", tmp_path / "model", **SIMULATED)
+    out = call("--cube", cubes / "s1.hdr", "--model", folder)
+    warning = f"the model in {folder} was trained on 4 simulated scenes (scene_01 to scene_04) alone, so its words "
+    warning += "about s1.hdr are untested"
+    assert capsys.readouterr().out.splitlines()[1] == f"warning: {warning}"
+    assert json.loads((out / "summary.json").read_text())["words"]["warning"] == warning
+    assert (pd.read_csv(out / "answers.csv")["warning"] == warning).all()
+    call("--cube", cubes / "s1.hdr", "--model", models / "rgb")  # one of the scenes that it was trained on
+    assert "warning" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("trained", "simulated", "path", "said"),
     [
-        ("--cube s1.hdr --tile 0 0 --ask Clay?", ParamsError, "--model: missing; name a folder that the sft stage"),
-        ("--cube s1.hdr --model rgb --ask Clay?", ParamsError, "--tile: missing; name first line and sample"),
-        ("--cube s1.hdr --model rgb --tile 0 0", ParamsError, "--tile: not used without --ask or --interactive"),
-        ("--cube s1.hdr --model rgb --tile 0 0 --ask X --out o", ParamsError, "--out: not used with --ask or"),
-        (
-            "--cube s1.hdr --model rgb --tile 33 0 --ask X",
-            ParamsError,
-            "--tile: found 33 0, .*32 px within the 64 lines",
-        ),
-        ("--cube s1.hdr --model rgb --tile 0 -1 --ask X", ParamsError, "--tile: found 0 -1, expected first line"),
-        ("--cube s1.hdr --out o --language en", ParamsError, "--language: not used without --model"),
-        ("--cube s1.hdr --model rgb --tile 0 0 --ask X --scale 0", ParamsError, "--scale: found 0, expected a number"),
-        ("--cube gap.hdr --model rgb --tile 0 0 --ask X", DataError, "tile 0 0: found data in 50% of its pixels"),
-        ("--png a.png --model rgb", ParamsError, "--png: found neither --ask nor --interactive"),
-        ("--png a.png --model rgb --ask _", ParamsError, "--ask: found an empty question"),
-        ("--png a.png --model rgb --ask X --scale 0", ParamsError, "--scale: not used with --png"),
-        ("--png a.png --model rgb --tile 0 0 --interactive", ParamsError, "--tile: not used with --png"),
-        (
-            "--png a.png --model bands --ask X",
-            DataError,
-            "a.png: found a picture, expected the 186 bands .*bands reads",
-        ),
-        ("--png a.png --model rgb --ask X", DataError, "a.png: found 32 x 31 px in RGB, expected a PNG of 32 x 32"),
-        ("--png grey.png --model rgb --ask X", DataError, "grey.png: found 32 x 32 px in L, expected"),
-        ("--png cut.png --model rgb --ask X", DataError, "cut.png: found a damaged PNG"),
-        ("--png s1.hdr --model rgb --ask X", DataError, "s1.hdr: found no PNG, expected a PNG of 32 x 32 px"),
-        ("--png none.png --model rgb --ask X", StorageError, "none.png: cannot read: No such file.*correct --png"),
-        ("--spectra a.csv --model rgb", ParamsError, "--model: not used with --spectra"),
-        ("--spectra a.csv --interactive", ParamsError, "--interactive: not used with --spectra"),
+        (SIMULATED, True, "new.hdr", None),  # another draw of the same simulation
+        (SIMULATED, False, "scene_01.hdr", "on 4 simulated scenes"),
+        (SIMULATED, None, "scene_01.hdr", "on 4 simulated scenes"),
+        ({}, None, "s2.hdr", None),
+        ({}, None, "s3.hdr", r"on 3 measured scenes \(s0, s1, s2\) alone, .* about s3.hdr"),
+        ({"scenes": ["s0"]}, None, "s1.hdr", r"on 1 measured scene \(s0\) alone"),
+        ({}, True, "s2.hdr", "on 3 measured scenes"),
+        ({}, True, "s2_0000_0032.png", None),  # the tiles stage names its pictures so, below another folder
+        ({}, None, "s3_0000_0032.png", "about s3_0000_0032.png are untested"),
+        (SIMULATED, None, "tile.png", "about tile.png are untested"),
     ],
 )
-def test_options_that_do_not_go_together_are_named(models, tmp_path, call, options, error, said):
-    values = scene(1)
-    write_envi(tmp_path, "s1", values, dtype=np.float32, reflectance_scale_factor=None, data_ignore_value=-1)
-    values[:16] = -1
-    write_envi(tmp_path, "gap", values, dtype=np.float32, reflectance_scale_factor=None, data_ignore_value=-1)
-    Image.new("RGB", (32, 31)).save(tmp_path / "a.png")
-    Image.new("L", (32, 32)).save(tmp_path / "grey.png")
-    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
-    before = {path.name for path in tmp_path.iterdir()}
-    places = {name: tmp_path / name for name in ("s1.hdr", "gap.hdr", "a.png", "grey.png", "cut.png", "none.png", "o")}
-    places |= {name: models / name for name in KINDS} | {"_": " "}
-    with pytest.raises(error, match=said):
-        call(*(places.get(text, text) for text in options.split()), asked=True)
-    assert {path.name for path in tmp_path.iterdir()} == before
+def test_the_origin_is_told_by_source_json_and_by_name(models, tmp_path, trained, simulated, path, said):
+    if simulated is not None:
+        (tmp_path / "source.json").write_text(json.dumps({"simulated": simulated, "description": ""}))
+    else:
+        (tmp_path / "source.json").write_text('["of the user"]')
+    warning = scene_answers.TileModel(changed(models / "rgb", tmp_path / "model", **trained)).warning(tmp_path / path)
+    assert re.search(said, warning) if said else warning == ""
 
 
 def test_help_and_maps_need_neither_torch_nor_transformers():

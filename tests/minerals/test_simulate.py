@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.minerals import simulate
+from src.minerals import ingest, simulate
 from src.minerals.data import cube_files, truth
 from src.minerals.mapping.minerals import MINERALS, NAMES
 from tests.conftest import minerals_params
@@ -43,7 +43,7 @@ def test_a_scene_is_the_same_whatever_their_number(folder, tmp_path):
 
 def test_truth_is_the_dominant_mineral_of_the_abundances(folder):
     copper = []
-    for path in cube_files.find(folder):
+    for path in ingest.find(folder):
         assert cube_files.open_cube(path, None, None, None).shape == (32, 32, 224)
         classes = truth.read(folder / "truth", path.stem, (32, 32))
         shares = truth.read_abundance(folder / "abundance" / f"{path.stem}.tif", (32, 32))[..., : len(NAMES)]
@@ -63,7 +63,7 @@ def test_every_output_says_that_it_is_simulated(folder):
 
 
 def test_scenes_lie_beside_each_other_and_never_on_each_other(folder):
-    places = [cube_files.open_cube(path, None, None, None).place for path in cube_files.find(folder)]
+    places = [cube_files.open_cube(path, None, None, None).place for path in ingest.find(folder)]
     easts = np.array([place.transform[2] for place in places])
     assert {place.crs for place in places} == {"EPSG:32611"} and (np.diff(easts) > 32 * 15.5).all()
 

@@ -85,11 +85,15 @@ def test_metrics_hold_every_predictor_but_those_that_were_not_asked_for(finished
             assert scores[one.name]["alteration_map"]["n"] == scores["bands"]["alteration"]["n"]
     assert scores["feature_fit"]["map"]["macro_f1"] > scores["spectral_angle"]["map"]["macro_f1"]
     assert scores["audit"]["pairs_of_roles_that_share_pixels"] == 0
+    assert set(scores["apart_minerals_of_one_sample"]) == {"buddingtonite", "calcite", "epidote"}
 
 
 def test_the_report_says_that_it_is_simulated_and_shows_every_figure(finished):
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
-    assert "The scenes are simulated" in page and page.count("data:image/png;base64,") == 9
+    assert "The scenes are simulated" in page and page.count("it needs 10 test blocks, and there are 2.") == 2
+    about = json.loads((finished / "sft" / "rgb" / "minerals.json").read_text(encoding="utf-8"))
+    assert about["simulated"] and about["scenes"][0] == "scene_01" and not about["pretrained"]
+    assert page.count("data:image/png;base64,") == 10
     answers = pd.read_parquet(finished / "report" / "answers.parquet")
     assert {"bands", "bands_blank", "rgb_shuffled", "logistic", "map"} <= set(answers["predictor"])
 
@@ -129,7 +133,7 @@ def test_scenes_without_truth_and_bands_in_triples(tmp_path, monkeypatch):
     assert {"rgb_groups-rgb_groups_blank", "rgb_groups-logistic"} <= set(scores["paired"])
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "model on all bands was not trained" in page and "No truth is known" in page
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Interval and variance components of a difference between two models over repeated splits."""
+"""Spread of a score over repeated runs; interval and variance components of a difference between two models."""
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,19 @@ from src.core.stage.errors import DataError
 
 MINIMUM_DRAWS = 5  # fewer repeated splits say too little of how far their differences scatter
 LEVEL = 0.95
+
+
+def spread(scores: np.ndarray) -> dict:
+    """Mean, standard deviation (ddof 1), low, high and number J of one score over J >= 2 runs, scores (J,).
+
+    No interval of the mean: three runs give none worth having, and the data are the same in all.
+    Raises ValueError for fewer than two, or where one is not finite.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if len(scores) < 2 or not np.isfinite(scores).all():
+        raise ValueError(f"found the scores {scores.tolist()}, expected at least two, all finite")
+    moments = {"mean": float(scores.mean()), "sd": float(scores.std(ddof=1))}
+    return moments | {"low": float(scores.min()), "high": float(scores.max()), "J": len(scores)}
 
 
 def corrected_interval(differences: np.ndarray, n_train: float, n_test: float) -> dict:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from src.core.stage.errors import DataError
 from src.core.stage.files import read_json
+from src.core.stage.model_params import TINY
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ def known_folder(source: str) -> Path:
     """`source` itself, or of a hub id the local copy that `fetch` made; no network is asked."""
     config = None if Path(source).is_dir() or not HUB_ID.fullmatch(source) else try_to_load_from_cache(source, CONFIG)
     return Path(config).parent if isinstance(config, str) else Path(source)
+
+
+def files_of(backbone: str) -> list[Path]:
+    """The folder of a pretrained backbone, whose contents DVC does not know; none of a tiny one."""
+    return [] if backbone == TINY else [known_folder(backbone)]
 
 
 def check_config(folder: Path) -> dict[str, Any]:

@@ -56,11 +56,12 @@ class Interrupted(BandwiseError):
     exit_code = 75
 
 
-def require(install: str, key: str, instead: str, file: str | None = None) -> None:
+def require(install: str, key: str, instead: str) -> None:
     """Raise DependencyError where the optional package that `pip install <install>` brings is absent; `key` asks for
-    it, and needs nothing with the value `instead`. A package that needs an environment of its own has a `file` of
-    requirements."""
+    it, and needs nothing with the value `instead`."""
     package = install.split()[0]
     if not find_spec(package.replace("-", "_")):
-        line = f"-r {file} in an environment of its own" if file else f"{install} (see requirements-gpu.txt)"
-        raise DependencyError(f"`{key}`: {package} is not installed; run pip install {line}, or set {instead}")
+        raise DependencyError(
+            f"`{key}`: {package} is not installed; run pip install {install} (see requirements-gpu.txt), "
+            f"or set {instead}"
+        )

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from src.core.stage.model_params import TINY
+
 
 def compute_dtype(precision: str) -> torch.dtype:
     """The dtype that `precision` names; `auto` is bfloat16 on a GPU that has it, and float32 elsewhere, because CPUs
@@ -11,6 +13,11 @@ def compute_dtype(precision: str) -> torch.dtype:
         half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if half else torch.float32
     return getattr(torch, precision)
+
+
+def weights_dtype(backbone: str, precision: str) -> torch.dtype:
+    """Precision of the weights of `backbone` that do not train; a tiny one is float32 whatever `precision` says."""
+    return torch.float32 if backbone == TINY else compute_dtype(precision)
 
 
 def hold_weights(model: nn.Module, trained: list[nn.Parameter], dtype: torch.dtype) -> None:

@@ -12,6 +12,7 @@ Python of its own, with `w = torch.load("TerraMind_v1_tiny.pt", weights_only=Tru
 `safetensors.torch.save_file({k: v.clone() for k, v in w.items()}, "TerraMind_v1_tiny.safetensors")`.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import safetensors.torch
@@ -21,7 +22,7 @@ from diffusers.models.embeddings import PatchEmbed
 from safetensors import SafetensorError
 from torch import nn
 
-from src.core.stage.errors import DataError, ParamsError, require
+from src.core.stage.errors import DataError, DependencyError, ParamsError
 from src.grounding.data.sensors import OPTICAL_BANDS
 from src.grounding.models import denoiser
 from src.grounding.models.denoiser import Denoiser, Scaling
@@ -96,7 +97,11 @@ def is_terramind(backbone: str) -> bool:
 
 def require_terratorch() -> None:
     """Raise DependencyError where terratorch is not installed."""
-    require("terratorch", "backbone", COMPACT, REQUIREMENTS)
+    if not find_spec("terratorch"):
+        raise DependencyError(
+            f"`backbone`: terratorch is not installed; run pip install -r {REQUIREMENTS} in an environment of its own, "
+            f"or set {COMPACT}"
+        )
 
 
 def build(params: Params, residual_sd: list[float], sees_sar: bool) -> TerraMindDenoiser:

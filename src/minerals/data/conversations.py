@@ -44,6 +44,10 @@ QUESTIONS = {
         "对该影像的蚀变作详细分析。",
     ),
 }
+UNKNOWN = {
+    "en": "{!r} is none of the questions that the model knows, and it would answer another one; ask one of:",
+    "zh": "模型不认识问题{!r}，会答非所问；请从下列问题中选择：",
+}
 # The zone is that of the mineral with the largest share (Lowell and Guilbert 1970, Economic Geology 65, 373).
 ZONES = {
     "alunite": ("advanced argillic alteration", "高级泥化带"),
@@ -67,6 +71,31 @@ class Said:
     altered: bool | None = None
     minerals: frozenset[str] | None = None
     shares: dict[str, float] | None = None
+
+
+def language_of(question: str) -> str:
+    """zh where a Chinese character stands in it, else en."""
+    return "zh" if re.search("[\u4e00-\u9fff]", question) else "en"
+
+
+def known(question: str, languages: list[str]) -> str | None:
+    """The question of the annotations in one of `languages` that has the same words, whatever its case, spaces and
+    last mark; None where there is none."""
+
+    def words(text: str) -> str:
+        return " ".join(text.split()).rstrip(" ?!.？！。").casefold()
+
+    asked = (one for (_, language), some in QUESTIONS.items() if language in languages for one in some)
+    return next((one for one in asked if words(one) == words(question)), None)
+
+
+def unknown(question: str, languages: list[str]) -> str:
+    """Lines that say in the question's language that it is none of these, and list those that are, in a language that
+    the model knows."""
+    language = language_of(question)
+    listed = language if language in languages else languages[0]
+    asked = [f"  {one}" for task in TASKS for one in QUESTIONS[task, listed]]
+    return "\n".join([UNKNOWN[language].format(question), *asked])
 
 
 def answer(task: str, language: str, shares: np.ndarray, altered: float, present: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import rasterio
@@ -24,6 +25,7 @@ from src.minerals.data.wavelengths import Bands
 
 MAX_BYTES = 2**40
 ENVI_DTYPES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
+ENVI_AXES = {"bsq": "bls", "bil": "lbs", "bip": "lsb"}  # order of lines, samples and bands in the data
 BLOCK_BYTES = 2**25  # float32, of the lines that are read at once
 TYPICAL = 0.001, 1.2  # where the median reflectance of a cube lies
 SAMPLED = 10_000  # pixels with data, about, of which that median is taken
@@ -50,28 +52,6 @@ class Cube:
     scale: float | None
     nodata: float | None
     read: Callable[[int, int], np.ndarray]
-
-
-def find(root: Path) -> list[Path]:
-    """The cubes directly below `root`, sorted by name; a single cube is its own root.
-
-    Raises:
-        StorageError: there is no such folder or file.
-        DataError: no cube is there, or two would have one name.
-    """
-    root = Path(root)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise StorageError(f"{root}: no such folder; correct `root`")
-    paths = sorted(path for path in root.iterdir() if path.suffix.lower() in (".hdr", ".tif", ".tiff", ".mat"))
-    if not paths:
-        raise DataError(f"{root}: found no cube, expected *.hdr (ENVI), *.tif or *.mat; correct `root`")
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{root}: found two cubes named {twice}, expected one; rename or remove one")
-    return paths
 
 
 def open_cube(path: Path, listed: tuple | None, scale: float | None, nodata: float | None) -> Cube:
@@ -183,13 +163,13 @@ def _bands(path: Path, given: tuple | None, listed: tuple | None, count: int) ->
 
 def _open_envi(path: Path, listed: tuple | None) -> Cube:
     try:
-        header = envi.read_envi_header(str(path))
+        header = _envi_header(path)
         shape = tuple(int(header[key]) for key in ("lines", "samples", "bands"))
         dtype = np.dtype(ENVI_DTYPES[header["data type"]]).newbyteorder(">" if header["byte order"] == "1" else "<")
         offset = int(header.get("header offset", 0))
     except OSError as error:
         raise StorageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (KeyError, ValueError, UnicodeDecodeError, SpyException) as error:
+    except (KeyError, ValueError, SpyException) as error:
         raise DataError(f"{path}: found no complete ENVI header ({error!r}); export the cube again") from error
     data = next((name for name in _data_names(path) if name.is_file()), None)
     if data is None:
@@ -198,7 +178,7 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
         order = header["byte order"]
         raise DataError(f"{path}: lines, samples, bands, byte order: found {shape}, {order}; correct them")
     interleave, packed = header.get("interleave", "").lower(), header.get("file compression", "0")
-    if interleave not in ("bsq", "bil", "bip") or packed != "0":
+    if interleave not in ENVI_AXES or packed != "0":
         raise DataError(
             f"{path}: interleave, file compression: found {interleave!r}, {packed}, expected bsq, bil or bip, and 0; "
             "export the cube again"
@@ -217,14 +197,26 @@ def _open_envi(path: Path, listed: tuple | None) -> Cube:
         unit = header.get("wavelength units", "")
         given = header["wavelength"], header.get("fwhm"), header.get("bbl"), unit
     bands = _bands(path, given, listed, shape[2])
-    try:
-        memory = envi.open(str(path), str(data)).open_memmap(interleave="bip")
-    except (SpyException, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as ENVI ({error}); export the cube again") from error
+    axes, sizes = ENVI_AXES[interleave], dict(zip("lsb", shape, strict=True))
+    memory = np.memmap(data, dtype, "r", offset, tuple(sizes[axis] for axis in axes))
+    memory = memory.transpose([axes.index(axis) for axis in "lsb"])
     return Cube(
         path.stem, path, shape, dtype, bands, _envi_place(data), scale, nodata,
         lambda first, last: np.asarray(memory[first:last]),
     )  # fmt: skip
+
+
+def _envi_header(path: Path) -> dict:
+    """Fields of a header in UTF-8 or, as older programs write it, Latin-1; SPy reads a file in UTF-8 alone."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_text(text, errors="replace", newline="")  # in the encoding of the machine, as SPy opens it
+        return envi.read_envi_header(str(copy))
 
 
 def _number(path: Path, header: dict, key: str) -> float | None:

@@ -92,6 +92,14 @@ class CubeStore:
         files.verify(self.folder, self.manifest)
 
 
+def read_about(root: Path) -> dict:
+    """Contents of source.json beside the cubes: simulated (bool) and description; without it, measured."""
+    path = Path(root) / "source.json"
+    found = files.read_json(path) if path.is_file() else None
+    ours = isinstance(found, dict) and isinstance(found.get("simulated"), bool)  # a file of the user may be called so
+    return found if ours else {"simulated": False, "description": ""}
+
+
 def reflectance(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(..., bands) int16 -> float32 reflectance, NaN without data, and (...) bool valid."""
     valid = stored[..., 0] != NODATA

@@ -16,15 +16,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter, MemoryFile
 from spectral.io import envi
 
-from src.minerals.mapping.minerals import MINERALS, NAMES
+from src.minerals.mapping.map_classes import CLASSES, COLOURS, NO_DATA, both_languages
 
 SCALE = 10_000  # stored integer of a reflectance of 1
 NODATA = -9999  # of cubes
-COLOURS = {
-    "background": (217, 217, 217), "alunite": (215, 48, 39), "kaolinite": (69, 117, 180), "muscovite": (255, 217, 47),
-    "montmorillonite": (166, 86, 40), "buddingtonite": (231, 41, 138), "calcite": (128, 205, 193),
-    "chlorite": (27, 120, 55), "epidote": (166, 217, 106),
-}  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -56,17 +51,17 @@ def write_classes(path: Path) -> None:
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["value", "mineral"])
-        writer.writerows(enumerate(("background", *NAMES)))
+        writer.writerows(enumerate(CLASSES))
 
 
 def write_classes_map(path: Path, classes: np.ndarray, place: Place) -> None:
-    """Write (H, W) uint8 classes as cloud-optimised GeoTIFF with a colour table; 255 is no data.
+    """Write (H, W) uint8 classes as cloud-optimised GeoTIFF with the colour table of `map_classes`.
 
     The names of the classes stand in tags, and in the .aux.xml beside it that QGIS and GDAL read.
     """
-    names = ("background", *NAMES)
-    with _cog(path, classes[..., None], "uint8", 255, place, photometric="palette") as dataset:
-        dataset.write_colormap(1, {number: (*COLOURS[name], 255) for number, name in enumerate(names)})  # before pixels
+    with _cog(path, classes[..., None], "uint8", NO_DATA, place, photometric="palette") as dataset:
+        colours = {number: (*COLOURS[name], 255) for number, name in enumerate(CLASSES)}
+        dataset.write_colormap(1, colours)  # before pixels
         dataset.write(classes, 1)
         dataset.set_band_description(1, "dominant mineral")
         dataset.update_tags(1, **{f"class_{number}": name for number, name in enumerate(both_languages())})
@@ -76,12 +71,6 @@ def write_classes_map(path: Path, classes: np.ndarray, place: Place) -> None:
     for name in both_languages():
         ElementTree.SubElement(categories, "Category").text = name
     Path(f"{path}.aux.xml").write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
-
-
-def both_languages() -> list[str]:
-    """Names of the classes in English and Chinese, background first."""
-    chinese = ("背景", *(mineral.chinese for mineral in MINERALS))
-    return [f"{name} {other}" for name, other in zip(("background", *NAMES), chinese, strict=True)]
 
 
 def write_bands(path: Path, values: np.ndarray, names: list[str], place: Place) -> None:

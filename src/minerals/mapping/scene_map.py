@@ -12,11 +12,11 @@ from src.minerals.data.scene_files import Place
 from src.minerals.data.spectral_library import Library
 from src.minerals.data.wavelengths import Bands
 from src.minerals.mapping.feature_fit import FeatureFit, continuum
+from src.minerals.mapping.map_classes import NO_DATA
 from src.minerals.mapping.minerals import NAMES, Absorption
 from src.minerals.mapping.thresholds import classify
 
 FERRIC_IRON = Absorption("ferric iron at 870 nm", (740, 770), (850, 890), (1030, 1060))
-NO_DATA = 255  # class
 AL_OH_2200 = Absorption("clay index: Al-OH at 2200 nm", (2120, 2155), (2195, 2217), (2252, 2290))
 MEASURED = {"iron": FERRIC_IRON, "clay": AL_OH_2200}  # maps of one absorption each, which compete with no mineral
 MAPS = ("minerals", "fit", "depth", *MEASURED)

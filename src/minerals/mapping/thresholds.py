@@ -9,11 +9,20 @@ from src.core.stage.errors import DataError
 from src.minerals.mapping.minerals import BACKGROUND, NAMES
 
 FEATURE_FIT = "feature fit"  # the map's own method in thresholds.json
+NEVER = np.inf  # threshold of a mineral that a method does not name; null in thresholds.json
 CANDIDATES = 60  # thresholds tried for each mineral
 
 
+def write(path: Path, limits: dict[str, np.ndarray]) -> None:
+    """thresholds.json: name of a method -> mineral -> threshold, of (M,) thresholds of each method."""
+    files.write_json(path, {
+        method: {name: None if limit == NEVER else limit for name, limit in zip(NAMES, values.tolist(), strict=True)}
+        for method, values in limits.items()
+    })  # fmt: skip
+
+
 def read(path: Path) -> np.ndarray:
-    """(M,) the feature fit's thresholds in thresholds.json, which the stage `map` wrote.
+    """(M,) the feature fit's thresholds in thresholds.json, which the stage `map` wrote; they are numbers, never null.
 
     Raises:
         StorageError: there is no such file.
@@ -47,7 +56,7 @@ def choose(scores: np.ndarray, truth: np.ndarray, fallback: np.ndarray | float) 
     Args:
         scores: (N, M) of training pixels.
         truth: (N,) their classes.
-        fallback: threshold of a mineral that is nowhere in `truth`, or nowhere the best.
+        fallback: threshold of a mineral that is nowhere in `truth`, or nowhere named right.
     """
     chosen = np.array(np.broadcast_to(fallback, len(NAMES)), float)
     best, top = scores.argmax(1), scores.max(1)

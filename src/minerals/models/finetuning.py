@@ -11,16 +11,15 @@ from src.core.models.patches import tokens_per_sample, usable_side
 from src.core.report import figures
 from src.core.stage import files
 from src.core.stage.errors import ParamsError
+from src.core.stage.model_params import TINY
 from src.core.training.parameter_groups import ParameterGroups
 from src.core.training.trainer_arguments import Plan
-from src.minerals.data import band_table
-from src.minerals.data.cube_store import CubeStore
-from src.minerals.data.samples import Conversations
+from src.minerals.data.samples import Conversations, TileImages
 from src.minerals.models import starting_model
 from src.minerals.models.mineral_model import MineralModel
 from src.minerals.models.model_folder import Settings
 from src.minerals.models.model_inputs import tile_images
-from src.minerals.params import TINY, Params
+from src.minerals.params import Params
 
 UNIT = 32  # px of a token of Qwen3-VL: patches of 16, merged 2 x 2; a tiny model has its own
 
@@ -73,7 +72,7 @@ def prepare(kind: str, inputs, params: Params, items: dict[str, list[dict]], met
         model,
         groups,
         tokenizer,
-        settings(kind, inputs, images, params, about, side),
+        settings(kind, images, params, about, side),
         Conversations(items["train"], images, tokenizer, tokens, params.seed, params.sft.augment),
         Conversations(items["val"], images, tokenizer, tokens, params.seed, augment=False),
     )
@@ -98,14 +97,13 @@ def model_side(tile_px: int, params: Params) -> int:
     return side
 
 
-def settings(kind: str, inputs, images, params: Params, about: dict, side: int) -> Settings:
+def settings(kind: str, images: TileImages, params: Params, about: dict, side: int) -> Settings:
     """Contents of minerals.json: everything but weights that is needed to get from a scene to an answer."""
-    store, read = CubeStore.open(inputs.store), params.annotate
-    kept = band_table.read_kept(inputs.bands, store)
+    reader, read = images.source.reader, params.annotate
     return Settings(
         input=kind,
         composite=read.composite,
-        wavelengths=store.wavelengths[kept].tolist(),
+        wavelengths=reader.store.wavelengths[reader.kept].tolist(),
         mean=images.mean.ravel().astype(float).tolist(),
         sd=images.sd.ravel().astype(float).tolist(),
         stretch=about["stretch"][read.composite],
@@ -114,6 +112,9 @@ def settings(kind: str, inputs, images, params: Params, about: dict, side: int) 
         languages=list(read.languages),
         altered=about["altered"],
         present=read.present,
+        pretrained=params.model.backbone != TINY,
+        simulated=reader.store.manifest["about"]["simulated"],
+        scenes=list(reader.store.scenes),
     )
 
 

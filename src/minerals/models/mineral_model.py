@@ -28,13 +28,7 @@ class MineralModel(nn.Module):
             labels: (B, L) answer ids, -100 elsewhere.
             answer_share: weight of the mean where this is a part of a batch.
         """
-        core = lora.core(self.vlm)
-        hidden = core.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mm_token_type_ids=mm_token_type_ids,
-            use_cache=False,
-            **self.vision_inputs(images),
-        ).last_hidden_state  # (B, L, width)
-        losses, per_row = answers.cross_entropy(core.lm_head, hidden, labels)
+        vision = self.vision_inputs(images)
+        hidden = answers.hidden_states(self.vlm, input_ids, attention_mask, mm_token_type_ids, **vision)
+        losses, per_row = answers.cross_entropy(lora.core(self.vlm).lm_head, hidden, labels)
         return {"loss": losses.mean() * answer_share, "cross_entropy": per_row}

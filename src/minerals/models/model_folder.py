@@ -26,6 +26,8 @@ class Settings(Section):
         stretch: reflectance shown as 0 and as 255 by each channel of the composite, for rgb.
         tile_px, model_px: side of a tile, and of the image that the model sees of it.
         altered, present: shares from which a tile is altered, and a mineral named.
+        pretrained: the backbone was; else the model understands the questions of its training alone.
+        simulated, scenes: origin and names of the scenes of its training.
     """
 
     input: Literal["rgb", "bands", "rgb_groups"]
@@ -39,6 +41,9 @@ class Settings(Section):
     languages: list[str]
     altered: float
     present: float
+    pretrained: bool
+    simulated: bool
+    scenes: list[str]
 
     @model_validator(mode="after")
     def _lists_fit(self) -> "Settings":
@@ -76,7 +81,8 @@ def load(folder: Path) -> tuple[MineralModel, PreTrainedTokenizerBase, Settings]
         settings = validate(files.read_json(path), Settings, where=str(path))
     except BandwiseError as error:
         raise DataError(
-            f"{error}; expected a folder that the sft stage wrote, such as models/minerals/sft/bands"
+            f"{error}; expected a folder that the sft stage wrote, such as models/minerals/sft/bands; else "
+            "run sft again"
         ) from error
     channels = len(settings.mean) if settings.input == "bands" else 3
     vlm = qwen_vl.load(folder, channels=channels, dtype="auto" if torch.cuda.is_available() else torch.float32)

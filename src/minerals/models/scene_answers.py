@@ -1,5 +1,7 @@
 """Words of a trained model about tiles that no stage cut: those of a scene, one of them, or a PNG."""
 
+import re
+import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.core.stage.errors import DataError, ParamsError
-from src.minerals.data import band_table, conversations
+from src.minerals.data import band_table, conversations, cube_store
 from src.minerals.data.conversations import QUESTIONS, TASKS
 from src.minerals.data.cube_files import Cube
 from src.minerals.data.samples import TileImages
@@ -38,6 +40,34 @@ class TileModel:
                 f"--language: found {language}, expected one that the model in {self.folder} was trained in: "
                 + ", ".join(self.settings.languages)
             )
+
+    def warning(self, path: Path) -> str:
+        """One sentence where the cube or PNG in `path` is of other origin than the scenes of the training, else ""."""
+        settings, (name, at) = self.settings, (Path(path).stem, Path(path).parent)
+        if Path(path).suffix.lower() == ".png":  # the tiles stage names them <scene>_<top>_<left>
+            same = re.sub(r"_\d{4,}_\d{4,}$", "", name) in settings.scenes
+        else:
+            simulated = cube_store.read_about(at)["simulated"]
+            same = simulated == settings.simulated and (simulated or name in settings.scenes)
+        if same:
+            return ""
+        names, kind = settings.scenes, "simulated" if settings.simulated else "measured"
+        listed = ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"
+        return (
+            f"the model in {self.folder} was trained on {len(names)} {kind} scene{'s' if len(names) > 1 else ''} "
+            f"({listed}) alone, so its words about {Path(path).name} are untested"
+        )
+
+    def not_known(self, question: str) -> str:
+        """Lines that say so and list what can be asked, where the model does not know the question, else "".
+
+        A pretrained model understands free wording; a tiny one knows the questions of its training, and would answer
+        one of these whatever is asked.
+        """
+        languages = self.settings.languages
+        if self.settings.pretrained or conversations.known(question, languages):
+            return ""
+        return conversations.unknown(question, languages)
 
     def tiles_of(self, cube: Cube, filled: np.ndarray) -> CubeTiles:
         """The tiles of an opened cube as the model reads them.
@@ -73,7 +103,8 @@ class TileModel:
             raise DataError(
                 f"{cube.path}: wavelength: found no usable band within {NEAR_NM:g} nm of {missing:.2f} nm "
                 f"({near:.2f} nm {why}), expected all {len(wanted)} bands of the model in {self.folder} ({len(far)} "
-                "are missing); use a model that was trained on this sensor's bands, or one of input rgb"
+                "are missing); train a model on scenes of this sensor. One of input rgb reads three bands of any "
+                "sensor, but its words are untested on ground that it was not trained on"
             )
         return distance.argmin(1).tolist()
 
@@ -117,9 +148,14 @@ class TileModel:
         return answering.Answerer(self.model, self.tokenizer, images)
 
     def converse(self, tiles: CubeTiles | PngTile, tile: object, questions: Iterable[str]) -> None:
-        """Print the answer to each question about one tile; no question knows of those before it."""
+        """Print the answer to each question about one tile, or to stderr that it is not known; no question knows of
+        those before it."""
         answerer = self._answerer(tiles)
         for question in questions:
+            if said := self.not_known(question):
+                print(said, file=sys.stderr, flush=True)
+                continue
+            question = conversations.known(question, self.settings.languages) or question
             print(answerer.answer([_item(tile, question)], [tile], LONGEST, "answer")[0], flush=True)
 
     def answer_scene(self, tiles: CubeTiles, corners: list[tuple[int, int]], language: str) -> pd.DataFrame:
@@ -130,7 +166,7 @@ class TileModel:
 
         Returns:
             A row an answer: tile_row, tile_column (from 0), top, left (px), task, text, altered (bool), minerals
-            (names, or none); None where the answer does not parse or its task does not ask.
+            (names, or none), warning; None where the answer does not parse or its task does not ask.
         """
         parts = [answering.table([], [])]
         with tqdm(total=len(corners), desc="words", unit="tile") as progress:
@@ -143,16 +179,19 @@ class TileModel:
                 progress.update(len(row))
         table = pd.concat(parts[1:] or parts, ignore_index=True)
         top, left = np.array(table["tile"].tolist(), int).reshape(-1, 2).T
-        places = {"tile_row": top // tiles.side, "tile_column": left // tiles.side, "top": top, "left": left}
+        # The last row and column may begin before a multiple of a tile: they end at the scene's edge.
+        places = {"tile_row": -(-top // tiles.side), "tile_column": -(-left // tiles.side), "top": top, "left": left}
         listed = [None if names is None else "; ".join(sorted(names)) or "none" for names in table["minerals"]]
-        return pd.DataFrame(places).join(table[["task", "text", "altered"]]).assign(minerals=listed)
+        words = pd.DataFrame(places).join(table[["task", "text", "altered"]])
+        return words.assign(minerals=listed, warning=self.warning(tiles.cube.path))
 
-    def summarise(self, answers: pd.DataFrame, language: str) -> dict:
-        """Numbers of tiles that the words call altered, and of those whose answer is in no form of the task."""
+    def summarise(self, answers: pd.DataFrame, language: str, path: Path) -> dict:
+        """Numbers of tiles that the words call altered, and of those whose answer is in no form of the task; and the
+        warning about the cube in `path`."""
         said = answers.loc[answers["task"] == TASKS[0], "altered"].tolist()
         return {
             "model": self.folder.name, "input": self.settings.input, "language": language,
-            "altered": said.count(True), "not_readable": said.count(None),
+            "altered": said.count(True), "not_readable": said.count(None), "warning": self.warning(path),
         }  # fmt: skip
 
 

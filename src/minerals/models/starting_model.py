@@ -1,18 +1,17 @@
 """The model that training starts from: tiny with random weights, or a pretrained Qwen-VL whose patch embedding is
 widened where it is to read all bands."""
 
-from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from src.core.models import chat, hub, lora, qwen_vl
+from src.core.models import chat, lora, qwen_vl
 from src.core.models.more_bands import RGB, widen
+from src.core.stage.model_params import TINY
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations, train_only
-from src.core.training.precision import compute_dtype, hold_weights
+from src.core.training.precision import hold_weights, weights_dtype
 from src.minerals.models.mineral_model import MineralModel
-from src.minerals.params import TINY, Params
+from src.minerals.params import Params
 
 
 class Start(NamedTuple):
@@ -20,16 +19,6 @@ class Start(NamedTuple):
 
     vlm: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-
-def weights_dtype(params: Params) -> torch.dtype:
-    """Precision of the weights that do not train."""
-    return torch.float32 if params.model.backbone == TINY else compute_dtype(params.sft.precision)
-
-
-def files_of(params: Params) -> list[Path]:
-    """The folder of a pretrained backbone, whose contents DVC does not know."""
-    return [] if params.model.backbone == TINY else [hub.known_folder(params.model.backbone)]
 
 
 def start(params: Params, channels: int, side: int, corpus: list[str], meta: bool) -> Start:
@@ -42,18 +31,11 @@ def start(params: Params, channels: int, side: int, corpus: list[str], meta: boo
     """
     model = params.model
     if model.backbone == TINY:
-        tokenizer, tiny = chat.tiny_tokenizer(corpus), model.tiny
-        config = qwen_vl.tiny_config(
-            model.family,
-            channels=channels,
-            patch_size=tiny.patch_size,
-            side=side,
-            vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
-            text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
-            tokenizer=tokenizer,
-        )
+        tokenizer = chat.tiny_tokenizer(corpus)
+        known = {"channels": channels, "side": side, "tokenizer": tokenizer}
+        config = qwen_vl.tiny_config(model.family, **model.tiny.sizes(), **known)
         return Start(qwen_vl.build(config, params.seed), tokenizer)
-    known = {"channels": (RGB, channels), "dtype": weights_dtype(params)}
+    known = {"channels": (RGB, channels), "dtype": weights_dtype(model.backbone, params.sft.precision)}
     vlm = qwen_vl.outline(model.backbone, **known) if meta else qwen_vl.load(model.backbone, **known)
     tokenizer = qwen_vl.read_tokenizer(model.backbone, vlm)
     if vlm.config.vision_config.in_channels != channels:
@@ -86,5 +68,5 @@ def groups(model: MineralModel, params: Params, kind: str) -> ParameterGroups:
             "patch_embed": (new, rates.patch_embed, 0),
         }
     found = train_only(model, chosen)
-    hold_weights(model, found.parameters(), weights_dtype(params))
+    hold_weights(model, found.parameters(), weights_dtype(params.model.backbone, params.sft.precision))
     return found

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.core.evaluation.jackknife import MINIMUM_UNITS
 from src.core.report import html_page
 from src.core.report.html_page import Figure, Section, Table, cell, cell_interval
 from src.minerals.data.blocks import ROLES
+from src.minerals.evaluation import one_sample
 from src.minerals.evaluation.predictors import CONTROLS, INPUTS, NAMED_BEFOREHAND, PREDICTORS, TITLES, key_end
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Annotate, Params
@@ -83,7 +85,7 @@ def write(
         Section(
             f"Answers beside {scores['scored_against']}", tables=[examples(scores, answers, tested, params.annotate)]
         ),
-        library_section(scores, plots),
+        library_section(scores, plots, one_sample.read(inputs.sensitivity)),
         split_section(scores, plots),
         training_section(inputs.curves),
         Section(
@@ -146,7 +148,17 @@ def words_lead(scores: dict, altered: float) -> str:
         f"tile. An answer of another form than the asked one counts as wrong (a list: as naming nothing); with more "
         f"than one in ten there is no score. {source} Balanced accuracy is the mean of the share of altered tiles "
         "and of the share of other tiles that are told right: 0.5 is chance. F1 is the harmonic mean of how much "
-        "of what is named is there and how much of what is there is named."
+        "of what is named is there and how much of what is there is named." + no_interval(scores["blocks"])
+    )
+
+
+def no_interval(blocks: int) -> str:
+    """Sentence about scores of so few test blocks that they have no interval, or ""."""
+    if blocks >= MINIMUM_UNITS:
+        return ""
+    return (
+        f" Scores stand without an interval: it needs {MINIMUM_UNITS} test blocks, and there "
+        f"{'is' if blocks == 1 else 'are'} {blocks}. Smaller blocks (split.block_px) or more scenes give it."
     )
 
 
@@ -159,7 +171,7 @@ def map_section(scores: dict, plots: Path) -> Section:
     each = [[one.title, *(cell(scores[one.name]["map"][f"f1_{name}"]) for name in NAMES)] for one in found]
     lead = (
         "Each method names the mineral with the highest score where it reaches a threshold, chosen for each mineral on "
-        "training blocks, and background elsewhere."
+        "training blocks, and background elsewhere." + no_interval(scores["feature_fit"]["map"]["n_units"])
     )
     if scores["simulated"]:
         lead += (
@@ -189,18 +201,39 @@ def examples(scores: dict, answers: dict[str, pd.DataFrame], tested: pd.DataFram
     )
 
 
-def library_section(scores: dict, plots: Path) -> Section:
-    """Samples of the library that are no references, and the sweeps."""
+def library_section(scores: dict, plots: Path, alone: pd.DataFrame) -> Section:
+    """Samples of the library that are no references, the sweeps, and apart from them minerals of one sample."""
     found = scores["library"]
+    rows = []
+    for (mineral, kind), levels in alone.groupby(["mineral", "kind"], sort=False):
+        worst, names = levels.loc[levels["right"].idxmin()], levels.loc[levels["other"].idxmax()]
+        rows.append([
+            mineral, one_sample.TITLES[kind], cell(levels["right"].mean()), cell(worst["right"]),
+            f"{worst['level']:g}", cell(worst["none"]), names["most_other"] or "–",
+        ])  # fmt: skip
     return Section(
         "Noise, mixing and library samples",
         [
             f"Of {found['held_out_samples']} samples of minerals with two or more, {found['named_right']:.0%} are "
             f"named right by the others; of {found['other_materials']} materials that the map does not know, "
             f"{found['named_none']:.0%} are “none”. The rules of the map were written with this library in view: a new "
-            "sample may do worse."
+            "sample may do worse.",
+            "Apart from these are minerals of which the library has one sample. None can be held out, so each is named "
+            "by itself, at other grain sizes, noise and shares of a pixel beside rock, playa and plants, with the "
+            "thresholds of the map. A sample from elsewhere may do worse.",
         ],
-        figures=[Figure(plots / "sweeps.png", "F1 by signal-to-noise ratio and by share of intimate mixing")],
+        [
+            Table(
+                "Minerals of one sample: share named right, over the levels of what is changed and at the worst one",
+                ["", "changed", "right, mean", "right, worst", "worst at", "none there", "commonest other name"],
+                rows,
+                words=2,
+            )
+        ],
+        [
+            Figure(plots / "sweeps.png", "F1 by signal-to-noise ratio and by share of intimate mixing"),
+            Figure(plots / "one_sample.png", "Minerals of one sample: share named right"),
+        ],
     )
 
 

@@ -12,13 +12,11 @@ from matplotlib.patches import Patch
 from src.core.report.figures import drawing
 from src.core.stage.errors import DataError
 from src.minerals.data.band_table import COMPOSITES, composite_bands
-from src.minerals.data.scene_files import COLOURS
-from src.minerals.mapping.minerals import NAMES
+from src.minerals.mapping.map_classes import CLASSES, COLOURS
 
 DEEP = 0.3  # depth that is drawn brightest
 GREY = 2200  # nm, for a sensor without visible light
 SIDE_PX = 1200  # of a picture at most; larger scenes are thinned
-CLASSES = ("background", *NAMES)
 CMAP = ListedColormap(np.array([COLOURS[name] for name in CLASSES]) / 255).with_extremes(over="white")  # no data
 LEGEND = 6.5  # inches that it takes
 
@@ -98,7 +96,7 @@ def beside(picture: Picture, titles: tuple[str, str], path: Path) -> None:
 
 def _show_classes(axes: Axes, classes: np.ndarray) -> None:
     """Draw (H, W) classes; what is no data stays white."""
-    axes.imshow(classes, cmap=CMAP, vmin=-0.5, vmax=len(NAMES) + 0.5, interpolation="nearest")
+    axes.imshow(classes, cmap=CMAP, vmin=-0.5, vmax=len(CLASSES) - 0.5, interpolation="nearest")
 
 
 def _legend(figure: Figure) -> None:

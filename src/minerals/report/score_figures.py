@@ -11,8 +11,8 @@ from sklearn.metrics import confusion_matrix
 from src.core.report.figures import ACCENT, FAINT, INK, SECOND, drawing
 from src.minerals.data import band_table, blocks, spectral_library
 from src.minerals.data.cube_store import SCALE, CubeStore, reflectance
-from src.minerals.data.scene_files import COLOURS
 from src.minerals.evaluation.predictors import TITLES, key_end
+from src.minerals.mapping.map_classes import CLASSES, COLOURS
 from src.minerals.mapping.minerals import NAMES
 from src.minerals.params import Annotate
 from src.minerals.report.scene_pictures import Picture, contact_sheet, shown_bands, stretched
@@ -35,7 +35,8 @@ def draw_all(plots: Path, store: CubeStore, inputs, scores: dict, library: Path)
         draw_scores(plots / "methods.png", scores, "map", "macro_f1", "macro-F1 of the dominant mineral", None)
         draw_confusion(plots / "confusion.png", *pixels_of_test_blocks(store, table, mapped))
     draw_spectra(plots / "spectra.png", store, tests, mapped, library)
-    for folder, name in (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"):
+    copied = (inputs.split, "blocks"), (inputs.sensitivity, "sweeps"), (inputs.sensitivity, "one_sample")
+    for folder, name in copied:
         shutil.copyfile(folder / f"{name}.png", plots / f"{name}.png")
 
 
@@ -84,9 +85,8 @@ def draw_scores(path: Path, scores: dict, kind: str, name: str, label: str, chan
 
 def draw_confusion(path: Path, truth: np.ndarray, guess: np.ndarray) -> None:
     """Share of each known class that the map gives to each class."""
-    names = ("background", *NAMES)
-    usable = (truth < len(names)) & (guess < len(names))
-    counts = confusion_matrix(truth[usable], guess[usable], labels=range(len(names)))
+    usable = (truth < len(CLASSES)) & (guess < len(CLASSES))
+    counts = confusion_matrix(truth[usable], guess[usable], labels=range(len(CLASSES)))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with drawing(path, 6.6, 5.6, 9) as figure:
         axes = figure.subplots()
@@ -94,8 +94,8 @@ def draw_confusion(path: Path, truth: np.ndarray, guess: np.ndarray) -> None:
         for row, column in np.argwhere(share >= 0.005):
             colour = "white" if share[row, column] > 0.6 else INK
             axes.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right")
+        axes.set_yticks(range(len(CLASSES)), CLASSES)
         axes.set(xlabel="map", ylabel="truth")
 
 

@@ -12,6 +12,7 @@ from src.core.baselines import regression
 from src.core.data.tile_store import Store
 from src.core.models import lora, qwen_vl
 from src.core.models.patches import BandFrontEnd
+from src.core.stage.model_params import TINY
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
 from src.core.training.precision import hold_weights
 from src.population.data.samples import covariate_settings, in_years
@@ -23,7 +24,7 @@ from src.population.models.model_folder import Settings
 from src.population.models.starting_model import Start
 from src.population.models.trained_groups import sft_groups
 from src.population.models.training_setup import weights_dtype
-from src.population.params import TINY, Params
+from src.population.params import Params
 
 FORMED = 0.99  # share of answers that must parse before a growth rate in them counts
 

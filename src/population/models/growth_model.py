@@ -138,18 +138,11 @@ class GrowthModel(nn.Module):
             token and `loss`.
         """
         vision, means = ({}, None) if tiles is None else self.vision_inputs(tiles, valid, orientation)
-        core = lora.core(self.vlm)
-        hidden = core.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mm_token_type_ids=mm_token_type_ids,
-            use_cache=False,
-            **vision,
-        ).last_hidden_state  # (B, L, width)
+        hidden = answers.hidden_states(self.vlm, input_ids, attention_mask, mm_token_type_ids, **vision)
         prediction, network = self.head(hidden, prompt_mask, means, self.label_mean, covariates)
         out = {"prediction": prediction, "network": network}
         if labels is not None:
-            losses, out["cross_entropy"] = answers.cross_entropy(core.lm_head, hidden, labels)
+            losses, out["cross_entropy"] = answers.cross_entropy(lora.core(self.vlm).lm_head, hidden, labels)
             out["loss"] = self.ce_weight * losses.mean() * answer_share
             out["loss"] = out["loss"] + self.mse_weight * functional.mse_loss(prediction, target.to(prediction.dtype))
         return out

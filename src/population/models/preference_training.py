@@ -16,9 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
 from src.core.evaluation import jackknife, regression_scores
-from src.core.models import lora
+from src.core.models import answers, lora
 from src.core.stage import distributed
 from src.core.stage.errors import ParamsError
+from src.core.stage.model_params import TINY
 from src.core.training import checkpoints, driver
 from src.core.training.global_batches import GlobalBatchMixin
 from src.core.training.parameter_groups import ParameterGroups, adamw8bit, checkpoint_activations
@@ -30,7 +31,7 @@ from src.population.models import model_folder
 from src.population.models.growth_model import GrowthModel
 from src.population.models.model_folder import Settings
 from src.population.models.training_setup import weights_dtype
-from src.population.params import TINY, Params
+from src.population.params import Params
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +193,9 @@ class WordsTrainer(checkpoints.TrainedWeightsMixin, LoraTrainer):
 def answer_log_probs(vlm, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probability of each row's answer given its prompt and tile, (B,); token t is predicted at t - 1."""
     inputs = {name: value for name, value in batch.items() if name not in ("completion_mask", *REFERENCE)}
-    core = lora.core(vlm)
-    hidden = core.model(**inputs, use_cache=False).last_hidden_state
+    hidden = answers.hidden_states(vlm, **inputs)
     answered = batch["completion_mask"][:, 1:].bool()
     # Of the answers alone: with a vocabulary of 150 000, logits of whole prompts would be the largest tensor.
-    log_probs = core.lm_head(hidden[:, :-1][answered]).float().log_softmax(-1)
+    log_probs = lora.core(vlm).lm_head(hidden[:, :-1][answered]).float().log_softmax(-1)
     taken = log_probs.gather(1, inputs["input_ids"][:, 1:][answered][:, None])[:, 0]
     return torch.zeros(len(hidden), device=taken.device).index_add(0, answered.nonzero()[:, 0], taken)

@@ -19,6 +19,7 @@ from src.core.models.mae_nulls import masked_errors
 from src.core.models.patches import BandFrontEnd, tokens_per_sample, unpatchify
 from src.core.report import fonts
 from src.core.stage import files
+from src.core.stage.model_params import TINY
 from src.core.training.global_batches import ReadyBatches
 from src.core.training.parameter_groups import ParameterGroups, checkpoint_activations
 from src.core.training.precision import autocast, hold_weights
@@ -27,7 +28,7 @@ from src.population.data.stage_inputs import MEAN, Split, stored_tiles
 from src.population.models.starting_model import Start
 from src.population.models.trained_groups import pretrain_groups
 from src.population.models.training_setup import weights_dtype
-from src.population.params import TINY, Params
+from src.population.params import Params
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from src.core.data.tile_store import Store, differing_band
-from src.core.models import chat, hub, qwen_vl
+from src.core.models import chat, qwen_vl
 from src.core.models.more_bands import RGB, shifted_mean, widen
 from src.core.models.patches import BandFrontEnd
 from src.core.stage.errors import ParamsError
+from src.core.stage.model_params import TINY
 from src.population.data.stage_inputs import Split, front_end
 from src.population.models import prompts
 from src.population.models.model_folder import SETTINGS, read_settings
 from src.population.models.training_setup import weights_dtype
-from src.population.params import TINY, Model, Params
+from src.population.params import Model, Params
 
 
 class Start(NamedTuple):
@@ -24,11 +25,6 @@ class Start(NamedTuple):
     vlm: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     front: BandFrontEnd
-
-
-def files_of(params: Model) -> list[Path]:
-    """The folder of a pretrained backbone, whose contents DVC does not know."""
-    return [] if params.backbone == TINY else [hub.known_folder(params.backbone)]
 
 
 def starting_model(
@@ -75,14 +71,6 @@ def tiny_model(params: Model, store: Store, seed: int, channels: int):
     values = [sign * (number + number / 100) for number in range(100) for sign in (1, -1)]  # all pairs of decimals
     numbers = [prompts.answer(value, language) for value in values for language in prompts.PROMPTS]
     tokenizer = chat.tiny_tokenizer([*prompts.PROMPTS.values(), *numbers])
-    tiny = params.tiny
-    config = qwen_vl.tiny_config(
-        params.family,
-        channels=channels,
-        patch_size=tiny.patch_size,
-        side=min(store.height, store.width),
-        vision=(tiny.vision_depth, tiny.vision_width, tiny.vision_heads),
-        text=(tiny.text_depth, tiny.text_width, tiny.text_heads),
-        tokenizer=tokenizer,
-    )
+    known = {"channels": channels, "side": min(store.height, store.width), "tokenizer": tokenizer}
+    config = qwen_vl.tiny_config(params.family, **params.tiny.sizes(), **known)
     return qwen_vl.build(config, seed), tokenizer

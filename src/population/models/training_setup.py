@@ -6,10 +6,11 @@ from transformers import set_seed
 from src.core.data.tile_store import Store
 from src.core.models.patches import tiles_at_once
 from src.core.stage import run
-from src.core.training.precision import compute_dtype
+from src.core.stage.model_params import TINY, Steps
+from src.core.training import precision
 from src.core.training.trainer_arguments import Plan
 from src.population.data.stage_inputs import Split, read_split
-from src.population.params import TINY, Params, Steps
+from src.population.params import Params
 
 
 def begin(params: Params, inputs) -> tuple[Store, Split]:
@@ -36,7 +37,7 @@ def training_plan(params: Params, section: Steps, bands: int, side: int, **more)
 
 def weights_dtype(params: Params) -> torch.dtype:
     """Precision of the weights that do not train."""
-    return torch.float32 if params.model.backbone == TINY else compute_dtype(params.memory.precision)
+    return precision.weights_dtype(params.model.backbone, params.memory.precision)
 
 
 def shapes_alone(params: Params, dry_run: bool) -> bool:

@@ -12,6 +12,14 @@ def runs(splits, seeds, folds, difference, data_variance=0.04):
     return pd.DataFrame(rows, columns=["split_seed", "seed", "fold", "difference", "data_variance"])
 
 
+def test_spread_by_hand():
+    found = repeated_splits.spread([0.9, 0.7, 0.8])
+    assert found == {"mean": pytest.approx(0.8), "sd": pytest.approx(0.1), "low": 0.7, "high": 0.9, "J": 3}
+    for scores in ([0.9], [0.9, np.nan]):
+        with pytest.raises(ValueError, match="expected at least two, all finite"):
+            repeated_splits.spread(scores)
+
+
 def test_corrected_interval_by_hand():
     found = repeated_splits.corrected_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), n_train=80, n_test=20)
     error = np.sqrt((1 / 5 + 20 / 80) * 2.5)

@@ -137,6 +137,7 @@ def test_what_was_fetched_before_serves_without_network(cache, monkeypatch):
     (stored / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hub.fetch(NAME) == stored / "snapshots" / commit
+    assert hub.files_of(NAME) == [stored / "snapshots" / commit] and hub.files_of("tiny") == []
 
 
 def test_a_folder_without_config_is_refused(folder):

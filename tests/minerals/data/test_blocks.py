@@ -63,7 +63,7 @@ def test_roles_depend_on_the_seed_of_the_split_alone():
 
 def test_fewer_than_three_blocks_are_named():
     with pytest.raises(
-        DataError, match=r"found 2 spatial blocks, expected at least 3.*lower `block_px`, or add scenes"
+        DataError, match=r"found 2 spatial blocks in 2 scenes of 50 x 50 px .*, expected at least 3.*add scenes"
     ):
         divided(store(a=(50, 50), b=(50, 50)), block_px=100)
     assert len(divided(store(a=(50, 50), b=(50, 50), c=(50, 50)))["role"].unique()) == 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.minerals.data.conversations import LANGUAGES, QUESTIONS, TASKS, answer, parse
+from src.minerals.data.conversations import LANGUAGES, QUESTIONS, TASKS, answer, known, parse, unknown
 from src.minerals.data.tile_table import is_altered
 from src.minerals.mapping.minerals import NAMES
 
@@ -70,3 +70,26 @@ def test_every_task_has_several_questions_in_each_language():
     for task in TASKS:
         for language in LANGUAGES:
             assert len(set(QUESTIONS[task, language])) >= 3
+
+
+def test_a_question_is_known_whatever_its_case_spaces_and_last_mark():
+    for (_, language), asked in QUESTIONS.items():
+        for question in asked:
+            for form in (question, question.upper(), f"  {question.rstrip('?？.。')} ", question.replace(" ", "  ")):
+                assert known(form, ["en", "zh"]) == known(form, [language]) == question
+            assert known(question, [one for one in LANGUAGES if one != language]) is None
+    for other in ("", "?", "minerals", "Which alteration minerals does this area hold? And where?"):
+        assert known(other, ["en", "zh"]) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "languages", "first", "listed"),
+    [("Gold?", ["en", "zh"], "'Gold?' is none", "en"), ("金？", ["en", "zh"], "模型不认识", "zh"),
+     ("金？", ["en"], "模型不认识", "en"), ("Gold?", ["zh"], "'Gold?' is none", "zh")],
+)  # fmt: skip
+def test_what_can_be_asked_is_listed_in_the_questions_language_where_the_model_knows_it(
+    question, languages, first, listed
+):
+    head, *lines = unknown(question, languages).splitlines()
+    assert head.startswith(first)
+    assert lines == [f"  {one}" for task in TASKS for one in QUESTIONS[task, listed]]

@@ -84,6 +84,27 @@ def test_header_and_data_of_different_size_are_named(tmp_path):
         opened(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("unit", ["Micrometers", "µm"])
+def test_a_header_in_the_encoding_of_older_programs(tmp_path, encoding, unit):
+    fields = {"description": "réflectance, pixels de 15 m, longueurs d'onde en µm", "wavelength_units": unit}
+    place = ["UTM", 1, 1, 494000, 4156000, 15, 15, 11, "North", "WGS-84"]
+    path = write_envi(
+        tmp_path, "scène", STORED, wavelength=[f"{nm / 1000:.5f}" for nm in WAVELENGTHS], map_info=place, **fields
+    )
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    cube = opened(path)
+    assert (cube.read(0, 6) == STORED).all() and cube.place.crs == "EPSG:32611"
+    np.testing.assert_allclose(cube.bands.wavelengths, WAVELENGTHS, atol=0.02)
+
+
+def test_a_file_that_is_no_text_is_no_header(tmp_path):
+    path = write_envi(tmp_path, "scene", STORED)
+    path.write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(DataError, match="no complete ENVI header"):
+        opened(path)
+
+
 def test_a_header_without_its_data_is_named(tmp_path):
     path = write_envi(tmp_path, "scene", STORED)
     path.with_suffix(".img").unlink()
@@ -251,14 +272,3 @@ def test_mat_that_points_to_another_file_is_refused(tmp_path):
         file.create_dataset("hsi_img", (224, 5, 6), "i2", external=[(str(tmp_path / "secret.h5"), 0, 13440)])
     with pytest.raises(DataError, match="data outside the file"):
         opened(tmp_path / "b.mat")
-
-
-def test_a_folder_without_cubes_or_with_two_of_one_name_is_named(tmp_path):
-    with pytest.raises(DataError, match="found no cube"):
-        cube_files.find(tmp_path)
-    write_envi(tmp_path, "scene", STORED)
-    (tmp_path / "scene.mat").touch()
-    with pytest.raises(DataError, match="two cubes named scene"):
-        cube_files.find(tmp_path)
-    with pytest.raises(StorageError, match="no such folder"):
-        cube_files.find(tmp_path / "none")

@@ -7,7 +7,7 @@ import pytest
 
 from src.core.stage.errors import DataError, StorageError
 from src.minerals.data import cube_files
-from src.minerals.data.cube_store import CubeStore
+from src.minerals.data.cube_store import CubeStore, read_about
 from tests.minerals import cubes
 from tests.minerals.study import write_store
 
@@ -54,3 +54,15 @@ def test_a_changed_byte_is_found_when_hashes_are_checked(store):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npy: sha256"):
         store.verify()
+
+
+def test_cubes_are_measured_unless_source_json_says_that_they_are_simulated(tmp_path):
+    assert read_about(tmp_path) == {"simulated": False, "description": ""}
+    for about, simulated in (
+        ({"simulated": True, "description": "x"}, True),
+        ({"simulated": False, "description": "x"}, False),
+        ({"simulated": "yes"}, False),
+        (["a file of the user that is called so"], False),
+    ):
+        (tmp_path / "source.json").write_text(json.dumps(about))
+        assert read_about(tmp_path)["simulated"] is simulated

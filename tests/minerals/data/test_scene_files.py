@@ -9,6 +9,7 @@ import rasterio.shutil
 
 from src.minerals.data import cube_files, scene_files
 from src.minerals.data.simulated_spectra import FWHM, WAVELENGTHS
+from src.minerals.mapping.map_classes import COLOURS, both_languages
 from src.minerals.mapping.minerals import NAMES
 from tests.minerals import cubes
 
@@ -48,7 +49,7 @@ def test_a_map_of_classes_has_its_values_colours_place_and_tags(classes_map):
         colours = dataset.colormap(1)
         tags = dataset.tags(1)
     for number, name in enumerate(("background", *NAMES)):
-        assert colours[number] == (*scene_files.COLOURS[name], 255)
+        assert colours[number] == (*COLOURS[name], 255)
         assert tags[f"class_{number}"].split()[0] == name
     assert len({colours[number] for number in range(9)}) == 9
 
@@ -56,7 +57,7 @@ def test_a_map_of_classes_has_its_values_colours_place_and_tags(classes_map):
 def test_gdal_reads_the_names_of_the_classes(classes_map, tmp_path):
     rasterio.shutil.copy(classes_map, tmp_path / "a.vrt", driver="VRT")  # GDAL writes there what it has read
     names = [node.text for node in ElementTree.parse(tmp_path / "a.vrt").iter("Category")]
-    assert names == scene_files.both_languages() and names[2] == "kaolinite 高岭石"
+    assert names == both_languages() and names[2] == "kaolinite 高岭石"
 
 
 @pytest.mark.parametrize("kind", ["classes", "bands"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.minerals.data.scene_files import COLOURS
 from src.minerals.data.simulated_spectra import WAVELENGTHS
+from src.minerals.mapping.map_classes import COLOURS
 from src.minerals.report.scene_pictures import Picture, contact_sheet, natural_colour, shown_bands, stretched
 from tests.minerals import cubes
 
