@@ -27,7 +27,8 @@ from src.grounding.params import Params
 
 logger = logging.getLogger(__name__)
 REMEDIES = ["a smaller batch_size", "raise accumulate", "a smaller tiles.tile_px", "a smaller model.width"]
-REGRESSION_WIDTH = 32  # channels of the regression network at full resolution
+REGRESSION_WIDTH = 16  # channels of the regression network at full resolution
+BETAS = (0.8, 0.95)  # of AdamW: with 0.9 short trainings hardly came to look at radar (log, 2026-11-28)
 
 
 class Prepared(NamedTuple):
@@ -101,7 +102,7 @@ def fit(part: Prepared, weight_decay: float, scratch: Path, plots: Path) -> None
         part.plan,
         part.model,
         part.groups,
-        part.groups.optimizer(weight_decay),
+        part.groups.optimizer(weight_decay, BETAS),
         part.train,
         part.validation,
         label=training.LABEL,
