@@ -28,7 +28,7 @@ from src.grounding.params import Params
 logger = logging.getLogger(__name__)
 REMEDIES = ["a smaller batch_size", "raise accumulate", "a smaller tiles.tile_px", "a smaller model.width"]
 REGRESSION_WIDTH = 16  # channels of the regression network at full resolution
-BETAS = (0.8, 0.95)  # of AdamW: with 0.9 short trainings hardly came to look at radar (log, 2026-11-28)
+BETAS = (0.8, 0.95)  # of AdamW: short trainings come to look at radar sooner than with 0.9 and 0.999 (log, 2026-11-28)
 
 
 class Prepared(NamedTuple):
