@@ -2,7 +2,8 @@
 # The default run with three seeds: how far words differ from one training to the next (mean, standard deviation, range).
 # The seed also draws the training pixels of the map's thresholds and the tiles that the control swaps; never the split.
 # Hardware: 2 CPU cores, JOBS runs at a time (2 GB each); about 10 min with 2 jobs, of which seed 0 is in the cache
-# if the default was run. Queue from a committed state. Writes metrics/minerals_seeds.json. Expect: nothing yet.
+# if the default was run. Queue from a committed state. Writes metrics/minerals_seeds.json. Expect: balanced accuracy
+# of all bands 0.960 ± 0.010, of the composite 0.927 ± 0.017 (2026-11-28, AMD EPYC).
 #
 #     SEEDS="0 1 2" JOBS=2 experiments/minerals/seeds.sh [-S ...]
 set -euo pipefail

@@ -136,7 +136,7 @@ def read(store: SceneStore, role: str, side: int) -> list[Scene]:
 
 
 def everything(model: nn.Module, rate: float) -> ParameterGroups:
-    """All weights that are not frozen, each part of `model` as a group: a radar image that reaches nothing is noticed."""
+    """All weights that are not frozen, a group for each part of `model`: radar that reaches nothing is then noticed."""
     parts = {name: [p for p in part.parameters() if p.requires_grad] for name, part in model.named_children()}
     return train_only(model, {name: (part, rate, 0) for name, part in parts.items() if part})
 
