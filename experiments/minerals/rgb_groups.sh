@@ -5,7 +5,7 @@
 # Hardware: 2 CPU cores, 4 GB. A step of the triples takes 1.3 s of one core, the training 9 min; with the rest about
 # 15 min. At full size, 7 s a step, 48 min and 4 GB, with the rest well over an hour: add
 #     -S pipelines/minerals/params.yaml:sft.max_pixels=50176
-# Expect: nothing yet.
+# Expect (2026-11-28, AMD EPYC, seed 0): balanced accuracy of all bands 0.95, triples 0.92 [0.83, 1.00], composite 0.87.
 #
 #     experiments/minerals/rgb_groups.sh [-S ...]
 set -euo pipefail

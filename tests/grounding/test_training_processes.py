@@ -55,7 +55,8 @@ def test_two_processes_train_as_one(store, base, tmp_path, stage, accumulate):
     assert together(1, run_stage, stage, store, base, one) == [0]
     assert together(2, run_stage, stage, store, base, two, {f"{stage}.accumulate": accumulate}) == [0, 0]
     assert losses_of(two / "plots") == pytest.approx(losses_of(one / "plots"), abs=1e-5)
-    assert largest_difference(two / stage, one / stage) < 1e-5
+    # As in test_pretrain: AdamW makes steps of the rounding of small gradients.
+    assert largest_difference(two / stage, one / stage) < 1e-4
     assert not any((two / "checkpoints").iterdir())
 
 
