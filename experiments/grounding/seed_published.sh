@@ -12,7 +12,7 @@
 set -euo pipefail
 params=pipelines/grounding/params.yaml
 dvc exp run pipelines/grounding/dvc.yaml:evaluate \
-    -S $params:seed=42 -S $params:tiles.tile_px=128 -S $params:model.steps=10 \
+    -S $params:seed=42 -S $params:simulate.side_px=256 -S $params:tiles.tile_px=128 -S $params:model.steps=10 \
     -S $params:ground.batch_size=8 -S $params:ground.accumulate=8 -S $params:ground.windows=256 \
     -S $params:ground.epochs=50 -S $params:ground.lr=1e-4 -S $params:ground.weight_decay=1e-5 \
     -S $params:ground.lora.rank=8 -S $params:ground.lora.alpha=16 \
