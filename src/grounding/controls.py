@@ -3,8 +3,9 @@
     python -m src.grounding.controls --params pipelines/grounding/params.yaml --store data/grounding/store \\
         --out models/grounding/controls --plots plots/grounding/controls
 
-Writes no_sar_network/ (a generator of equal size, pretrained and adapted in the same way, that never sees radar) and
-regression_unet/ (of DSen2-CR's residual kind, on the scenes of both trainings), and curves.
+Writes no_sar_network/ (a generator of equal size that never sees radar, pretrained and adapted in the same way but for
+the losses that ask for radar) and regression_unet/ (of DSen2-CR's residual kind, on the scenes of both trainings), and
+curves.
 """
 
 from src.core.stage import distributed, run

@@ -25,7 +25,7 @@ def main(params: Params, inputs, out, dry_run: bool = False) -> None:
 
     run.set_threads(params.threads)
     store = SceneStore.open(inputs.store)
-    others = scored_scenes.other_scenes(store)
+    others = scored_scenes.strangers(store)
     print(f"evaluate: {len(others)} test scenes; opt_v2 is {store.facts['opt_v2']}")
     networks = refined_scenes.load(inputs.base, inputs.grounded, inputs.controls)
     if dry_run:

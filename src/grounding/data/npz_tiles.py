@@ -57,7 +57,9 @@ def open_tile(path: Path) -> Pair:
     sidecar = pairs.read_sidecar(beside)
     split = pairs.role_given(sidecar, beside)
     folder = path.parent.name
-    if folder in FOLDERS and split is not None and split != folder:
+    if folder in FOLDERS and split is None:
+        split = folder
+    elif folder in FOLDERS and split != folder:
         raise DataError(f"{beside}: split: found {split!r}, expected {folder!r} as its folder; move it or correct it")
     crs, transform = place(sidecar, beside)
     dates = (pairs.day(sidecar.get(key, ""), f"{beside}: {key}") for key in ("sar_date", "optical_date"))

@@ -55,7 +55,8 @@ def draw(one: Predictor, scene: Scene, other: Scene, networks: Networks, params:
         level = np.array(networks.adapted.scaling.sar_mean, np.float32)[:, None, None]
         scene = replace(scene, sar=np.broadcast_to(level, scene.sar.shape))
     network = getattr(networks, one.weights)
-    return refine_scene(scene, network, params.model.steps, params.infer.overlap_px, samples, params.seed)
+    seed = crc32(f"{params.seed} {scene.name}".encode())  # or all scenes would share one draw, and its luck
+    return refine_scene(scene, network, params.model.steps, params.infer.overlap_px, samples, seed)
 
 
 def tiled_to(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

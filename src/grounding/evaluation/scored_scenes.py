@@ -52,16 +52,16 @@ def score(store: SceneStore, networks: Networks, params: Params) -> Found:
     """Score every predictor on every test scene.
 
     Raises:
-        DataError: there is no test scene, or no other scene; or an image is not finite.
+        DataError: there is no test scene, or too few others; or an image is not finite.
     """
-    others = other_scenes(store)
+    others = strangers(store)
     scenes = [store.read(name) for name in others]
     rows, references, spreads, spread_rows, shown = [], [], [], [], []
     for scene in tqdm(scenes, desc="evaluate", unit="scene"):
-        other = store.read(others[scene.name])
-        found, samples = score_scene(scene, other, networks, params)
+        given, null = map(store.read, others[scene.name])
+        found, samples = score_scene(scene, given, null, networks, params)
         rows += found
-        references += reference_rows(scene, other, params.seed)
+        references += reference_rows(scene, null, params.seed)
         spreads.append(calibration.spread(samples, scene))
         spread_rows.append(calibration.scene_row(samples, scene))
         if len(shown) < SHOWN:
@@ -69,20 +69,31 @@ def score(store: SceneStore, networks: Networks, params: Params) -> Found:
             shown.append(Refined(scene, mean, samples.std(0, ddof=1)))
     kinds = kind_rows(scenes, networks, params) if store.facts["opt_v2"] == "synthetic" else []
     require_listed({row["predictor"] for row in rows}, "evaluate")
-    unit = units(store)
-    tables = (with_blocks(table, unit) for table in (rows, references, kinds, spread_rows))
+    block = blocks(store)
+    tables = (with_blocks(table, block) for table in (rows, references, kinds, spread_rows))
     return Found(*tables, calibration.reliability(spreads), shown)
 
 
-def other_scenes(store: SceneStore) -> dict[str, str]:
-    """Each test scene -> the next one in order that lies in another block; of another role where no test scene does.
+class Strangers(NamedTuple):
+    """Two scenes of other blocks that have nothing to do with a test scene.
 
-    It stands in for the radar image of a place that has nothing to do with the scene.
+    Attributes:
+        given: its radar image stands in for the scene's own, to see whether that is used.
+        null: agreement with its radar image is taken away. Another one, or an image drawn from `given` would have its
+            own agreement taken away.
+    """
+
+    given: str
+    null: str
+
+
+def strangers(store: SceneStore) -> dict[str, Strangers]:
+    """Each test scene -> the next two in order that lie in other blocks; of other roles where too few test scenes do.
 
     Raises:
-        DataError: there is no test scene, or no scene of another block.
+        DataError: there is no test scene, or fewer than two scenes of other blocks.
     """
-    tested, unit = store.names("test"), units(store)
+    tested, block = store.names("test"), blocks(store)
     if not tested:
         raise DataError(
             f"{store.folder}: role test: found no scene, expected some; raise `test`, or give scenes that role"
@@ -90,28 +101,35 @@ def other_scenes(store: SceneStore) -> dict[str, str]:
     rest = [name for name in store.table["name"] if name not in set(tested)]
     found = {}
     for at, name in enumerate(tested):
-        order = [*tested[at + 1 :], *tested[:at], *rest]
-        found[name] = next((one for one in order if unit[one] != unit[name]), None)
-        if found[name] is None:
+        order = [
+            one for one in [*tested[at + 1 :], *tested[:at], *rest] if (block[one] or one) != (block[name] or name)
+        ]
+        if len(order) < 2:
             raise DataError(
-                f"{store.folder}: block: found no scene in another block than that of {name}, expected one whose radar "
-                "image is another place's; bring more places"
+                f"{store.folder}: block: found {len(order)} scenes in other blocks than that of {name}, expected two "
+                "whose radar images are other places'; bring more places"
             )
+        found[name] = Strangers(*order[:2])
     return found
 
 
-def units(store: SceneStore) -> dict[str, str]:
-    """Scene -> spatial block; a scene without a place is a unit of its own."""
-    return {row.name: row.block or row.name for row in store.table.itertuples(index=False)}
+def blocks(store: SceneStore) -> dict[str, str]:
+    """Scene -> spatial block, "" for a scene without a place."""
+    return {row.name: row.block for row in store.table.itertuples(index=False)}
 
 
-def with_blocks(rows: list[dict], unit: dict[str, str]) -> pd.DataFrame:
-    """Rows as a table, with the `block` of each scene."""
+def with_blocks(rows: list[dict], block: dict[str, str]) -> pd.DataFrame:
+    """Rows as a table, with the `block` of each scene.
+
+    All scenes without a place are one block: they may be neighbours, and so they give no interval.
+    """
     table = pd.DataFrame(rows, columns=None if rows else ["kind", "predictor", "scene", "psnr"])
-    return table.assign(block=table["scene"].map(unit))
+    return table.assign(block=table["scene"].map(block))
 
 
-def score_scene(scene: Scene, other: Scene, networks: Networks, params: Params) -> tuple[list[dict], np.ndarray]:
+def score_scene(
+    scene: Scene, given: Scene, null: Scene, networks: Networks, params: Params
+) -> tuple[list[dict], np.ndarray]:
     """Rows of all predictors for one scene, and the samples of MAIN whose spread is compared with their error.
 
     Of MAIN the first samples are those that are scored, so that none is drawn twice: a sample hangs on its number and
@@ -121,19 +139,19 @@ def score_scene(scene: Scene, other: Scene, networks: Networks, params: Params) 
     rows, kept = [], None
     for one in PREDICTORS:
         count = max(scored, spread) if one.name == MAIN else scored
-        samples = refined_scenes.draw(one, scene, other, networks, params, count)
+        samples = refined_scenes.draw(one, scene, given, networks, params, count)
         if one.name == MAIN:
             kept = samples[:spread]
-        rows += image_scores.scene_rows(one.name, [(scene, samples[:scored].mean(0), other)])
+        rows += image_scores.scene_rows(one.name, [(scene, samples[:scored].mean(0), null)])
     return rows, kept
 
 
-def reference_rows(scene: Scene, other: Scene, seed: int) -> list[dict]:
+def reference_rows(scene: Scene, null: Scene, seed: int) -> list[dict]:
     """Agreement with radar of the true image, and of two that know nothing: noise, and the same value everywhere."""
     noise = np.random.default_rng([seed, crc32(scene.name.encode())]).random(scene.optical.shape)
     images = {"truth": scene.optical, "noise": noise, "flat": np.full(scene.optical.shape, 0.5)}
     return [
-        {"predictor": name, "scene": scene.name} | image_scores.scene_agreement(scene, image, other)
+        {"predictor": name, "scene": scene.name} | image_scores.scene_agreement(scene, image, null)
         for name, image in images.items()
     ]
 

@@ -66,13 +66,18 @@ def generator(store: SceneStore, params: Params, sees_sar: bool) -> Prepared:
 
 
 def grounding(store: SceneStore, params: Params, network: Denoiser) -> Prepared:
-    """A pretrained generator with adapters in its cross-attention, to learn from scenes of role ground."""
+    """A pretrained generator with adapters in its cross-attention, to learn from scenes of role ground.
+
+    A generator without radar learns without the losses that ask for radar, and keeps the last epoch: what it cannot
+    see would only mislead it.
+    """
     check(network, params)
     train, validation = training.windows(store, ["ground"], params, params.ground)
     train.scenes = train.scenes[: params.ground.max_samples]
     groups = training.add_lora(network, params)
-    model = training.DenoisingTraining(network, params.model.steps, training.extra_losses(params))
-    plan = training.plan(params, params.ground, best=f"eval_{params.ground.stop.measure}")
+    model = training.DenoisingTraining(network, params.model.steps, training.extra_losses(params, network.sees_sar))
+    best = f"eval_{params.ground.stop.measure}" if network.sees_sar else None
+    plan = training.plan(params, params.ground, best)
     return Prepared("grounding", plan, model, groups, train, validation, training.measure)
 
 

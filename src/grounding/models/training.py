@@ -153,9 +153,14 @@ def add_lora(denoiser: Denoiser, params: Params) -> ParameterGroups:
     return train_only(denoiser, {"lora": (trained, params.ground.lr, 0)})
 
 
-def extra_losses(params: Params):
-    """The five losses with their weights, as `DenoisingTraining` calls them; says where LPIPS is off."""
+def extra_losses(params: Params, sees_sar: bool):
+    """The five losses with their weights, as `DenoisingTraining` calls them; says where LPIPS is off.
+
+    Of a generator that does not see radar those that ask for it are off.
+    """
     weights, sar = params.ground.weights.model_dump(), params.data.sar
+    if not sees_sar:
+        weights |= {"sar": 0.0, "identity": 0.0}
     distance = perceptual_network.read_lpips(params.ground.lpips_weights) if weights["lpips"] else None
     if distance is None:
         why = "its weight is 0" if not weights["lpips"] else "ground.lpips_weights names no file"

@@ -31,6 +31,11 @@ def test_a_tile_without_place_has_pixels_and_no_crs(tmp_path):
     assert (pair.crs, pair.transform, pair.split, pair.sar_date) == ("", pairs.PIXELS, None, "")
 
 
+def test_the_folder_gives_the_split_where_the_sidecar_does_not(tmp_path):
+    assert npz_tiles.open_tile(write_tile(tmp_path / "val", "t", sidecar={})).split == "val"
+    assert npz_tiles.open_tile(write_tile(tmp_path / "other", "t", sidecar={})).split is None
+
+
 @pytest.mark.parametrize(
     ("sidecar", "said"),
     [

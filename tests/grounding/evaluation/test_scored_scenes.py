@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.core.stage.errors import DataError
-from src.grounding.evaluation import refined_scenes, scored_scenes
+from src.grounding.evaluation import image_scores, refined_scenes, scored_scenes
 from src.grounding.evaluation.predictors import COMPARISONS, PREDICTORS
 from tests.conftest import grounding_params
 from tests.grounding.scenes import scene
@@ -39,24 +39,47 @@ def drawn(monkeypatch):
     return calls
 
 
-def test_the_other_scene_is_the_next_one_of_another_block(tmp_path):
-    three = [scene(name, SIDE, at) for at, name in enumerate("xyz")]
-    store = write_store(tmp_path / "a", list(zip(three, "aab", strict=True)))
-    assert scored_scenes.other_scenes(store) == {"x": "z", "y": "z", "z": "x"}
-    trained = in_role(scene("w", SIDE), "pretrain")
-    store = write_store(tmp_path / "b", [(three[0], "a"), (three[1], "a"), (trained, "c")])
-    assert scored_scenes.other_scenes(store) == {"x": "w", "y": "w"}
-    store = write_store(tmp_path / "c", [(three[0], ""), (three[1], "")])  # two places that nobody knows
-    assert scored_scenes.other_scenes(store) == {"x": "y", "y": "x"}
+def test_strangers_are_the_next_two_of_other_blocks(tmp_path):
+    four = [scene(name, SIDE, at) for at, name in enumerate("wxyz")]
+    store = write_store(tmp_path / "a", list(zip(four, "aabc", strict=True)))
+    assert scored_scenes.strangers(store) == {"w": ("y", "z"), "x": ("y", "z"), "y": ("z", "w"), "z": ("w", "x")}
+    trained = [in_role(scene(name, SIDE), "pretrain") for name in "uv"]
+    store = write_store(tmp_path / "b", [(four[0], "a"), (four[1], "a"), (trained[0], "c"), (trained[1], "d")])
+    assert scored_scenes.strangers(store) == {"w": ("u", "v"), "x": ("u", "v")}
+    store = write_store(tmp_path / "c", [(one, "") for one in four[:3]])  # places that nobody knows
+    assert scored_scenes.strangers(store) == {"w": ("x", "y"), "x": ("y", "w"), "y": ("w", "x")}
+
+
+def test_the_radar_that_is_fed_is_never_the_null_of_agreement(tmp_path, drawn, params, monkeypatch):
+    nulls = {}
+    agreement = image_scores.scene_agreement
+
+    def spied(one, predicted, other):
+        nulls.setdefault(one.name, set()).add(other.name)
+        return agreement(one, predicted, other)
+
+    monkeypatch.setattr(image_scores, "scene_agreement", spied)
+    scored_scenes.score(write_store(tmp_path / "store", made_up(params)), None, params)
+    fed = {(name, other) for _, name, other, _ in drawn}
+    assert len(nulls) == 3 and all(len(found) == 1 for found in nulls.values())
+    assert not fed & {(name, other) for name, found in nulls.items() for other in found}
+
+
+def test_scenes_without_a_place_are_one_unit_and_give_no_interval(tmp_path, drawn, params):
+    scenes = [(scene(f"s{at:02d}", SIDE, at), "") for at in range(12)]
+    store = write_store(tmp_path / "store", scenes)
+    found = scored_scenes.score(store, None, params)
+    scores = scored_scenes.summary(found, store, params)
+    assert scores["data"]["blocks"] == 1 and scores["opt_v3"]["test"]["psnr_low"] is None
 
 
 def test_a_store_without_test_scenes_or_with_one_place_is_refused(tmp_path):
     store = write_store(tmp_path / "a", [(in_role(scene("w", SIDE), "pretrain"), "a")])
     with pytest.raises(DataError, match="role test: found no scene"):
-        scored_scenes.other_scenes(store)
+        scored_scenes.strangers(store)
     store = write_store(tmp_path / "b", [(scene("x", SIDE), "a"), (scene("y", SIDE), "a")])
-    with pytest.raises(DataError, match="no scene in another block than that of x"):
-        scored_scenes.other_scenes(store)
+    with pytest.raises(DataError, match="found 0 scenes in other blocks than that of x"):
+        scored_scenes.strangers(store)
 
 
 def test_every_predictor_draws_once_a_scene_and_the_main_one_as_many_as_its_spread_needs(tmp_path, drawn, params):

@@ -31,7 +31,9 @@ def train_rows():
 def generator(kind: str = "sample", extra: bool = True, changes: dict | None = None):
     params = small(changes={"model.prediction": kind} | (changes or {}))
     model = network({"model.prediction": kind})
-    return training.DenoisingTraining(model, params.model.steps, training.extra_losses(params) if extra else None)
+    return training.DenoisingTraining(
+        model, params.model.steps, training.extra_losses(params, sees_sar=True) if extra else None
+    )
 
 
 def regression_training():
