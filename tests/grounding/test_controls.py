@@ -9,7 +9,17 @@ from src.grounding.data.scene_store import SceneStore
 from src.grounding.models import denoiser, regression
 from src.grounding.models.training_windows import scaling
 from tests.grounding import trainings
-from tests.grounding.trainings import Crash, Reads, batch, contents, crash, run_controls, run_pretrain, write_store
+from tests.grounding.trainings import (
+    Crash,
+    Reads,
+    batch,
+    contents,
+    crash,
+    run_controls,
+    run_pretrain,
+    weights_of,
+    write_store,
+)
 
 stop = trainings.stop
 
@@ -35,6 +45,13 @@ def test_the_network_without_radar_is_as_large_and_never_sees_it(trained, store,
     inputs = batch()
     drawn = network.sample(**inputs, steps=3)
     assert torch.equal(network.sample(**inputs | {"sar": inputs["sar"] + 3}, steps=3), drawn)
+
+
+def test_losses_that_ask_for_radar_do_not_reach_the_network_without_it(trained, store, tmp_path):
+    run_controls(store, tmp_path, {"ground.weights.sar": 9.0, "ground.weights.identity": 9.0})
+    expected = weights_of(trained / "controls/no_sar_network")
+    found = weights_of(tmp_path / "controls/no_sar_network")
+    assert expected and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_regression_network_learns_from_the_scenes_of_both_trainings(trained, store):
