@@ -109,7 +109,8 @@ def test_dvc_yaml_declares_the_params_that_each_stage_reads(recorded):
         "preprocess": {"data.sar"},  # what no check can use is written to store.json
         "pretrain": {"model.backbone"},  # only what is not compact reads it
         "ground": {"model", "ground.weights"},  # the base brings the network's shape; weights are taken as one dict
-        "controls": {"model.backbone", "ground.weights"},
+        # Declared as part of `ground`: a network without radar is not stopped by its agreement with radar.
+        "controls": {"model.backbone", "ground.weights", "ground.stop"},
         "evaluate": seen["evaluate"].dumped,  # its report shows them
     }
     read_params.assert_declared("grounding", seen, elsewhere)
