@@ -3,7 +3,7 @@
 # The seed draws weights, order of windows and noise; scenes, split and degradation stay.
 # Hardware: 2 CPU cores, JOBS runs at a time (2 GB each); seed 0 is in the cache if the default was run, and the other
 # two take the time of a default run each. Queue from a committed state. Writes metrics/grounding_seeds.json.
-# Expect: nothing yet.
+# Expect (2026-11-28, AMD EPYC): gain 3.25 [2.14, 4.35] dB, over the network without radar 0.46 [0.23, 0.70].
 #
 #     SEEDS="0 1 2" JOBS=2 experiments/grounding/seeds.sh [-S ...]
 set -euo pipefail
